@@ -1,0 +1,3 @@
+//! FTP: a server's tree as a [`Backend`](crate::vfs::backend::Backend).
+
+pub mod options;

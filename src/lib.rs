@@ -1,0 +1,6 @@
+//! ferryfs makes old Internet services into directories. This comment is the map.
+
+pub mod ftp;
+pub mod secret;
+pub mod sync;
+pub mod vfs;

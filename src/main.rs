@@ -1,0 +1,3 @@
+//! The `ferryfs` command: a thin shell over the library.
+
+fn main() {}

@@ -1,0 +1,27 @@
+//! Passwords: kept out of `Debug`, logs and argv.
+
+use std::fmt;
+
+/// A password or token. Never printed: `Debug` shows stars, there is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Takes what was read from a file, a command, a prompt.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into().into_boxed_str())
+    }
+
+    /// The secret itself, for the one place that sends it.
+    #[must_use]
+    pub const fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(****)")
+    }
+}

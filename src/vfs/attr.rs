@@ -1,0 +1,123 @@
+//! What a directory entry is known to be: kind, size, times, mode, link target.
+
+use std::time::SystemTime;
+
+use super::path::Name;
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// A regular file, or anything a server can only retrieve (device, fifo, socket).
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// Attributes as a listing or a server's reply gives them. What the server did not say is `None`,
+/// never a made-up value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attr {
+    /// File, directory or link.
+    pub kind: FileKind,
+    /// Bytes; `None` where the server does not tell (such a file is read with direct I/O).
+    pub size: Option<u64>,
+    /// Last modification, UTC.
+    pub mtime: Option<SystemTime>,
+    /// Whether `mtime` is exact to the second (MLSx, MDTM) and not to the minute or day (LIST).
+    pub mtime_exact: bool,
+    /// Permission bits, setuid, setgid and sticky included (`0o7777`).
+    pub mode: Option<u32>,
+    /// Owner and group as the server prints them, names or numbers.
+    pub owner: Option<Box<str>>,
+    /// See `owner`.
+    pub group: Option<Box<str>>,
+    /// The server's identity of this file (the `unique` fact, RFC 3659 section 7.5.2).
+    pub unique: Option<Box<[u8]>>,
+    /// What the `perm` fact allows (RFC 3659 section 7.5.5), lower case; `None` where not told.
+    pub perm: Option<Box<str>>,
+    /// A link's target in the server's bytes; `None` where it is not a link or not told.
+    pub target: Option<Box<[u8]>>,
+}
+
+impl Attr {
+    /// Attributes of `kind` of which nothing else is known.
+    #[must_use]
+    pub const fn new(kind: FileKind) -> Self {
+        Self {
+            kind,
+            size: None,
+            mtime: None,
+            mtime_exact: false,
+            mode: None,
+            owner: None,
+            group: None,
+            unique: None,
+            perm: None,
+            target: None,
+        }
+    }
+
+    /// Whether this is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+
+    /// Whether `other` is plainly another version of the file: another size, another identity, or
+    /// a modification time that differs by more than the coarser of the two can explain.
+    #[must_use]
+    pub fn differs_from(&self, other: &Self) -> bool {
+        let told = |a: Option<u64>, b: Option<u64>| matches!((a, b), (Some(a), Some(b)) if a != b);
+        if self.kind != other.kind || told(self.size, other.size) {
+            return true;
+        }
+        if let (Some(a), Some(b)) = (&self.unique, &other.unique)
+            && a != b
+        {
+            return true;
+        }
+        let (Some(a), Some(b)) = (self.mtime, other.mtime) else {
+            return false;
+        };
+        let apart = a
+            .duration_since(b)
+            .or_else(|_| b.duration_since(a))
+            .unwrap_or_default();
+        // A LIST date is exact to a minute for half a year, then to a day.
+        let slack = if self.mtime_exact && other.mtime_exact {
+            1
+        } else {
+            86_400
+        };
+        apart.as_secs() >= slack
+    }
+}
+
+/// What `setattr` may ask of a path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    /// New modification time, UTC.
+    pub mtime: Option<SystemTime>,
+    /// New permission bits (`0o7777`).
+    pub mode: Option<u32>,
+}
+
+/// Space of the server's filesystem or the account's quota, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Size of it all, where known.
+    pub total: Option<u64>,
+    /// What may still be written.
+    pub available: u64,
+}
+
+/// One entry of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Its name.
+    pub name: Name,
+    /// What the listing says of it.
+    pub attr: Attr,
+}

@@ -1,0 +1,204 @@
+//! The contract between the filesystem and what lies behind it.
+//!
+//! Two traits, both addressed by path and both called from many threads at once:
+//!
+//! * [`Backend`]: a remote tree. FTP, mail and TFTP implement it; [`Cached`](super::cache::Cached)
+//!   decorates it; tests have a model in memory and a wrapper that injects faults.
+//! * [`OpenFile`]: one file that is open, **shared by every handle of its inode** on this mount,
+//!   so that what one descriptor wrote another reads at once. For servers whose files come and go
+//!   whole, [`Content`](super::content::Content) implements it over [`Transfers`]; mail implements
+//!   it over its local store.
+//!
+//! Implementations may block, but for a bounded time: every socket has a time limit, and every
+//! operation at most one retry.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::attr::{Attr, DirEntry, SetAttr, Space};
+use super::error::Result;
+use super::path::RemotePath;
+
+/// How a file is opened. The flags mean what `open(2)` says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenHow {
+    /// The handle may read.
+    pub read: bool,
+    /// The handle may write.
+    pub write: bool,
+    /// `O_TRUNC`: the old content is not wanted.
+    pub truncate: bool,
+    /// `O_CREAT` with these permission bits: the name does not exist (the caller looked).
+    pub create: Option<u32>,
+}
+
+/// A remote tree of files. It answers in filesystem words and knows nothing of inodes or errno.
+pub trait Backend: Send + Sync {
+    /// Attributes of one name, links not followed.
+    ///
+    /// # Errors
+    /// [`NotFound`](super::error::ErrorKind::NotFound) only if the name surely does not exist.
+    fn stat(&self, path: &RemotePath) -> Result<Attr>;
+
+    /// A complete listing without `.` and `..`, each name once.
+    ///
+    /// # Errors
+    /// `NotFound` if the directory does not exist, even where the server would answer with an
+    /// empty success; `NotADirectory` for a file.
+    fn list(&self, dir: &RemotePath) -> Result<Arc<[DirEntry]>>;
+
+    /// Opens a file. `known` is what the caller believes the file to be, if that is fresh enough
+    /// to be relied on: then no command need be sent. With `how.create` the name is new, and the
+    /// backend begins to create it, so that a refusal is told here wherever possible and not only
+    /// by `commit`.
+    fn open(
+        &self,
+        path: &RemotePath,
+        known: Option<&Attr>,
+        how: OpenHow,
+    ) -> Result<Arc<dyn OpenFile>>;
+
+    /// Creates a directory.
+    fn mkdir(&self, path: &RemotePath, mode: Option<u32>) -> Result<()>;
+
+    /// Removes a file or a link.
+    fn unlink(&self, path: &RemotePath) -> Result<()>;
+
+    /// Removes an empty directory.
+    fn rmdir(&self, path: &RemotePath) -> Result<()>;
+
+    /// Renames a file or a directory, replacing a file at `to`. On any error `to` is as before.
+    fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()>;
+
+    /// Sets what `change` names of a file that is not open for writing.
+    fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()>;
+
+    /// The link's target, made safe: relative, or whatever the mount's policy allows to leave it.
+    fn read_link(&self, path: &RemotePath) -> Result<Vec<u8>>;
+
+    /// Creates a symbolic link at `path`.
+    fn symlink(&self, target: &[u8], path: &RemotePath) -> Result<()>;
+
+    /// Free space, where the server tells.
+    fn space(&self) -> Result<Option<Space>>;
+
+    /// Names and values of the read-only extended attributes of `path` (`user.ftp.…`).
+    fn xattrs(&self, path: &RemotePath) -> Result<Vec<(String, Vec<u8>)>>;
+}
+
+/// One open file, shared by all handles of its inode.
+///
+/// It does not remember its path: the file may be renamed while it is open, so the caller says
+/// where it is now (`at`) whenever the server must be told.
+pub trait OpenFile: Send + Sync {
+    /// The writer's view of size and times, which wins over any listing.
+    fn attr(&self) -> Attr;
+
+    /// Another handle opens the same file: revalidate against `known` (fresh, or `None` if the
+    /// file is being written here), gain write access, truncate.
+    fn reopen(&self, at: &RemotePath, known: Option<&Attr>, how: OpenHow) -> Result<()>;
+
+    /// Fills `buf` from `offset`; fewer bytes than asked only at the end of the file.
+    ///
+    /// # Errors
+    /// `Stale` if the file changed on the server since it was opened: never a mix of old and new.
+    fn read_at(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// Writes all of `data` at `offset`; visible to `read_at` at once, to others by `commit`.
+    /// The error of an upload already under way may be told here.
+    fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()>;
+
+    /// `ftruncate`, smaller or larger.
+    fn set_len(&self, at: &RemotePath, len: u64) -> Result<()>;
+
+    /// Sets times or mode; deferred to `commit` while there is unwritten content.
+    fn set_attr(&self, at: &RemotePath, change: &SetAttr) -> Result<()>;
+
+    /// Makes what was written complete on the server and verifies it. Called by `flush` and
+    /// `fsync`: any number of times, also in mid-write, perhaps never. Nothing to do when clean.
+    ///
+    /// # Errors
+    /// On any error the server's old version is untouched and the content stays dirty, so that a
+    /// later `commit` tries again.
+    fn commit(&self, at: &RemotePath) -> Result<()>;
+
+    /// Whether there is content that no `commit` has brought to the server.
+    fn is_dirty(&self) -> bool;
+
+    /// The name is about to be removed or replaced: keep the content readable for the handles
+    /// that have it, without the server, and never upload it again. `Ok(true)` if the file exists
+    /// on the server (and so must be removed there), `Ok(false)` if no `commit` ever put it there.
+    fn detach(&self, at: &RemotePath) -> Result<bool>;
+
+    /// The last handle is gone. `at` is `None` after `detach`. Commits what is still dirty; its
+    /// error can only be logged.
+    fn close(&self, at: Option<&RemotePath>) -> Result<()>;
+}
+
+/// Moves whole contents between this machine and a server; what [`Content`](super::content::Content)
+/// is built on. FTP, TFTP and the model in memory implement it.
+pub trait Transfers: Send + Sync {
+    /// Attributes as the server has them now, not from any cache.
+    fn stat_now(&self, path: &RemotePath) -> Result<Attr>;
+
+    /// Begins to read `path` at `offset` bytes. Holds a connection until the download is finished
+    /// or dropped.
+    ///
+    /// # Errors
+    /// `Busy` at once (not after a wait) when no connection is free, if `wait` is false.
+    fn retrieve(&self, path: &RemotePath, offset: u64, wait: bool) -> Result<Box<dyn Download>>;
+
+    /// Begins to store a new content beside `path`, out of others' sight until `publish`.
+    ///
+    /// # Errors
+    /// The server's refusal; `Busy` as for [`retrieve`](Self::retrieve).
+    fn store(&self, path: &RemotePath, wait: bool) -> Result<Box<dyn Upload>>;
+
+    /// Begins to append at the end of `path`, which must have `base` bytes now.
+    ///
+    /// # Errors
+    /// `Unsupported` where this server is not known to do it right: store the whole file instead.
+    fn append(&self, path: &RemotePath, base: u64) -> Result<Box<dyn Upload>>;
+
+    /// Sets times or mode of a file.
+    fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()>;
+}
+
+/// A content on its way from the server. Dropping it closes the transfer early, without blocking
+/// the caller for long.
+pub trait Download: Send {
+    /// Reads on; 0 at the end of data, which means nothing until [`finish`](Self::finish) agreed.
+    fn read(&mut self, buf: &mut [u8]) -> Result<usize>;
+
+    /// The end of data was read: `Ok` if the server says that the transfer is complete.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// What an upload publishes with the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publish {
+    /// Size the server must have at the end, in bytes.
+    pub size: u64,
+    /// Modification time to set.
+    pub mtime: Option<SystemTime>,
+    /// Permission bits to set, where the server can.
+    pub mode: Option<u32>,
+}
+
+/// A content on its way to the server. Dropping it abandons it: what was stored under a temporary
+/// name is removed, the old version stays.
+pub trait Upload: Send {
+    /// Sends all of `data`.
+    fn write(&mut self, data: &[u8]) -> Result<()>;
+
+    /// Sends `len` bytes of `file` from `offset`, without a copy where the connection allows.
+    fn send_file(&mut self, file: &std::fs::File, offset: u64, len: u64) -> Result<()>;
+
+    /// All is sent: waits for the server's word, verifies the size, sets times and mode, and gives
+    /// the content its name `at` in one step. Returns the attributes the file has now.
+    ///
+    /// # Errors
+    /// Whatever fails, the old version is as before. A server that lost the answer is asked what
+    /// happened before an error is returned.
+    fn publish(self: Box<Self>, at: &RemotePath, what: &Publish) -> Result<Attr>;
+}

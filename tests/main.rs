@@ -1,0 +1,1 @@
+//! All integration tests; the modules are listed here so that support code is compiled once.
