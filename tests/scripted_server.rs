@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::ftpd::{Break, Completion, DashA, Dialect, Disk, Ftpd, Limit, Quirks};
+use crate::support::wire::{Snap, Wire};
 
 /// The least of clients.
 struct Client {
@@ -284,12 +285,13 @@ fn transfers_break_where_they_are_told_to() {
 
 #[test]
 fn disks_fill_and_ends_are_told_in_many_ways() {
-    let mut quirks = Quirks::default();
-    quirks.disk = Some(Disk {
-        bytes: 1000,
-        reply: "552 Disk full.".into(),
+    let server = Ftpd::with(Quirks {
+        disk: Some(Disk {
+            bytes: 1000,
+            reply: "552 Disk full.".into(),
+        }),
+        ..Quirks::default()
     });
-    let server = Ftpd::with(quirks);
     let mut client = Client::login(&server);
     assert!(client.store("STOR a", &[1; 900]).starts_with("226"));
     assert!(client.store("STOR b", &[1; 200]).starts_with("552"));
@@ -316,12 +318,13 @@ fn disks_fill_and_ends_are_told_in_many_ways() {
 
 #[test]
 fn limits_hangups_and_outages() {
-    let mut quirks = Quirks::default();
-    quirks.limit = Some(Limit {
-        sessions: 1,
-        reply: "421 Too many connections.".into(),
+    let server = Ftpd::with(Quirks {
+        limit: Some(Limit {
+            sessions: 1,
+            reply: "421 Too many connections.".into(),
+        }),
+        ..Quirks::default()
     });
-    let server = Ftpd::with(quirks);
     let mut first = Client::login(&server);
     assert_eq!(
         Client::connect(server.address()).1,
@@ -367,4 +370,37 @@ fn curl_agrees_on_both_families() {
         curl(&["-T", local.to_str().unwrap()], "new%20name");
         assert_eq!(server.get("dir/new name"), b"sent");
     }
+}
+
+#[test]
+fn a_wire_counts_delays_and_snaps() {
+    let server = Ftpd::start();
+    server.put("a", vec![1; 200_000]);
+    let wire = Wire::to(server.address());
+    server.change(|quirks| quirks.advertise = Some(wire.hook()));
+    let fetch = || {
+        let (mut client, banner) = Client::connect(wire.address());
+        if banner.is_empty() {
+            return 0;
+        }
+        client.command("USER anonymous");
+        client.command("PASS guest");
+        client.command("TYPE I");
+        client.fetch("RETR a").0.len()
+    };
+    assert_eq!(fetch(), 200_000);
+    assert!(wire.bytes_down() > 200_000 && wire.bytes_down() < 200_500);
+    assert_eq!(wire.connections(), 2);
+
+    wire.delay(Duration::from_millis(10));
+    let before = Instant::now();
+    assert_eq!(fetch(), 200_000);
+    assert!(before.elapsed() >= Duration::from_millis(100));
+    wire.delay(Duration::ZERO);
+
+    wire.snap_at(wire.bytes() + 100_000, Snap::Close);
+    let arrived = fetch();
+    assert!((99_000..100_000).contains(&arrived), "{arrived}");
+    assert!(wire.has_snapped());
+    assert_eq!(fetch(), 200_000);
 }
