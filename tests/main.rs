@@ -6,10 +6,10 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::significant_drop_tightening,
-    dead_code,
-    unreachable_pub,
-    missing_debug_implementations
+    missing_debug_implementations,
+    unreachable_pub
 )]
 
 mod content;
+mod scripted_server;
 mod support;
