@@ -37,6 +37,7 @@ mod control;
 mod daemon;
 mod exit;
 pub mod ftp;
+mod fuse;
 mod log;
 mod mount;
 mod mounts;

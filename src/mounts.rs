@@ -14,6 +14,8 @@ pub(crate) const FS_TYPE: &str = "fuse.ferryfs";
 /// One line of the mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
+    /// `major:minor`, as `/sys/class/bdi` names it.
+    pub(crate) device: String,
     /// Where it is mounted.
     pub(crate) dir: PathBuf,
     /// Its type, `fuse.ferryfs` for ours.
@@ -92,11 +94,13 @@ pub(crate) fn detach(dir: &Path, lazy: bool) -> io::Result<()> {
 fn parse(table: &[u8]) -> impl Iterator<Item = Mount> {
     table.split(|b| *b == b'\n').filter_map(|line| {
         let mut fields = line.split(|b| *b == b' ');
-        let dir = fields.nth(4)?;
+        let device = fields.nth(2)?;
+        let dir = fields.nth(1)?;
         // A variable number of optional fields ends with a single hyphen.
         let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
         let (fs_type, source) = (fields.next()?, fields.next()?);
         Some(Mount {
+            device: String::from_utf8_lossy(device).into_owned(),
             dir: unescape(dir).into(),
             fs_type: OsStr::from_bytes(fs_type).to_owned(),
             source: unescape(source),
@@ -139,6 +143,7 @@ mod tests {
         let first = mounts.first().unwrap();
         assert!(first.is_ours());
         assert_eq!(first.dir, Path::new("/mnt/a b"));
+        assert_eq!(first.device, "98:0");
         assert_eq!(first.source, "ftp://h/");
         assert_eq!(mounts.last().unwrap().dir, Path::new("/x\\"));
     }
