@@ -12,4 +12,5 @@
 )]
 
 mod content;
+mod model;
 mod support;

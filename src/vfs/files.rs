@@ -165,6 +165,9 @@ impl Vfs {
         if !handle.write {
             return Err(ErrorKind::BadHandle.into());
         }
+        if data.is_empty() {
+            return Ok(0);
+        }
         let at = self.io_path(handle.ino)?;
         handle.file.write_at(&at, offset, data)?;
         Ok(data.len())
