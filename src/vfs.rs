@@ -19,6 +19,7 @@ mod names;
 mod open_files;
 pub mod path;
 mod setattr;
+mod sharing;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -11,5 +11,6 @@
 )]
 
 mod content;
+mod model;
 mod scripted_server;
 mod support;

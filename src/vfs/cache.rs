@@ -5,13 +5,16 @@
 //! tree does not list it again after every file; one that may or may not have happened makes its
 //! name doubtful. And nothing is relied on for longer than the time to live.
 
+mod changes;
+mod listing;
 mod listings;
 mod open;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use self::listings::{Ask, Generation, Listings, refuses_listing};
+use self::changes::Generation;
+use self::listings::{Ask, Listings, refuses_listing};
 use self::open::CachedFile;
 use super::attr::{Attr, DirEntry, FileKind, SetAttr, Space, whole_seconds};
 use super::backend::{Backend, OpenFile, OpenHow};
@@ -50,7 +53,7 @@ impl Cached {
         let since = self.memory.generation();
         let answer = self.inner.stat(path);
         self.memory.0.with(|listings| {
-            if !listings.overtaken(since, path) {
+            if !listings.changes.overtook(since, path) {
                 listings.answered(path, &answer, asked);
             }
         });
@@ -60,13 +63,13 @@ impl Cached {
 
 impl Memory {
     fn generation(&self) -> Generation {
-        self.0.with(|listings| listings.generation())
+        self.0.with(|listings| listings.changes.generation())
     }
 
     fn doubt(&self, path: &RemotePath) {
         self.0.with(|listings| {
             listings.doubt(path, Instant::now());
-            listings.changed(path);
+            listings.changes.note(path);
         });
     }
 
@@ -101,12 +104,14 @@ impl Memory {
         }
         let now = Instant::now();
         self.0.with(|listings| {
-            let alone = !paths.iter().any(|path| listings.overtaken(since, path));
+            let alone = !paths
+                .iter()
+                .any(|path| listings.changes.overtook(since, path));
             match &result {
                 Ok(value) if alone => outcome(listings, now, value),
                 _ => paths.iter().for_each(|path| listings.doubt(path, now)),
             }
-            paths.iter().for_each(|path| listings.changed(path));
+            paths.iter().for_each(|path| listings.changes.note(path));
         });
         result
     }

@@ -1,24 +1,18 @@
 //! What the cache remembers: listings, single names, and when they were true. Plain data; the
 //! time is an argument, the network is elsewhere.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::changes::{Changes, Generation};
+use super::listing::Listing;
 use crate::vfs::attr::{Attr, DirEntry, SetAttr};
 use crate::vfs::error::{ErrorKind, Result};
 use crate::vfs::path::{Name, RemotePath};
 
-/// Changes remembered to tell whether an answer was overtaken by one. Whoever asked longer ago
-/// than that is not believed.
-const CHANGES: usize = 512;
-
 /// Names asked for one by one in a directory before it is listed instead.
 const SINGLES: u32 = 2;
-
-/// A point in the order of this mount's own changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Generation(u64);
 
 /// How to find out about a name.
 #[derive(Debug)]
@@ -53,36 +47,6 @@ struct Known {
     since: Instant,
 }
 
-/// A complete listing in the server's order.
-#[derive(Debug)]
-struct Listing {
-    entries: Arc<[DirEntry]>,
-    /// Positions in `entries`, in the order of the names.
-    by_name: Box<[u32]>,
-    since: Instant,
-}
-
-impl Listing {
-    fn new(entries: Arc<[DirEntry]>, since: Instant) -> Self {
-        let mut by_name: Box<[u32]> = (0..).zip(entries.iter()).map(|(i, _)| i).collect();
-        by_name.sort_by_key(|i| entries.get(*i as usize).map(|entry| &entry.name));
-        Self {
-            entries,
-            by_name,
-            since,
-        }
-    }
-
-    fn get(&self, name: &Name) -> Option<&Attr> {
-        let entry = |i: &u32| self.entries.get(*i as usize);
-        let found = self
-            .by_name
-            .binary_search_by(|i| entry(i).map(|entry| &entry.name).cmp(&Some(name)));
-        let position = self.by_name.get(found.ok()?)?;
-        entry(position).map(|entry| &entry.attr)
-    }
-}
-
 #[derive(Debug, Default)]
 struct Dir {
     listing: Option<Listing>,
@@ -115,8 +79,7 @@ pub(super) struct Listings {
     /// The root's own attributes, which no listing gives.
     root: Option<(Attr, Instant)>,
     flights: HashMap<RemotePath, Arc<Flight>>,
-    generation: Generation,
-    changes: VecDeque<(Generation, RemotePath)>,
+    pub(super) changes: Changes,
 }
 
 impl Listings {
@@ -131,45 +94,7 @@ impl Listings {
             weight: 0,
             root: None,
             flights: HashMap::new(),
-            generation: Generation(0),
-            changes: VecDeque::new(),
-        }
-    }
-
-    /// To be taken before anything is asked or changed, and shown with the outcome.
-    pub(super) const fn generation(&self) -> Generation {
-        self.generation
-    }
-
-    /// Whether a change since then makes an answer about `path` doubtful.
-    pub(super) fn overtaken(&self, since: Generation, path: &RemotePath) -> bool {
-        self.any_change(since, |changed| path.is_within(changed))
-    }
-
-    /// Whether a change since then makes a listing of `dir` doubtful.
-    pub(super) fn listing_overtaken(&self, since: Generation, dir: &RemotePath) -> bool {
-        self.any_change(since, |changed| {
-            dir.is_within(changed) || changed.parent().as_ref() == Some(dir)
-        })
-    }
-
-    fn any_change(&self, since: Generation, affects: impl Fn(&RemotePath) -> bool) -> bool {
-        let forgotten = self.generation.0 - self.changes.len() as u64;
-        since.0 < forgotten
-            || self
-                .changes
-                .iter()
-                .rev()
-                .take_while(|(at, _)| *at > since)
-                .any(|(_, changed)| affects(changed))
-    }
-
-    /// Something was changed at `path`, or perhaps was: answers on their way are out of date.
-    pub(super) fn changed(&mut self, path: &RemotePath) {
-        self.generation.0 += 1;
-        self.changes.push_back((self.generation, path.clone()));
-        if self.changes.len() > CHANGES {
-            self.changes.pop_front();
+            changes: Changes::default(),
         }
     }
 
@@ -300,12 +225,12 @@ impl Listings {
     /// The flight of a listing of `dir`: one under way, unless it may have missed a change.
     pub(super) fn board(&mut self, dir: &RemotePath) -> Arc<Flight> {
         if let Some(flight) = self.flights.get(dir)
-            && !self.listing_overtaken(flight.since, dir)
+            && !self.changes.overtook_listing(flight.since, dir)
         {
             return Arc::clone(flight);
         }
         let flight = Arc::new(Flight {
-            since: self.generation,
+            since: self.changes.generation(),
             listing: OnceLock::new(),
         });
         self.flights.insert(dir.clone(), Arc::clone(&flight));
@@ -320,7 +245,7 @@ impl Listings {
             return;
         }
         self.flights.remove(dir);
-        if self.ttl.is_zero() || self.listing_overtaken(flight.since, dir) {
+        if self.ttl.is_zero() || self.changes.overtook_listing(flight.since, dir) {
             return;
         }
         match flight.listing.get() {

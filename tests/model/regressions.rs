@@ -1,0 +1,1 @@
+//! What the model has found, with its shortest operations.
