@@ -1,1 +1,3 @@
 //! All integration tests; the modules are listed here so that support code is compiled once.
+
+mod cli;
