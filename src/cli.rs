@@ -319,12 +319,16 @@ fn one_line(err: &clap::Error) -> String {
         Some(ContextValue::Strings(texts)) => Some(texts.join(" ")),
         _ => None,
     };
-    let thing = text(ContextKind::InvalidArg).unwrap_or_default();
+    // clap looks at a third word as a command that may not follow the two.
+    let thing = text(ContextKind::InvalidArg).or_else(|| text(ContextKind::InvalidSubcommand));
+    let thing = thing.unwrap_or_default();
     let cause = match err.kind() {
-        ErrorKind::UnknownArgument => match text(ContextKind::SuggestedArg) {
-            Some(near) => format!("{thing}: not expected here; did you mean {near}?"),
-            None => format!("{thing}: not expected here"),
-        },
+        ErrorKind::UnknownArgument | ErrorKind::ArgumentConflict if !thing.is_empty() => {
+            match text(ContextKind::SuggestedArg) {
+                Some(near) => format!("{thing}: not expected here; did you mean {near}?"),
+                None => format!("{thing}: not expected here"),
+            }
+        }
         ErrorKind::MissingRequiredArgument if !thing.is_empty() => format!("{thing} is missing"),
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let value = text(ContextKind::InvalidValue).unwrap_or_default();

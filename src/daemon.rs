@@ -158,7 +158,10 @@ pub(crate) fn receive() -> Result<(Order, Secrets), Failure> {
 
 /// In the child: tells why there is no mount, or logs it where the mount was ready before.
 pub(crate) fn report_failure(failure: &Failure) {
-    log::info!("ended: {failure}");
+    if logging::is_in_background() {
+        log::error!("{failure}");
+        return;
+    }
     say(&Report::Failed {
         code: failure.code().code(),
         line: failure.line().to_owned(),

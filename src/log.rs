@@ -53,6 +53,11 @@ pub(crate) fn to_background(dir: &Path) {
     LOGGER.sink.with(|current| *current = sink);
 }
 
+/// Whether nobody watches.
+pub(crate) fn is_in_background() -> bool {
+    LOGGER.sink.with(|sink| !matches!(sink, Sink::Terminal))
+}
+
 /// What is shown.
 #[derive(Clone, Copy)]
 struct Choice {

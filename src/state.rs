@@ -179,7 +179,8 @@ pub(crate) fn all() -> Result<Vec<Found>, Failure> {
     let mut found: Vec<Found> = entries
         .flatten()
         .filter_map(|entry| {
-            let dir = entry.path();
+            // A link leads to a state_dir= elsewhere.
+            let dir = entry.path().canonicalize().ok()?;
             let record = record(&dir)?;
             Some(Found {
                 alive: is_locked(&dir),

@@ -10,6 +10,7 @@
     unreachable_pub
 )]
 
+mod cli;
 mod content;
 mod model;
 mod scripted_server;

@@ -31,7 +31,7 @@ pub(super) fn text() -> String {
     let mut text = HEAD.to_owned();
     for spec in OPTIONS {
         if let Some(help) = spec.help {
-            let _ = writeln!(text, "    {:<24}{help}", spec.syntax());
+            let _ = writeln!(text, "    {:<26}{help}", spec.syntax());
         }
     }
     text.push_str("  and");

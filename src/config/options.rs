@@ -80,7 +80,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "COMMAND",
         put!(password_command <- value::text),
     )
-    .help("take the password from the first line COMMAND prints"),
+    .help("take the password from what COMMAND prints"),
     with("password_file", "FILE", put!(password_file <- value::path))
         .help("take the password from FILE (mode 0600)"),
     word("password_stdin", put!(password_stdin, true))
@@ -100,7 +100,7 @@ pub const OPTIONS: &[OptionSpec] = &[
             ("off", Tls::Off),
         ])),
     )
-    .help("TLS if the server offers it (auto), or else fail, or never"),
+    .help("TLS if the server has it, or else fail, or never"),
     with("cafile", "FILE", put!(ca_file <- value::path)).help("trust the certificates in FILE too"),
     with("timeout", "DURATION", put!(timeout <- value::timeout))
         .help("longest wait for the server (30s)"),
