@@ -5,4 +5,6 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod ftpd;
+pub mod mount;
+pub mod real;
 pub mod wire;
