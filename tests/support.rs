@@ -6,4 +6,6 @@
 
 pub mod ftpd;
 pub mod memory;
+pub mod mount;
+pub mod real;
 pub mod wire;

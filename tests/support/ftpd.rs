@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -190,7 +190,15 @@ impl Ftpd {
 
     /// Closes every connection there is; new ones are welcome.
     pub fn hang_up(&self) {
-        self.shared.hang_up();
+        let closed = self.shared.hang_up();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let some_open = || {
+            let sockets = self.shared.sockets.lock().unwrap();
+            closed.iter().any(|key| sockets.contains_key(key))
+        };
+        while some_open() && Instant::now() < deadline {
+            thread::yield_now();
+        }
     }
 
     /// As [`hang_up`](Self::hang_up), and new connections are refused until
@@ -202,7 +210,7 @@ impl Ftpd {
         while TcpStream::connect(self.address).is_ok() {
             thread::yield_now();
         }
-        self.shared.hang_up();
+        self.hang_up();
     }
 
     /// Undoes [`go_down`](Self::go_down), on the same port.
@@ -243,10 +251,12 @@ impl Shared {
         Arc::clone(&self.quirks.lock().unwrap())
     }
 
-    fn hang_up(&self) {
-        for socket in self.sockets.lock().unwrap().values() {
+    fn hang_up(&self) -> Vec<u64> {
+        let sockets = self.sockets.lock().unwrap();
+        for socket in sockets.values() {
             let _ = socket.shutdown(Shutdown::Both);
         }
+        sockets.keys().copied().collect()
     }
 
     /// The words of the first rule for `line` among `rules` that still applies, used up by one.
@@ -312,7 +322,7 @@ impl Live {
 
     /// Closes it by a reset, so that the peer sees an error and no end of data.
     fn reset(self) {
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 }
 

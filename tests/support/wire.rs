@@ -35,6 +35,8 @@ struct State {
     delay: Duration,
     snap: Option<(u64, Snap)>,
     stalled: bool,
+    /// Parcels that have been counted and not yet arrived.
+    on_the_way: usize,
     ended: bool,
     sockets: BTreeMap<usize, TcpStream>,
     next_socket: usize,
@@ -159,14 +161,14 @@ fn pump(state: &Arc<Mutex<State>>, from: &TcpStream, to: &TcpStream, way: Way) {
     let (sender, receiver) = channel();
     let (state, writers_state) = (Arc::clone(state), Arc::clone(state));
     thread::spawn(move || write_when_due(to, &receiver, &writers_state));
+    let key = {
+        let mut state = state.lock().unwrap();
+        state.next_socket += 1;
+        let key = state.next_socket;
+        state.sockets.insert(key, from.try_clone().unwrap());
+        key
+    };
     thread::spawn(move || {
-        let key = {
-            let mut state = state.lock().unwrap();
-            state.next_socket += 1;
-            let key = state.next_socket;
-            state.sockets.insert(key, from.try_clone().unwrap());
-            key
-        };
         let mut chunk = vec![0; 64 * 1024];
         while let Ok(n) = from.read(&mut chunk) {
             if n == 0 || !carry(&state, &chunk[..n], way, &sender) {
@@ -177,20 +179,34 @@ fn pump(state: &Arc<Mutex<State>>, from: &TcpStream, to: &TcpStream, way: Way) {
     });
 }
 
-/// An empty parcel closes everything, once what was sent before it has arrived.
+/// An empty parcel closes everything.
 fn write_when_due(mut to: TcpStream, parcels: &Receiver<Parcel>, state: &Mutex<State>) {
     for (due, bytes) in parcels {
-        if bytes.is_empty() {
-            let mut state = state.lock().unwrap();
-            state.stalled = false;
-            return close_all(&state);
-        }
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        if to.write_all(&bytes).is_err() {
+        if bytes.is_empty() {
+            return close_when_arrived(state);
+        }
+        let written = to.write_all(&bytes);
+        state.lock().unwrap().on_the_way -= 1;
+        if written.is_err() {
             return;
         }
     }
     let _ = to.shutdown(Shutdown::Write);
+}
+
+/// What was counted before the break arrives, also on the other connections, unless nobody reads.
+fn close_when_arrived(state: &Mutex<State>) {
+    let deadline = Instant::now() + Duration::from_millis(200);
+    loop {
+        let mut now = state.lock().unwrap();
+        if now.on_the_way == 0 || Instant::now() > deadline {
+            now.stalled = false;
+            return close_all(&now);
+        }
+        drop(now);
+        thread::sleep(Duration::from_micros(200));
+    }
 }
 
 /// Passes `bytes` on as far as the wire is whole; false once it is not.
@@ -215,8 +231,11 @@ fn carry(state: &Mutex<State>, bytes: &[u8], way: Way, sender: &Sender<Parcel>) 
             Way::Down => now.down += n as u64,
         }
         let due = Instant::now() + now.delay;
-        if n > 0 && sender.send((due, rest[..n].to_vec())).is_err() {
-            return false;
+        if n > 0 {
+            if sender.send((due, rest[..n].to_vec())).is_err() {
+                return false;
+            }
+            now.on_the_way += 1;
         }
         rest = &rest[n..];
         if n as u64 == room
