@@ -57,8 +57,6 @@ pub(crate) struct Config {
     pub(crate) foreground: bool,
     /// Show the conversation with the server.
     pub(crate) debug: bool,
-    /// How often `-v` was given.
-    pub(crate) verbosity: u8,
 }
 
 /// What can be mounted.
@@ -149,7 +147,6 @@ impl Config {
             cache_dir,
             foreground: order.foreground,
             debug: order.debug,
-            verbosity: order.verbosity,
         })
     }
 
@@ -276,5 +273,91 @@ fn tls_mode(url: TlsMode, option: Option<Tls>) -> Result<TlsMode, Failure> {
         (_, Some(Tls::Auto)) => Ok(TlsMode::Auto),
         (_, Some(Tls::Require)) => Ok(TlsMode::Explicit),
         (_, Some(Tls::Off)) => Ok(TlsMode::Off),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::cli::MountWords;
+
+    /// The order for `ferryfs SOURCE DIR -o OPTIONS`, as the daemon receives it.
+    fn order(source: &str, dir: &Path, options: &str) -> Order {
+        let order = Order::new(MountWords {
+            source: source.to_owned(),
+            dir: Some(dir.to_owned()),
+            options: split_list(options),
+            foreground: false,
+            debug: false,
+            verbosity: 0,
+        });
+        let handed_over = serde_json::to_vec(&order.unwrap()).unwrap();
+        serde_json::from_slice(&handed_over).unwrap()
+    }
+
+    fn secrets() -> Secrets {
+        Secrets {
+            password: Secret::new("hunter2"),
+            account: Some(Secret::new("hunter2")),
+        }
+    }
+
+    fn config(source: &str, options: &str) -> Config {
+        let temp = tempfile::tempdir().unwrap();
+        Config::with_secrets(&order(source, temp.path(), options), &secrets()).unwrap()
+    }
+
+    fn ftp(source: &str, options: &str) -> FtpOptions {
+        let Source::Ftp(ftp) = config(source, options).source;
+        *ftp
+    }
+
+    #[test]
+    fn an_option_makes_tls_stricter_but_ftps_never_weaker() {
+        for (url, options, expected) in [
+            ("ftp://h/", "", TlsMode::Auto),
+            ("ftp://h/", "tls=require", TlsMode::Explicit),
+            ("ftp://h/", "tls=off", TlsMode::Off),
+            ("ftpes://h/", "tls=auto", TlsMode::Explicit),
+            ("ftps://h/", "tls=require", TlsMode::Implicit),
+        ] {
+            assert_eq!(ftp(url, options).tls, expected, "{url} {options}");
+        }
+    }
+
+    #[test]
+    fn the_later_option_wins_and_goes_over_the_url() {
+        let ftp = ftp(
+            "ftp://anna@h/a%20b",
+            "user=bob,timeout=3,timeout=5s,active_ports=5000-5001",
+        );
+        assert_eq!(ftp.user, "bob");
+        assert_eq!(ftp.timeout, Duration::from_secs(5));
+        assert_eq!(ftp.directory, b"a b");
+        let ports = Some((5000, 5001));
+        assert_eq!(
+            ftp.data,
+            DataMode::Active {
+                ports,
+                address: None
+            }
+        );
+        assert!(!config("ftp://h/", "ro,rw").flags.read_only);
+        assert_eq!(config("ftp://h/", "user=anonymous").url_shown, "ftp://h/");
+    }
+
+    #[test]
+    fn no_secret_is_shown_by_debug() {
+        let config = config("ftp://anna@h/", "");
+        assert_eq!(config.url_shown, "ftp://anna@h/");
+        assert!(!format!("{config:?} {:?}", secrets()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_server_brings_no_setuid_programs_unless_told() {
+        let flags = config("ftp://h/", "").flags;
+        assert!(!flags.suid && !flags.dev && flags.exec && flags.atime);
+        assert!(config("ftp://h/", "rw,dev,suid").flags.suid);
     }
 }

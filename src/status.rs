@@ -53,6 +53,17 @@ pub(crate) fn show(dir: Option<&Path>, json: bool) -> Result<String, Failure> {
             }
         }
     }
+    if let (true, Some(dir)) = (reports.is_empty(), &wanted)
+        && let Ok(Some(mount)) = mounts::find(dir)
+        && mount.is_ours()
+    {
+        // Another user's, or one whose record was lost.
+        reports.push(json!({
+            "mountpoint": dir.to_string_lossy(),
+            "url": mount.source.to_string_lossy(),
+            "state": "unknown: not mounted by this user, or its process is gone",
+        }));
+    }
     if let (true, Some(dir)) = (reports.is_empty(), dir) {
         let line = format!(
             "{}: no ferryfs is mounted here; see ferryfs status",
@@ -108,19 +119,19 @@ fn report(found: &state::Found) -> Value {
 
 fn block(report: &Value) -> String {
     let text = |key: &str| {
-        report
-            .get(key)
-            .map(|value| plain(key, value))
-            .unwrap_or_default()
+        let value = report.get(key)?;
+        Some(plain(key, value))
     };
     let mut block = format!(
-        "{}  {}\n  {} since {}, process {}\n",
-        text("mountpoint"),
-        text("url"),
-        text("state"),
-        text("since"),
-        text("pid")
+        "{}  {}\n  {}",
+        text("mountpoint").unwrap_or_default(),
+        text("url").unwrap_or_default(),
+        text("state").unwrap_or_default()
     );
+    if let (Some(since), Some(pid)) = (text("since"), text("pid")) {
+        let _ = write!(block, " since {since}, process {pid}");
+    }
+    block.push('\n');
     let head = ["mountpoint", "url", "state", "since", "pid"];
     for (key, value) in report.as_object().into_iter().flatten() {
         if head.contains(&key.as_str()) {

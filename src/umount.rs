@@ -26,8 +26,9 @@ pub(crate) fn umount(words: &UmountWords) -> Result<(), Failure> {
     let UmountWords { dir, lazy, timeout } = words;
     let target = Target::find(dir)?;
     let Some(mount) = target.alive() else {
-        // Dead, or served by another user's process; only a dead one is detached unasked.
-        return target.detach(*lazy || target.is_dead());
+        // A recorded one is dead. Of another nothing is known, and looking at it may hang: that is
+        // taken away only if nobody is in there.
+        return target.detach(*lazy || target.mount.is_some());
     };
     let request = Request::Umount {
         lazy: *lazy,
@@ -118,12 +119,6 @@ impl Target {
 
     fn alive(&self) -> Option<&state::Found> {
         self.mount.as_ref().filter(|mount| mount.alive)
-    }
-
-    /// Whether every access says that the process is gone.
-    fn is_dead(&self) -> bool {
-        self.mount.is_some()
-            || fs::metadata(&self.dir).is_err_and(|err| err.kind() == io::ErrorKind::NotConnected)
     }
 
     fn detach(&self, lazy: bool) -> Result<(), Failure> {

@@ -333,6 +333,8 @@ fn a_password_source_that_fails_says_so() {
         .fails(Exit::Secret, "standard input");
     home.mount(url, "password_file=none")
         .fails(Exit::Secret, "none");
+    home.mount("ftp://127.0.0.1/", "password_command=true")
+        .fails(Exit::Secret, "no user");
     home.write("open", 0o640, SECRET);
     home.mount(url, "password_file=open")
         .fails(Exit::Secret, "chmod 600");

@@ -60,6 +60,11 @@ impl Sources<'_> {
 
     fn password(&self) -> Result<(Secret, Option<Secret>), String> {
         let Some(user) = self.user else {
+            if self.command.is_some() || self.file.is_some() || self.stdin {
+                return Err(
+                    "a password, but no user; write ftp://USER@HOST/ or -o user=NAME".to_owned(),
+                );
+            }
             return Ok((Secret::new(self.anonymous.unwrap_or("guest")), None));
         };
         if let Some(command) = self.command {
