@@ -14,3 +14,4 @@
 mod content;
 mod model;
 mod support;
+mod vfs;
