@@ -15,3 +15,4 @@ mod content;
 mod model;
 mod scripted_server;
 mod support;
+mod vfs;
