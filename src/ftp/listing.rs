@@ -326,7 +326,7 @@ fn read(bytes: &[u8], cx: &mut Context) -> Parsed {
     let mut pending: Option<(&[u8], Item<'_>)> = None;
     let mut gap = true;
     for whole in lines(bytes) {
-        // STAT replies and several systems indent; no name is at the front of its line.
+        // STAT replies and several systems indent. Where the name stands first, it has no blanks.
         let line = trim_start(whole);
         let after_gap = std::mem::replace(&mut gap, line.is_empty());
         if line.is_empty() {

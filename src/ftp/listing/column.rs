@@ -143,10 +143,10 @@ fn with_month_name(words: &Words<'_>, i: usize, any_month: bool) -> Option<Colum
             .or_else(|| marked_month(word))
             .or_else(|| numeric(word))
     };
-    let (month, day, day_word) = match (marked_day(b), marked_day(a)) {
-        (Some(day), _) if named(a).is_some() => (named(a)?, day, b),
-        (_, Some(day)) => (named(b)?, day, a),
-        _ => return None,
+    let (month, day, day_word) = if let Some((day, month)) = marked_day(b).zip(named(a)) {
+        (month, day, b)
+    } else {
+        (named(b)?, marked_day(a)?, a)
     };
     let mut date = Date {
         year: None,

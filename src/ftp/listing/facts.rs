@@ -39,11 +39,10 @@ pub(super) fn parse(line: &[u8]) -> Option<Facts<'_>> {
             // Some forget the blank: `type=file;name`.
             break rest;
         };
-        if after.is_empty() && any && !rest.ends_with(b";") {
+        if !reader.take(key, value) && any && after.is_empty() && !rest.ends_with(b";") {
             // `type=file;a=b.txt`: the last "fact" is a name with an `=` in it.
             break rest;
         }
-        reader.take(key, value);
         any = true;
         rest = after;
     };
@@ -92,14 +91,15 @@ struct Reader<'a> {
 }
 
 /// Keeps the fact of the higher rank.
-fn rank<'a>(slot: &mut Option<(u8, &'a [u8])>, rank: u8, value: &'a [u8]) {
+fn prefer<'a>(slot: &mut Option<(u8, &'a [u8])>, rank: u8, value: &'a [u8]) {
     if !value.is_empty() && slot.is_none_or(|(held, _)| held < rank) {
         *slot = Some((rank, value));
     }
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, key: &[u8], value: &'a [u8]) {
+    /// Keeps a fact; false if it is none that we know.
+    fn take(&mut self, key: &[u8], value: &'a [u8]) -> bool {
         let is = |name: &[u8]| key.eq_ignore_ascii_case(name);
         if is(b"type") {
             self.set_type(value);
@@ -114,18 +114,21 @@ impl<'a> Reader<'a> {
         } else if is(b"unique") {
             self.unique = Some(value).filter(|value| !value.is_empty());
         } else if is(b"unix.ownername") {
-            rank(&mut self.owner, 3, value);
+            prefer(&mut self.owner, 3, value);
         } else if is(b"unix.owner") {
-            rank(&mut self.owner, 2, value);
+            prefer(&mut self.owner, 2, value);
         } else if is(b"unix.uid") {
-            rank(&mut self.owner, 1, value);
+            prefer(&mut self.owner, 1, value);
         } else if is(b"unix.groupname") {
-            rank(&mut self.group, 3, value);
+            prefer(&mut self.group, 3, value);
         } else if is(b"unix.group") {
-            rank(&mut self.group, 2, value);
+            prefer(&mut self.group, 2, value);
         } else if is(b"unix.gid") {
-            rank(&mut self.group, 1, value);
+            prefer(&mut self.group, 1, value);
+        } else {
+            return false;
         }
+        true
     }
 
     fn set_type(&mut self, value: &'a [u8]) {

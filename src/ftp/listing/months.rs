@@ -1,7 +1,11 @@
 //! The names of months, as `ls` prints them in many languages and charsets.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use encoding_rs::{
-    Encoding, ISO_8859_2, ISO_8859_7, ISO_8859_13, KOI8_U, WINDOWS_1251, WINDOWS_1252, WINDOWS_1254,
+    Encoding, ISO_8859_2, ISO_8859_7, ISO_8859_13, KOI8_U, UTF_8, WINDOWS_1251, WINDOWS_1252,
+    WINDOWS_1254,
 };
 
 /// Longest word that can be a month, in bytes.
@@ -49,6 +53,30 @@ const CHARSETS: [&Encoding; 7] = [
     ISO_8859_13,
 ];
 
+/// Every spelling in the bytes of every charset that has it, ASCII in lower case.
+static SPELLINGS: LazyLock<HashMap<Vec<u8>, u32>> = LazyLock::new(|| {
+    let mut spellings = HashMap::new();
+    for charset in [UTF_8].iter().chain(&CHARSETS) {
+        for (month, names) in (1..).zip(NAMES) {
+            for name in names.split_ascii_whitespace().flat_map(cases) {
+                let (bytes, _, lossy) = charset.encode(&name);
+                if !lossy {
+                    let spelling = bytes.to_ascii_lowercase();
+                    spellings.entry(spelling).or_insert(month);
+                }
+            }
+        }
+    }
+    spellings
+});
+
+/// A name in lower case, capitalized, and in capitals.
+fn cases(name: &str) -> [String; 3] {
+    let (first, rest) = name.split_at(name.chars().next().map_or(0, char::len_utf8));
+    let capitalized = first.to_uppercase() + rest;
+    [name.to_owned(), capitalized, name.to_uppercase()]
+}
+
 /// The month, 1 to 12, that `word` names; case and one trailing `.` or `,` aside.
 pub(super) fn month(word: &[u8]) -> Option<u32> {
     let word = match word.split_last() {
@@ -58,16 +86,11 @@ pub(super) fn month(word: &[u8]) -> Option<u32> {
     if let Some(english) = abbreviation(word) {
         return Some(english);
     }
-    if word.is_empty() || word.len() > LONGEST {
-        return None;
-    }
-    if let Ok(text) = std::str::from_utf8(word) {
-        return look_up(text);
-    }
-    CHARSETS.iter().find_map(|charset| {
-        let (text, _) = charset.decode_without_bom_handling(word);
-        look_up(&text)
-    })
+    let mut folded = [0; LONGEST];
+    let folded = folded.get_mut(..word.len())?;
+    folded.copy_from_slice(word);
+    folded.make_ascii_lowercase();
+    SPELLINGS.get(&*folded).copied()
 }
 
 /// The three letters that nearly every server prints.
@@ -90,17 +113,6 @@ fn abbreviation(word: &[u8]) -> Option<u32> {
     })
 }
 
-fn look_up(word: &str) -> Option<u32> {
-    let same = |name: &str| {
-        let folded = word.chars().flat_map(char::to_lowercase);
-        name.chars().eq(folded)
-    };
-    let at = NAMES
-        .iter()
-        .position(|names| names.split_ascii_whitespace().any(same))?;
-    u32::try_from(at + 1).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,7 +121,7 @@ mod tests {
     fn no_word_names_two_months() {
         for (at, names) in NAMES.iter().enumerate() {
             for name in names.split_ascii_whitespace() {
-                let found = look_up(name).map(|month| month as usize);
+                let found = month(name.as_bytes()).map(|month| month as usize);
                 assert_eq!(found, Some(at + 1), "{name}");
             }
         }
@@ -119,11 +131,8 @@ mod tests {
     fn every_name_is_known_in_every_charset_that_has_it() {
         for name in NAMES.iter().flat_map(|n| n.split_ascii_whitespace()) {
             let expected = month(name.as_bytes());
-            assert!(expected.is_some(), "{name}");
-            let upper = name.to_uppercase();
-            // Greek letters with two accents have no capital of their own.
-            if upper.to_lowercase() == name {
-                assert_eq!(month(upper.as_bytes()), expected, "{name}");
+            for name in cases(name) {
+                assert_eq!(month(name.as_bytes()), expected, "{name}");
             }
             for charset in CHARSETS {
                 let (bytes, _, lossy) = charset.encode(name);

@@ -18,7 +18,9 @@ pub(super) fn parse_dataset<'a>(line: &'a [u8], cx: &mut Context) -> Option<Foun
     }
     let name = words.get(words.len().checked_sub(1)?)?;
     let organization = words.get(words.len().checked_sub(2)?)?;
-    if !is_dataset_name(name) {
+    // A volume, or the first word of "Migrated", "Pseudo Directory", "User catalog connector".
+    let is_start = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit();
+    if !first.first().is_some_and(is_start) || !is_name(name, b"@#$-{}.'_") {
         return None;
     }
     let kind = match organization {
@@ -51,8 +53,9 @@ fn is_reference(word: &[u8]) -> bool {
     date || word == b"**NONE**"
 }
 
-fn is_dataset_name(word: &[u8]) -> bool {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"@#$-{}.'_".contains(b);
+/// Capitals, digits and `others`.
+fn is_name(word: &[u8], others: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit() || others.contains(b);
     word.iter().all(plain)
 }
 
@@ -65,8 +68,7 @@ pub(super) fn parse_member<'a>(line: &'a [u8], cx: &mut Context) -> Option<Found
     if name == b"Name" && second.is_some_and(|word| word == b"VV.MM" || word == b"Size") {
         return Some(Found::Heading(Dialect::MvsMembers));
     }
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"@#$-{}_".contains(b);
-    if !name.iter().all(plain) {
+    if !is_name(name, b"@#$") {
         return None;
     }
     let mut attr = Attr::new(FileKind::File);

@@ -1,7 +1,7 @@
 //! Lines of a LIST that belong to no dialect: totals, headings, replies, messages.
 
 use super::Reason;
-use super::words::{Words, begins, grouped, places, split_digits};
+use super::words::{Words, begins, grouped, split_digits};
 
 /// What `ls` calls the sum of blocks, in the languages of its translations.
 const TOTAL: [&str; 22] = [
@@ -69,13 +69,16 @@ fn is_total(line: &[u8]) -> bool {
     words.len() == 2 && is_word(first) && words.get(1).is_some_and(is_sum)
 }
 
-/// The first and the last line of a STAT reply: `213-Status of /:`, `213 End of status`.
+/// The first and the last line of a STAT reply, with or without its code: `213-Status of /:`,
+/// `213-STAT`, `213 End of status`.
 fn is_reply(line: &[u8]) -> bool {
-    let (code, text) = split_digits(line);
-    let is_code = matches!(code, b"211" | b"212" | b"213" | b"250" | b"226");
-    let lower = text.get(..64).unwrap_or(text).to_ascii_lowercase();
-    let told = |word| places(&lower, word).next().is_some();
-    is_code && matches!(text.first(), Some(b'-' | b' ')) && (told(b"status") || told(b"end"))
+    let (code, rest) = split_digits(line);
+    match rest.split_first() {
+        Some((b'-' | b' ', text)) if code.len() == 3 && code.starts_with(b"2") => {
+            begins(text, b"stat") || begins(text, b"end")
+        }
+        _ => begins(line, b"status of ") || begins(line, b"end of status"),
+    }
 }
 
 /// `--------` under a heading.

@@ -163,3 +163,17 @@ fn members_without_a_heading_need_a_hint() {
     };
     assert_eq!(parse_list(text.as_bytes(), &hinted).entries.len(), 2);
 }
+
+#[test]
+fn a_hint_does_not_outweigh_what_a_line_says() {
+    let text = "total 4\ndrwxr-xr-x 2 u g 0 Jan  1  2020 USS\n-rw-r--r-- 1 u g 0 Jan  1  2020 b\n";
+    for (dialect, _) in PARSERS {
+        let hinted = Hints {
+            dialect: Some(dialect),
+            ..hints()
+        };
+        let parsed = parse_list(text.as_bytes(), &hinted);
+        assert_eq!(names(&parsed), [&b"USS"[..], b"b"], "{dialect:?}");
+        assert_eq!((parsed.dialect, parsed.ignored), (Dialect::Unix, 1));
+    }
+}

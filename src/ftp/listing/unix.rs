@@ -1,4 +1,4 @@
-//! `ls -l` and its relatives: NetWare, NetPresenz and MacWebStar, VShell, Connect:Enterprise.
+//! `ls -l` and its relatives: NetWare, NetPresenz and MacWebStar, Connect:Enterprise.
 //!
 //! A line is read from its date outwards. Before it lie the mode and columns that servers leave
 //! out, put together or fill with blanks of their own, the size last; behind it, after exactly
@@ -130,18 +130,14 @@ fn entry<'a>(
     Some(Found::Entry(with_target(name, attr, dialect)?))
 }
 
-/// The date column and its first word. A month in an unknown language is looked for last, so that
-/// it cannot hide a real one further right.
+/// The date column and its first word: the leftmost date behind a size, since names may hold dates
+/// too. A month in an unknown language is looked for last, so that it cannot hide a real one.
 fn find_date(words: &Words<'_>, from: usize, cx: &mut Context) -> Option<(usize, Column)> {
+    let is_size = |word: &[u8]| word.last().is_some_and(u8::is_ascii_digit) || is_rounded(word);
     [false, true].into_iter().find_map(|any_month| {
-        (from + 1..words.len()).find_map(|at| {
-            let before = words.get(at - 1)?;
-            if any_month && !before.last()?.is_ascii_digit() {
-                return None;
-            }
-            let column = column::read(words, at, any_month, &mut cx.orders)?;
-            Some((at, column))
-        })
+        (from + 1..words.len())
+            .filter(|at| words.get(at - 1).is_some_and(is_size))
+            .find_map(|at| Some((at, column::read(words, at, any_month, &mut cx.orders)?)))
     })
 }
 
@@ -307,7 +303,7 @@ fn with_target<'a>(name: &'a [u8], mut attr: Attr, dialect: Dialect) -> Option<I
 /// Where ` -> ` parts name and target, both of which may contain it. The size of a link is the
 /// length of its target, which tells; else it is the first.
 fn arrow(name: &[u8], size: Option<u64>) -> Option<usize> {
+    let arrows = || places(name, b" -> ").filter(|at| *at > 0);
     let fits = |at: &usize| u64::try_from(name.len() - at - 4).ok() == size;
-    let by_size = places(name, b" -> ").find(fits);
-    by_size.or_else(|| places(name, b" -> ").find(|at| *at > 0))
+    arrows().find(fits).or_else(|| arrows().next())
 }

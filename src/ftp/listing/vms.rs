@@ -3,7 +3,6 @@
 //! A long name stands alone, with the rest on the next line. Every version of a file is listed;
 //! the newest is kept, under the name without its version, which is what other commands take.
 
-use super::calendar::Stamp;
 use super::dates::{Order, one_word, time_of_day};
 use super::words::{Words, begins, is_blank, number, text};
 use super::{Context, Dialect, Found, Item};
@@ -75,8 +74,7 @@ fn parse_rest(words: &Words<'_>, mut attr: Attr, cx: &mut Context) -> Option<Att
             return None;
         }
     }
-    let stamp: Stamp = date?.at(time);
-    cx.set_time(&mut attr, &stamp);
+    cx.set_time(&mut attr, &date?.at(time));
     Some(attr)
 }
 

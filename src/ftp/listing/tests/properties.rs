@@ -131,7 +131,6 @@ proptest! {
     fn a_link_is_parted_at_the_right_arrow(
         name in "[a-z> -]{1,12}[a-z]", target in "[a-z][a-z> -]{0,12}",
     ) {
-        // Two arrows may fit the length only if the target has the form of one.
         let line = format!("lrwxrwxrwx 1 u g {} Jan  1  2020 {name} -> {target}\n", target.len());
         let parsed = list(&line);
         prop_assert_eq!(names(&parsed), [name.as_bytes()]);
