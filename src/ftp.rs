@@ -6,5 +6,6 @@ pub mod features;
 pub mod host;
 pub mod options;
 pub mod pool;
+pub mod refusal;
 pub mod reply;
 pub mod session;
