@@ -1,11 +1,17 @@
 //! FTP: a server's tree as a [`Backend`](crate::vfs::backend::Backend).
 
+mod control;
 pub mod data;
 pub mod encoding;
 pub mod features;
 pub mod host;
+mod login;
+mod opening;
 pub mod options;
 pub mod pool;
 pub mod refusal;
+mod rendezvous;
 pub mod reply;
 pub mod session;
+mod tls;
+mod trust;
