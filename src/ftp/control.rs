@@ -117,8 +117,9 @@ impl Control {
             if replies.len() == sent || (pipelined && unanswered <= UNANSWERED_MAX / 2) {
                 let mut burst = Vec::new();
                 while let Some(next) = lines.get(sent) {
+                    let alone = replies.len() == sent;
                     let fits = pipelined && unanswered + next.len() <= UNANSWERED_MAX;
-                    if !fits && !(burst.is_empty() && replies.len() == sent) {
+                    if !alone && !fits {
                         break;
                     }
                     burst.push(*next);
