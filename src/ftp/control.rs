@@ -1,9 +1,10 @@
 //! The bare control connection: lines out, replies in, in step.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
-use super::reply::{Replies, Reply};
+use super::reply::{Replies, Reply, Shown};
 use super::tls::TlsStream;
 use crate::net::{self, Deadline};
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -11,8 +12,12 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 /// The log target of the dialogue with the server.
 const WIRE: &str = "ferryfs::wire";
 
-/// Bytes of commands that may be in flight without a reply.
+/// Telnet's escape, which the control connection has from RFC 854; sent doubled.
+const IAC: u8 = 0xFF;
+
+/// Bytes of commands that may be in flight without a reply, and that are sent at once.
 const UNANSWERED_MAX: usize = 4096;
+const BURST_MAX: usize = 1024;
 
 /// A control connection, in clear or over TLS. Any error here means that it is lost.
 #[derive(Debug)]
@@ -46,14 +51,13 @@ impl Control {
 
     /// Sends command lines as they are, each ended by CRLF.
     pub(super) fn send(&mut self, lines: &[&[u8]]) -> Result<()> {
-        let mut bytes = Vec::with_capacity(lines.iter().map(|line| line.len() + 2).sum());
+        let mut bytes = Vec::with_capacity(lines.iter().map(|line| wire_len(line)).sum());
         for line in lines {
-            log::debug!(target: WIRE, "#{} > {}", self.number, Shown(line));
+            log::debug!(target: WIRE, "#{} > {}", self.number, Command(line));
             for byte in *line {
                 bytes.push(*byte);
-                // Telnet's escape (RFC 959 section 3.1.1.5 has it from RFC 854).
-                if *byte == 0xFF {
-                    bytes.push(0xFF);
+                if *byte == IAC {
+                    bytes.push(IAC);
                 }
             }
             bytes.extend_from_slice(b"\r\n");
@@ -101,8 +105,12 @@ impl Control {
         }
     }
 
-    /// Sends commands and reads a reply to each: all in flight at once up to 4 KiB if `pipelined`,
-    /// which any socket buffer holds, so that both sides cannot wait for each other.
+    /// Sends commands and reads a reply to each: many in flight if `pipelined`.
+    ///
+    /// ProFTPD (1.3.8) takes two commands for one, the line break included in the first one's name,
+    /// when a read ends between CR and LF. So a burst fits into one TCP segment, and all that is in
+    /// flight into one read of 4 KiB. This also keeps both sides from waiting for each other with
+    /// full buffers.
     pub(super) fn exchange(
         &mut self,
         lines: &[&[u8]],
@@ -110,26 +118,32 @@ impl Control {
         deadline: Deadline,
     ) -> Result<Vec<Reply>> {
         let mut replies = Vec::with_capacity(lines.len());
-        let mut sent = 0;
+        let mut rest = lines.iter();
+        let mut in_flight = VecDeque::new();
         let mut unanswered = 0;
-        for line in lines {
-            // A burst whenever half of the allowance is free, not a packet for each line.
-            if replies.len() == sent || (pipelined && unanswered <= UNANSWERED_MAX / 2) {
+        while replies.len() < lines.len() {
+            // Not a packet for each line: wait until there is room for a whole burst.
+            while in_flight.is_empty() || (pipelined && unanswered + BURST_MAX <= UNANSWERED_MAX) {
                 let mut burst = Vec::new();
-                while let Some(next) = lines.get(sent) {
-                    let alone = replies.len() == sent;
-                    let fits = pipelined && unanswered + next.len() <= UNANSWERED_MAX;
-                    if !alone && !fits {
+                let mut size = 0;
+                while let Some(line) = rest.as_slice().first() {
+                    let len = wire_len(line);
+                    if !burst.is_empty() && (!pipelined || size + len > BURST_MAX) {
                         break;
                     }
-                    burst.push(*next);
-                    unanswered += next.len();
-                    sent += 1;
+                    burst.push(*line);
+                    in_flight.push_back(len);
+                    size += len;
+                    rest.next();
+                }
+                if burst.is_empty() {
+                    break;
                 }
                 self.send(&burst)?;
+                unanswered += size;
             }
             replies.push(self.final_reply(deadline)?);
-            unanswered -= line.len();
+            unanswered -= in_flight.pop_front().unwrap_or_default();
         }
         Ok(replies)
     }
@@ -193,14 +207,19 @@ impl Control {
     }
 }
 
+/// Bytes of a line as it is sent: CRLF, and IAC doubled.
+fn wire_len(line: &[u8]) -> usize {
+    line.len() + line.iter().filter(|b| **b == IAC).count() + 2
+}
+
 fn canonical(address: &SocketAddr) -> IpAddr {
     address.ip().to_canonical()
 }
 
-/// A command line for people: printable, without what is secret.
-pub(super) struct Shown<'a>(pub(super) &'a [u8]);
+/// A command line for people, without what is secret.
+pub(super) struct Command<'a>(pub(super) &'a [u8]);
 
-impl std::fmt::Display for Shown<'_> {
+impl std::fmt::Display for Command<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for secret in ["PASS ", "ACCT "] {
             let head = self.0.get(..secret.len()).unwrap_or_default();
@@ -208,7 +227,7 @@ impl std::fmt::Display for Shown<'_> {
                 return write!(f, "{secret}****");
             }
         }
-        write!(f, "{}", String::from_utf8_lossy(self.0).escape_debug())
+        Shown(self.0).fmt(f)
     }
 }
 
@@ -231,9 +250,9 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         for line in ["PASS hunter2", "pass hunter2", "ACCT hunter2"] {
-            assert!(!Shown(line.as_bytes()).to_string().contains("hunter2"));
+            assert!(!Command(line.as_bytes()).to_string().contains("hunter2"));
         }
-        assert_eq!(Shown(b"RETR caf\xc3\xa9").to_string(), "RETR caf\u{e9}");
-        assert_eq!(Shown(b"PASV").to_string(), "PASV");
+        assert_eq!(Command(b"RETR caf\xc3\xa9").to_string(), "RETR caf\u{e9}");
+        assert_eq!(Command(b"PASV").to_string(), "PASV");
     }
 }

@@ -184,11 +184,11 @@ fn implicit(host: &Host, number: u64, deadline: Deadline) -> std::result::Result
     #[allow(deprecated)]
     let secured = net::within(&watched, deadline, || {
         ImplFtpStream::connect_secure_implicit(decoy.0, connector, &options.host)
-            .map(|client| client.get_welcome_msg().map(str::to_owned))
+            .map(|client| parse(client.get_welcome_msg().unwrap_or_default().as_bytes()))
     });
     let stream = handover.take()?;
     let greeting = match (secured, &stream) {
-        (Ok(greeting), _) => greeting,
+        (Ok(reply), _) => reply.and_then(|reply| headline(&reply)),
         (Err(FtpError::UnexpectedResponse(response)), _) => {
             return Err(match parse(&response.body) {
                 Some(reply) => Failure::refused(&options.host, ErrorKind::Disconnected, &reply),
@@ -342,9 +342,17 @@ fn await_greeting(tcp: &TcpStream, deadline: Deadline) -> io::Result<Reply> {
     }
 }
 
+fn headline(greeting: &Reply) -> Option<String> {
+    let first = String::from_utf8_lossy(greeting.first_line());
+    let first = first.trim();
+    (!first.is_empty()).then(|| first.to_owned())
+}
+
+/// A reply that suppaftp read, which may have lost its line end.
 fn parse(text: &[u8]) -> Option<Reply> {
     let mut replies = Replies::default();
     replies.push(text);
+    replies.push(b"\r\n");
     replies.next().ok().flatten()
 }
 

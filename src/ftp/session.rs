@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::control::{Control, Shown};
+use super::control::{Command, Control};
 use super::data::{DataConnection, Stream};
 use super::features::Features;
 use super::host::Host;
@@ -193,7 +193,7 @@ impl Session {
         })?;
         self.answered += 1;
         let early = match reply.code() {
-            421 => return Err(self.break_off(refusal(&Shown(command).to_string(), &reply))),
+            421 => return Err(self.break_off(refusal(&Command(command).to_string(), &reply))),
             100..=199 => None,
             200..=299 => Some(reply),
             _ => {
