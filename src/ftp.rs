@@ -1,5 +1,7 @@
 //! FTP: a server's tree as a [`Backend`](crate::vfs::backend::Backend).
 
+mod admission;
+mod connector;
 mod control;
 pub mod data;
 pub mod encoding;
@@ -14,4 +16,5 @@ mod rendezvous;
 pub mod reply;
 pub mod session;
 mod tls;
+mod transfer;
 mod trust;

@@ -6,13 +6,14 @@
 //! ABOR, its FEAT loses lines, and nothing of it can be pipelined. So commands, replies and data
 //! connections are our own ([`control`](super::control), [`data`](super::data)).
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use suppaftp::{FtpError, ImplFtpStream};
 
+use super::connector::{Borrowed, Connector};
 use super::control::{Channel, Control};
 use super::host::Host;
 use super::options::{Family, TlsMode};
@@ -368,120 +369,4 @@ fn incomprehensible(host: &str) -> Error {
         ErrorKind::Disconnected,
         format!("{host}: connection failed"),
     )
-}
-
-/// What [`Connector`] leaves for us: the TLS connection that suppaftp uses, or why there is none.
-#[derive(Debug, Default)]
-struct Handover(Mutex<Option<Result<Arc<Mutex<TlsStream>>>>>);
-
-impl Handover {
-    fn put(&self, made: Result<Arc<Mutex<TlsStream>>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
-    }
-
-    /// The connection itself, if a handshake was tried. suppaftp must be done with it.
-    fn take(&self) -> Result<Option<TlsStream>> {
-        let made = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(made
-            .transpose()?
-            .and_then(Arc::into_inner)
-            .map(|stream| stream.into_inner().unwrap_or_else(PoisonError::into_inner)))
-    }
-}
-
-/// suppaftp's way to TLS, with our configuration and our stream.
-#[derive(Debug)]
-struct Connector {
-    identity: Arc<TlsIdentity>,
-    limit: Duration,
-    /// The socket to use instead of suppaftp's own.
-    socket: Mutex<Option<TcpStream>>,
-    handover: Arc<Handover>,
-}
-
-impl Connector {
-    fn new(identity: Arc<TlsIdentity>, limit: Duration, socket: Option<TcpStream>) -> Self {
-        Self {
-            identity,
-            limit,
-            socket: Mutex::new(socket),
-            handover: Arc::default(),
-        }
-    }
-}
-
-impl suppaftp::TlsConnector for Connector {
-    type Stream = Borrowed;
-
-    fn connect(&self, _domain: &str, stream: TcpStream) -> suppaftp::FtpResult<Borrowed> {
-        let prepared = self
-            .socket
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let tcp = prepared.unwrap_or(stream);
-        let made = tcp.try_clone().and_then(|clone| {
-            let stream = TlsStream::connect(&self.identity, tcp, self.limit)?;
-            Ok((clone, Arc::new(Mutex::new(stream))))
-        });
-        match made {
-            Ok((tcp, stream)) => {
-                self.handover.put(Ok(Arc::clone(&stream)));
-                Ok(Borrowed {
-                    tcp,
-                    shared: Shared(stream),
-                })
-            }
-            Err(err) => {
-                self.handover.put(Err(self.identity.failure(&err)));
-                Err(FtpError::ConnectionError(err))
-            }
-        }
-    }
-}
-
-/// The TLS connection as suppaftp holds it until it is taken out.
-#[derive(Debug)]
-struct Borrowed {
-    tcp: TcpStream,
-    shared: Shared,
-}
-
-/// A handle on the TLS connection.
-#[derive(Debug)]
-struct Shared(Arc<Mutex<TlsStream>>);
-
-impl suppaftp::TlsStream for Borrowed {
-    type InnerStream = Shared;
-
-    fn tcp_stream(self) -> suppaftp::FtpResult<TcpStream> {
-        Ok(self.tcp)
-    }
-
-    fn get_ref(&self) -> &TcpStream {
-        &self.tcp
-    }
-
-    fn mut_ref(&mut self) -> &mut Shared {
-        &mut self.shared
-    }
-}
-
-impl Read for Shared {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.read(buf)
-    }
-}
-
-impl Write for Shared {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.flush()
-    }
 }

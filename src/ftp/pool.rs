@@ -5,33 +5,18 @@
 //! at most, so that `ls` never waits for a download. A refusal for want of room ("421 Too many
 //! connections") makes the limit what is open at that moment; a minute later it may grow by one.
 
-use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::RecvTimeoutError;
 
+pub use super::admission::Purpose;
+use super::admission::{Admission, Grant, State};
 use super::host::Host;
 use super::options::FtpOptions;
 use super::session::Session;
 use crate::net::Deadline;
 use crate::sync::Locked;
 use crate::vfs::error::{Error, ErrorKind, Result};
-
-/// How long a session is kept idle. Servers hang up after one to five minutes.
-const IDLE_MAX: Duration = Duration::from_secs(60);
-
-/// How long a limit that the server taught us holds.
-const LIMIT_HOLDS: Duration = Duration::from_secs(60);
-
-/// What a session is wanted for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// A command or a listing: soon given back. One connection is always kept for these.
-    Metadata,
-    /// A file's content: may be kept for long.
-    Transfer,
-}
 
 /// All sessions with one host.
 #[derive(Debug)]
@@ -75,10 +60,7 @@ impl Pool {
         let limit = options.connections.max(1);
         Arc::new(Self {
             host: Arc::new(Host::new(options)),
-            state: Locked::new(State {
-                limit,
-                ..State::default()
-            }),
+            state: Locked::new(State::new(limit)),
         })
     }
 
@@ -283,153 +265,5 @@ impl Deref for Lease {
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut Session {
         &mut self.session
-    }
-}
-
-/// Who has what. A session is either idle, in here, or accounted for by a lease (also while it is
-/// being opened).
-#[derive(Debug, Default)]
-struct State {
-    /// The one used last is at the end, and is taken first: so the others grow old.
-    idle: Vec<Idle>,
-    metadata: usize,
-    transfers: usize,
-    limit: usize,
-    /// When the limit was last changed, if it is below that of the options.
-    limited: Option<Instant>,
-    queue: VecDeque<Waiter>,
-    tickets: u64,
-    closed: bool,
-    last_error: Option<Error>,
-}
-
-#[derive(Debug)]
-struct Idle {
-    session: Session,
-    since: Instant,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    ticket: u64,
-    purpose: Purpose,
-    grant: Sender<Grant>,
-}
-
-/// Leave to use a session.
-#[derive(Debug)]
-enum Grant {
-    Idle(Session),
-    /// To open one.
-    New,
-}
-
-#[derive(Debug)]
-enum Admission {
-    Granted(Grant),
-    Queued(u64, Receiver<Grant>),
-    Refused,
-    Closed,
-}
-
-impl State {
-    fn open(&self) -> usize {
-        self.metadata + self.transfers + self.idle.len()
-    }
-
-    fn admit(&mut self, purpose: Purpose, wait: bool) -> Admission {
-        if self.closed {
-            return Admission::Closed;
-        }
-        let overtakes = self
-            .queue
-            .iter()
-            .any(|w| w.purpose == Purpose::Metadata || w.purpose == purpose);
-        if !overtakes && let Some(grant) = self.grant(purpose) {
-            return Admission::Granted(grant);
-        }
-        if !wait {
-            return Admission::Refused;
-        }
-        let (grant, granted) = mpsc::channel();
-        self.tickets += 1;
-        self.queue.push_back(Waiter {
-            ticket: self.tickets,
-            purpose,
-            grant,
-        });
-        Admission::Queued(self.tickets, granted)
-    }
-
-    fn grant(&mut self, purpose: Purpose) -> Option<Grant> {
-        if purpose == Purpose::Transfer && self.transfers >= self.limit.saturating_sub(1).max(1) {
-            return None;
-        }
-        if self.metadata + self.transfers >= self.limit {
-            return None;
-        }
-        let grant = self
-            .idle
-            .pop()
-            .map_or(Grant::New, |idle| Grant::Idle(idle.session));
-        match purpose {
-            Purpose::Metadata => self.metadata += 1,
-            Purpose::Transfer => self.transfers += 1,
-        }
-        Some(grant)
-    }
-
-    /// Gives what is free to those who wait.
-    fn serve(&mut self) {
-        for purpose in [Purpose::Metadata, Purpose::Transfer] {
-            while let Some(at) = self.queue.iter().position(|w| w.purpose == purpose) {
-                let Some(grant) = self.grant(purpose) else {
-                    break;
-                };
-                // Who gives up leaves the queue first, so there is somebody to receive it.
-                if let Some(waiter) = self.queue.remove(at) {
-                    let _ = waiter.grant.send(grant);
-                }
-            }
-        }
-    }
-
-    const fn leave(&mut self, purpose: Purpose) {
-        match purpose {
-            Purpose::Metadata => self.metadata -= 1,
-            Purpose::Transfer => self.transfers -= 1,
-        }
-    }
-
-    /// Keeps a session for the next one, unless it is no good or one too many.
-    fn keep(&mut self, session: Session) -> Option<Session> {
-        if self.closed || !session.is_reusable() || self.open() >= self.limit {
-            return Some(session);
-        }
-        self.idle.push(Idle {
-            session,
-            since: Instant::now(),
-        });
-        None
-    }
-
-    fn take_stale(&mut self) -> Vec<Idle> {
-        let fresh = self
-            .idle
-            .partition_point(|idle| idle.since.elapsed() > IDLE_MAX);
-        self.idle.drain(..fresh).collect()
-    }
-
-    /// The server will not have more than there are.
-    fn lower_limit(&mut self) {
-        self.limit = self.open().clamp(1, self.limit);
-        self.limited = Some(Instant::now());
-    }
-
-    fn raise_limit(&mut self, wanted: usize) {
-        if self.limit < wanted && self.limited.is_some_and(|at| at.elapsed() > LIMIT_HOLDS) {
-            self.limit += 1;
-            self.limited = Some(Instant::now());
-        }
     }
 }
