@@ -7,6 +7,7 @@ pub mod data;
 pub mod encoding;
 pub mod features;
 pub mod host;
+pub mod listing;
 mod login;
 mod opening;
 pub mod options;
