@@ -1,5 +1,15 @@
 //! All integration tests; the modules are listed here so that support code is compiled once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::significant_drop_tightening,
+    missing_debug_implementations,
+    unreachable_pub
+)]
+
 mod cli;
 mod content;
 mod ftp_session;
