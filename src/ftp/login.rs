@@ -117,7 +117,7 @@ pub(super) fn protect(control: &mut Control, host: &Host, deadline: Deadline) ->
     }
     match reply {
         Some(reply) if !reply.is_ok() => Err(Error::new(
-            ErrorKind::NotPermitted,
+            ErrorKind::Untrusted,
             format!(
                 "{}: the server will not encrypt data connections: {}",
                 host.options().host,

@@ -76,7 +76,7 @@ pub(super) fn open(
                 Explicit::Secured(opened) => Ok(*opened),
                 Explicit::Declined(reply) => Err(Failure::refused(
                     &host.options().host,
-                    ErrorKind::NotPermitted,
+                    ErrorKind::Untrusted,
                     &reply,
                 )),
             }

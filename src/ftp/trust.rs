@@ -137,7 +137,7 @@ impl TlsIdentity {
             Some(rustls::Error::InvalidCertificate(reason)) => {
                 let fingerprint = self.checker.refused.with(|refused| refused.clone());
                 Error::new(
-                    ErrorKind::PermissionDenied,
+                    ErrorKind::Untrusted,
                     format!(
                         "{host}: certificate refused: {}; its SHA-256 fingerprint is {}; if it is \
                          the right one, save it and mount with -o cafile=FILE",
@@ -146,7 +146,7 @@ impl TlsIdentity {
                     ),
                 )
             }
-            Some(tls) => Error::new(ErrorKind::Protocol, format!("{host}: TLS: {tls}")),
+            Some(tls) => Error::new(ErrorKind::Untrusted, format!("{host}: TLS: {tls}")),
             None => crate::net::failure(format_args!("{host}: TLS handshake"), err),
         }
     }

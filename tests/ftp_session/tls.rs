@@ -181,7 +181,7 @@ fn an_unknown_certificate_is_refused_with_all_that_is_needed_and_never_bypassed(
     for mode in [TlsMode::Auto, TlsMode::Explicit] {
         let pool = server.pool(mode, None);
         let error = pool.lease(Purpose::Metadata, true).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
         for part in ["127.0.0.1", FINGERPRINT, "-o cafile="] {
             assert!(error.detail().contains(part), "{error}");
         }
