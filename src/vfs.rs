@@ -3,5 +3,6 @@
 
 pub mod attr;
 pub mod backend;
+pub mod content;
 pub mod error;
 pub mod path;
