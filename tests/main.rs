@@ -12,5 +12,6 @@
 )]
 
 mod content;
+mod ftp_backend;
 mod ftp_session;
 mod support;
