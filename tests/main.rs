@@ -12,6 +12,7 @@
 
 mod cli;
 mod content;
+mod interop;
 mod model;
 mod scripted_server;
 mod support;
