@@ -14,5 +14,6 @@ mod cli;
 mod content;
 mod interop;
 mod model;
+mod mounted;
 mod scripted_server;
 mod support;

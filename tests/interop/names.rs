@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -51,35 +51,34 @@ fn listed(dir: &Path) -> BTreeSet<Vec<u8>> {
         .collect()
 }
 
+/// The result, or a failure that tells for which name.
+fn of<T>(name: &[u8], result: io::Result<T>) -> T {
+    result.unwrap_or_else(|err| panic!("{:?}: {err}", OsStr::from_bytes(name)))
+}
+
 pub(super) fn odd_names(stage: &Stage) {
     let (here, there) = (stage.path(""), stage.there(""));
     let names = odd(stage);
     for name in &names {
-        let shown = String::from_utf8_lossy(name);
-        let say = |err| panic!("{shown:?}: {err}");
-        fs::write(below(&here, name), name).unwrap_or_else(say);
-        assert_eq!(fs::read(below(&there, name)).unwrap_or_else(say), *name);
-        assert_eq!(fs::read(below(&here, name)).unwrap_or_else(say), *name);
-        fs::rename(below(&here, name), here.join("other")).unwrap_or_else(say);
-        fs::rename(here.join("other"), below(&here, name)).unwrap_or_else(say);
-        assert_eq!(
-            fs::metadata(below(&here, name)).unwrap_or_else(say).len(),
-            name.len() as u64
-        );
+        let (path, other) = (below(&here, name), here.join("other"));
+        of(name, fs::write(&path, name));
+        assert_eq!(of(name, fs::read(below(&there, name))), *name);
+        assert_eq!(of(name, fs::read(&path)), *name);
+        of(name, fs::rename(&path, &other));
+        of(name, fs::rename(&other, &path));
+        assert_eq!(of(name, fs::metadata(&path)).len(), name.len() as u64);
     }
     let expected: BTreeSet<Vec<u8>> = names.iter().map(|name| name.to_vec()).collect();
     assert_eq!(listed(&there), expected);
     assert_eq!(listed(&here), expected);
     for name in &names {
-        let shown = String::from_utf8_lossy(name);
-        let say = |err| panic!("{shown:?}: {err}");
-        fs::remove_file(below(&here, name)).unwrap_or_else(say);
         let dir = below(&here, name);
-        fs::create_dir(&dir).unwrap_or_else(say);
-        fs::write(below(&dir, name), "in it").unwrap_or_else(say);
-        assert_eq!(listed(&dir), BTreeSet::from([name.to_vec()]), "{shown:?}");
-        fs::remove_file(below(&dir, name)).unwrap_or_else(say);
-        fs::remove_dir(&dir).unwrap_or_else(say);
+        of(name, fs::remove_file(&dir));
+        of(name, fs::create_dir(&dir));
+        of(name, fs::write(below(&dir, name), "in it"));
+        assert_eq!(listed(&dir), BTreeSet::from([name.to_vec()]));
+        of(name, fs::remove_file(below(&dir, name)));
+        of(name, fs::remove_dir(&dir));
     }
     assert_eq!(listed(&there), BTreeSet::new());
 }
