@@ -12,6 +12,7 @@ use crate::support::real::RealServer;
 mod anonymous;
 mod calls;
 mod changes;
+mod entries;
 mod names;
 mod programs;
 
@@ -80,11 +81,12 @@ macro_rules! servers {
             mod $module {
                 cases!($server, "user", calls:
                     create create_exclusive open_missing read write append two_appenders seek
-                    truncate_path truncate_open_file mkdir rmdir unlink unlink_open_file symlink
-                    create_with_mode chmod chown link utimens utimens_now readdir readdir_repeated
-                    readdir_sees_changes statvfs mmap_read mmap_write rename rename_over
-                    rename_directory rename_noreplace rename_open_file open_write_close_stat
-                    two_handles locks special_files);
+                    truncate_path truncate_open_file unlink_open_file create_with_mode chmod chown
+                    utimens utimens_now mmap_read mmap_write rename_open_file
+                    open_write_close_stat two_handles locks);
+                cases!($server, "user", entries:
+                    mkdir rmdir unlink symlink link readdir readdir_repeated readdir_sees_changes
+                    rename rename_over rename_directory rename_noreplace special_files statvfs);
                 cases!($server, "user", changes:
                     close_means_stored fsync_means_stored big_file overwritten_in_the_middle
                     replaced_many_times changed_behind_our_back deep_tree many_small_files);
@@ -94,12 +96,14 @@ macro_rules! servers {
                 cases!($server, "anon", anonymous:
                     everything_can_be_read nothing_can_be_written);
                 mod tls {
-                    cases!($server, "user tls", calls: create write append rename_over readdir);
+                    cases!($server, "user tls", calls: create write append);
+                    cases!($server, "user tls", entries: rename_over readdir);
                     cases!($server, "user tls", changes: big_file many_small_files);
                     cases!($server, "user tls", programs: git rsync_twice);
                 }
                 mod v6 {
-                    cases!($server, "user v6", calls: write readdir);
+                    cases!($server, "user v6", calls: write);
+                    cases!($server, "user v6", entries: readdir);
                 }
             }
         )*
