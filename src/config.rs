@@ -256,6 +256,7 @@ fn ftp_options(
         charset: settings.charset,
         listing: settings.listing.unwrap_or(ListingMode::Auto),
         time_offset: settings.time_offset,
+        exact_times: settings.exact_times,
         chmod: settings.chmod.unwrap_or(ChmodPolicy::Strict),
         links: settings.links.unwrap_or(LinkPolicy::Contain),
         upload: settings.upload.unwrap_or(UploadMode::Auto),

@@ -41,6 +41,7 @@ mod fuse;
 mod log;
 mod mount;
 mod mounts;
+pub mod net;
 pub mod secret;
 mod state;
 mod status;

@@ -18,7 +18,6 @@ use crate::control::{Answer, Request, Server};
 use crate::daemon::{self, Ready};
 use crate::exit::{Exit, Failure, words};
 use crate::ftp::FtpBackend;
-use crate::ftp::options::FtpOptions;
 use crate::fuse::Filesystem;
 use crate::fuse::mounting::{self, MountView};
 use crate::sync::Locked;
@@ -104,7 +103,7 @@ impl Mount {
         let contents =
             Contents::new(&staging, READ_BUDGET).map_err(|err| Failure::new(Exit::Failed, err))?;
         let ftp = FtpBackend::connect((**options).clone(), Arc::clone(&contents))
-            .map_err(|err| refused(options, &config.url_shown, &err))?;
+            .map_err(|err| refused(&config.url_shown, &err))?;
         let ftp = Arc::new(ftp);
         let cached = Cached::new(Arc::clone(&ftp) as _, config.validity, DEFAULT_ENTRIES);
         let view = View {
@@ -316,14 +315,14 @@ fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
 }
 
 /// Why the server could not be mounted, with the exit code that scripts tell apart.
-fn refused(options: &FtpOptions, url: &str, err: &Error) -> Failure {
+fn refused(url: &str, err: &Error) -> Failure {
     let code = match err.kind() {
         ErrorKind::PermissionDenied => Exit::Login,
+        ErrorKind::Untrusted => Exit::Tls,
         ErrorKind::NotFound | ErrorKind::NotADirectory => Exit::NoDirectory,
         ErrorKind::Disconnected | ErrorKind::TimedOut | ErrorKind::Busy => Exit::Connect,
         _ => Exit::Failed,
     };
-    let _ = options;
     Failure::new(code, format!("{url}: {err}"))
 }
 

@@ -232,13 +232,10 @@ impl Vfs {
     /// `NoData` if there is none of that name. Nobody is asked for names outside `user.`, which
     /// the kernel and `ls` try on every file.
     pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        if !name.as_bytes().starts_with(b"user.") {
-            return Err(ErrorKind::NoData.into());
+        match name.to_str() {
+            Some(name) if name.starts_with("user.") => self.backend.xattr(&self.path(ino)?, name),
+            _ => Err(ErrorKind::NoData.into()),
         }
-        let path = self.path(ino)?;
-        let mut attrs = self.backend.xattrs(&path)?.into_iter();
-        let found = attrs.find(|(known, _)| known.as_bytes() == name.as_bytes());
-        found.map_or_else(|| Err(ErrorKind::NoData.into()), |(_, value)| Ok(value))
     }
 
     /// Refuses a change of a read-only mount.

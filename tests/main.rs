@@ -12,8 +12,10 @@
 
 mod cli;
 mod content;
+mod ftp_session;
 mod interop;
 mod model;
 mod mounted;
 mod scripted_server;
 mod support;
+mod vfs;

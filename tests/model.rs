@@ -8,7 +8,7 @@ mod regressions;
 
 use proptest::prelude::*;
 
-use self::harness::{Harness, Op};
+use self::harness::{Harness, Op, Pick};
 
 /// Short, so that they collide, and a few that other programs trip over.
 fn name() -> impl Strategy<Value = String> {
@@ -21,8 +21,12 @@ fn name() -> impl Strategy<Value = String> {
     ]
 }
 
+fn pick() -> impl Strategy<Value = Pick> {
+    (0..60_usize).prop_map(Pick)
+}
+
 fn own_op() -> impl Strategy<Value = Op> {
-    let i = any::<prop::sample::Index>;
+    let i = pick;
     prop_oneof![
         3 => (i(), name()).prop_map(|(dir, name)| Op::Mkdir { dir, name }),
         1 => (i(), name()).prop_map(|(dir, name)| Op::Symlink { dir, name }),
@@ -49,7 +53,7 @@ fn own_op() -> impl Strategy<Value = Op> {
 
 /// What someone else does on the server.
 fn others_op() -> impl Strategy<Value = Op> {
-    let i = any::<prop::sample::Index>;
+    let i = pick;
     prop_oneof![
         2 => (i(), name(), 0..100_usize).prop_map(
             |(dir, name, len)| Op::OtherPut { dir, name, len }),

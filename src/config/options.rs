@@ -158,6 +158,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "OFFSET",
         put!(time_offset <- value::time_offset),
     ),
+    word("exact_times", put!(exact_times, true)),
     with(
         "chmod",
         "strict|ignore",

@@ -52,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) trust_pasv_address: bool,
     pub(crate) listing: Option<ListingMode>,
     pub(crate) time_offset: Option<i64>,
+    pub(crate) exact_times: bool,
     pub(crate) chmod: Option<ChmodPolicy>,
     pub(crate) links: Option<LinkPolicy>,
     pub(crate) upload: Option<UploadMode>,

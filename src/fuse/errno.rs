@@ -16,7 +16,7 @@ pub(super) fn errno(kind: ErrorKind) -> Errno {
         ErrorKind::NotADirectory => Errno::ENOTDIR,
         ErrorKind::IsADirectory => Errno::EISDIR,
         ErrorKind::NotEmpty => Errno::ENOTEMPTY,
-        ErrorKind::PermissionDenied => Errno::EACCES,
+        ErrorKind::PermissionDenied | ErrorKind::Untrusted => Errno::EACCES,
         ErrorKind::NotPermitted => Errno::EPERM,
         ErrorKind::ReadOnly => Errno::EROFS,
         ErrorKind::NoSpace => Errno::ENOSPC,
@@ -67,6 +67,7 @@ pub(super) const fn level(kind: ErrorKind) -> Level {
         | ErrorKind::QuotaExceeded
         | ErrorKind::TooLarge
         | ErrorKind::Busy
+        | ErrorKind::Untrusted
         | ErrorKind::TimedOut
         | ErrorKind::Disconnected
         | ErrorKind::Stale

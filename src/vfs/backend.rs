@@ -95,6 +95,17 @@ pub trait Backend: Send + Sync {
 
     /// Names and values of the read-only extended attributes of `path` (`user.ftp.…`).
     fn xattrs(&self, path: &RemotePath) -> Result<Vec<(String, Vec<u8>)>>;
+
+    /// One extended attribute. There may be more than [`xattrs`](Self::xattrs) names: what is
+    /// costly to find out (a checksum) is found out only when it is asked for by its name.
+    ///
+    /// # Errors
+    /// [`NoData`](super::error::ErrorKind::NoData) if there is none of that name.
+    fn xattr(&self, path: &RemotePath, name: &str) -> Result<Vec<u8>> {
+        let mut all = self.xattrs(path)?.into_iter();
+        all.find_map(|(known, value)| (known == name).then_some(value))
+            .ok_or_else(|| super::error::ErrorKind::NoData.into())
+    }
 }
 
 /// One open file, shared by all handles of its inode.

@@ -280,6 +280,10 @@ impl Backend for Cached {
     fn xattrs(&self, path: &RemotePath) -> Result<Vec<(String, Vec<u8>)>> {
         self.inner.xattrs(path)
     }
+
+    fn xattr(&self, path: &RemotePath, name: &str) -> Result<Vec<u8>> {
+        self.inner.xattr(path, name)
+    }
 }
 
 impl std::fmt::Debug for Cached {

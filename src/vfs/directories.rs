@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::attr::{DirEntry, FileKind};
 use super::error::{ErrorKind, Result};
@@ -27,7 +28,7 @@ pub struct DirItem<'a> {
 pub struct DirItemPlus<'a> {
     /// See [`DirItem`].
     pub item: DirItem<'a>,
-    /// What a lookup would say, if it is known; one lookup was counted. `None` for `.` and `..`.
+    /// What a lookup would say; one lookup was counted. `None` for `.` and `..`.
     pub entry: Option<Entry>,
 }
 
@@ -122,7 +123,10 @@ impl Vfs {
             let entry = match self.known_attr_of_child(dir, &listed.name, &path) {
                 Some(Ok((attr, valid))) => self.entry(dir, &listed.name, &attr, valid).ok(),
                 Some(Err(err)) if err.kind() == ErrorKind::NotFound => return None,
-                Some(Err(_)) | None => None,
+                // The listing has aged while it was read: what it said, to be asked again at once.
+                Some(Err(_)) | None => self
+                    .entry(dir, &listed.name, &listed.attr, Duration::ZERO)
+                    .ok(),
             };
             if let Some(entry) = entry {
                 item.ino = entry.stat.ino;

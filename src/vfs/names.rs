@@ -59,10 +59,8 @@ impl Vfs {
     pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
         let (name, path) = self.child(parent, name)?;
-        let known = match self.known_attr_of_child(parent, &name, &path) {
-            Some(known) => Some(known?.0),
-            None => None,
-        };
+        let known = self.known_attr_of_child(parent, &name, &path);
+        let known = known.transpose()?.map(|(attr, _)| attr);
         if known.as_ref().is_some_and(Attr::is_dir) {
             return Err(ErrorKind::IsADirectory.into());
         }
@@ -86,10 +84,8 @@ impl Vfs {
     pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
         let (name, path) = self.child(parent, name)?;
-        let known = match self.known_attr_of_child(parent, &name, &path) {
-            Some(known) => Some(known?.0),
-            None => None,
-        };
+        let known = self.known_attr_of_child(parent, &name, &path);
+        let known = known.transpose()?.map(|(attr, _)| attr);
         if known.as_ref().is_some_and(|attr| !attr.is_dir()) {
             return Err(ErrorKind::NotADirectory.into());
         }

@@ -70,6 +70,13 @@ pub(super) fn big_file(stage: &Stage) {
         there = there.display()
     ));
     assert!(!there.exists());
+    let status = fs::read_to_string(format!("/proc/{}/status", stage.mount.pid())).unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 64 * 1024, "the daemon took {peak} KiB");
 }
 
 pub(super) fn overwritten_in_the_middle(stage: &Stage) {

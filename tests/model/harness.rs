@@ -11,91 +11,100 @@ use ferryfs::vfs::cache::Cached;
 use ferryfs::vfs::content::Contents;
 use ferryfs::vfs::error::{ErrorKind, Result};
 use ferryfs::vfs::{Change, Ino, NewTime, ROOT, RenameHow, Stat, Vfs, View};
-use proptest::sample::Index;
 
 use crate::support::memory::{MemoryBackend, MemoryServer};
 
 const LONG: Duration = Duration::from_secs(3600);
 
+/// Chooses one of what exists.
+#[derive(Debug, Clone, Copy)]
+pub struct Pick(pub usize);
+
+impl Pick {
+    fn index(self, of: usize) -> usize {
+        self.0 % of
+    }
+}
+
 /// One step. Targets are chosen by index modulo what exists.
 #[derive(Debug, Clone)]
 pub enum Op {
     Mkdir {
-        dir: Index,
+        dir: Pick,
         name: String,
     },
     Symlink {
-        dir: Index,
+        dir: Pick,
         name: String,
     },
     Create {
-        dir: Index,
+        dir: Pick,
         name: String,
         exclusive: bool,
         truncate: bool,
     },
     Open {
-        file: Index,
+        file: Pick,
         write: bool,
         truncate: bool,
     },
     Write {
-        handle: Index,
+        handle: Pick,
         offset: u64,
         len: usize,
     },
     SetLen {
-        handle: Index,
+        handle: Pick,
         len: u64,
     },
     Truncate {
-        file: Index,
+        file: Pick,
         len: u64,
     },
     Flush {
-        handle: Index,
+        handle: Pick,
     },
     Close {
-        handle: Index,
+        handle: Pick,
     },
     Unlink {
-        target: Index,
+        target: Pick,
     },
     Rmdir {
-        target: Index,
+        target: Pick,
     },
     Rename {
-        from: Index,
-        dir: Index,
+        from: Pick,
+        dir: Pick,
         name: String,
         no_replace: bool,
     },
     RenameOver {
-        from: Index,
-        to: Index,
+        from: Pick,
+        to: Pick,
     },
     Chmod {
-        target: Index,
+        target: Pick,
         mode: u32,
     },
     Utimens {
-        target: Index,
+        target: Pick,
         time: u64,
     },
     Forget {
-        inode: Index,
+        inode: Pick,
     },
     OtherPut {
-        dir: Index,
+        dir: Pick,
         name: String,
         len: usize,
     },
     OtherMkdir {
-        dir: Index,
+        dir: Pick,
         name: String,
     },
     OtherRemove {
-        target: Index,
+        target: Pick,
     },
 }
 
@@ -103,7 +112,7 @@ pub enum Op {
 enum Body {
     Dir,
     Link,
-    /// Index of its content, which outlives its name.
+    /// Pick of its content, which outlives its name.
     File(usize),
 }
 
@@ -494,7 +503,7 @@ impl Harness {
         }
     }
 
-    fn create(&mut self, dir: &Index, name: &str, exclusive: bool, truncate: bool) {
+    fn create(&mut self, dir: &Pick, name: &str, exclusive: bool, truncate: bool) {
         let (dir, path) = self.new_name(dir, name);
         let expected = match self.tree.get(&path).map(|at| at.body) {
             Some(_) if exclusive => Err(ErrorKind::Exists),
@@ -641,7 +650,7 @@ impl Harness {
         (self.walk(dir), name.to_owned())
     }
 
-    fn new_name(&mut self, dir: &Index, name: &str) -> (Ino, String) {
+    fn new_name(&mut self, dir: &Pick, name: &str) -> (Ino, String) {
         let dir = self.pick_dir(dir);
         (self.walk(&dir), join(&dir, name))
     }
@@ -686,12 +695,12 @@ impl Harness {
         }
     }
 
-    fn pick(&self, index: &Index) -> Option<String> {
+    fn pick(&self, index: &Pick) -> Option<String> {
         let paths: Vec<&String> = self.tree.keys().filter(|at| !at.is_empty()).collect();
         (!paths.is_empty()).then(|| paths[index.index(paths.len())].clone())
     }
 
-    fn pick_dir(&self, index: &Index) -> String {
+    fn pick_dir(&self, index: &Pick) -> String {
         let dirs: Vec<&String> = self
             .tree
             .iter()
@@ -701,7 +710,7 @@ impl Harness {
         dirs[index.index(dirs.len())].clone()
     }
 
-    fn pick_file(&self, index: &Index) -> Option<(String, usize)> {
+    fn pick_file(&self, index: &Pick) -> Option<(String, usize)> {
         let files: Vec<(&String, usize)> = self
             .tree
             .iter()
@@ -714,7 +723,7 @@ impl Harness {
         Some(((*path).clone(), *content))
     }
 
-    fn pick_handle(&self, index: &Index) -> Option<usize> {
+    fn pick_handle(&self, index: &Pick) -> Option<usize> {
         (!self.handles.is_empty()).then(|| index.index(self.handles.len()))
     }
 

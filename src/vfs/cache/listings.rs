@@ -225,6 +225,7 @@ impl Listings {
     /// The flight of a listing of `dir`: one under way, unless it may have missed a change.
     pub(super) fn board(&mut self, dir: &RemotePath) -> Arc<Flight> {
         if let Some(flight) = self.flights.get(dir)
+            && !self.ttl.is_zero()
             && !self.changes.overtook_listing(flight.since, dir)
         {
             return Arc::clone(flight);

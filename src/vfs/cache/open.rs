@@ -27,19 +27,13 @@ impl CachedFile {
         }
     }
 
-    /// Runs what may change the file on the server. If it did, the cache learns what the file has
-    /// become.
-    fn publish(
-        &self,
-        at: &RemotePath,
-        reaches_server: bool,
-        change: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
-        if !reaches_server {
-            return change();
+    /// Runs what stores the content. If there was any, the cache learns what the file has become.
+    fn publish(&self, at: &RemotePath, store: impl FnOnce() -> Result<()>) -> Result<()> {
+        if !self.inner.is_dirty() {
+            return store();
         }
         self.committing.fetch_add(1, Ordering::SeqCst);
-        let result = self.memory.change(&[at], change, |listings, now, ()| {
+        let result = self.memory.change(&[at], store, |listings, now, ()| {
             listings.put(at, self.inner.attr(), now);
         });
         self.committing.fetch_sub(1, Ordering::SeqCst);
@@ -77,13 +71,18 @@ impl OpenFile for CachedFile {
 
     fn set_attr(&self, at: &RemotePath, change: &SetAttr) -> Result<()> {
         // Of a dirty file it is the commit that sets them.
-        let clean = !self.inner.is_dirty();
-        self.publish(at, clean, || self.inner.set_attr(at, change))
+        if self.inner.is_dirty() {
+            return self.inner.set_attr(at, change);
+        }
+        self.memory.change(
+            &[at],
+            || self.inner.set_attr(at, change),
+            |listings, now, ()| listings.set_attr(at, change, now),
+        )
     }
 
     fn commit(&self, at: &RemotePath) -> Result<()> {
-        let dirty = self.inner.is_dirty();
-        self.publish(at, dirty, || self.inner.commit(at))
+        self.publish(at, || self.inner.commit(at))
     }
 
     fn is_dirty(&self) -> bool {
@@ -96,10 +95,7 @@ impl OpenFile for CachedFile {
 
     fn close(&self, at: Option<&RemotePath>) -> Result<()> {
         match at {
-            Some(path) => {
-                let dirty = self.inner.is_dirty();
-                self.publish(path, dirty, || self.inner.close(at))
-            }
+            Some(path) => self.publish(path, || self.inner.close(at)),
             None => self.inner.close(None),
         }
     }

@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::unimplemented)]
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::*;
@@ -15,7 +15,7 @@ fn path(text: &str) -> RemotePath {
     RemotePath::parse(text.as_bytes()).unwrap()
 }
 
-/// A server of empty files in one directory, whose answers to `list` can be held back.
+/// A server of empty files in one directory, whose answers can be held back.
 #[derive(Default)]
 struct Gated {
     names: Locked<BTreeSet<String>>,
@@ -26,12 +26,20 @@ struct Gated {
 }
 
 impl Gated {
-    /// The next listing tells when it was read, and waits to be let through.
+    /// The next answer tells when it was read, and waits to be let through.
     fn hold(&self) -> (Receiver<()>, Sender<()>) {
         let (read, has_read) = channel();
         let (go, may_go) = channel();
         *self.gate.lock().unwrap() = Some((read, may_go));
         (has_read, go)
+    }
+
+    fn pass_gate(&self) {
+        let gate = self.gate.lock().unwrap().take();
+        if let Some((read, go)) = gate {
+            read.send(()).unwrap();
+            go.recv().unwrap();
+        }
     }
 
     fn counts(&self) -> (usize, usize) {
@@ -54,7 +62,9 @@ impl Backend for Gated {
     fn stat(&self, path: &RemotePath) -> Result<Attr> {
         self.stats.fetch_add(1, Ordering::SeqCst);
         let name = String::from_utf8_lossy(path.as_bytes()).into_owned();
-        if self.names.with(|names| names.contains(&name)) {
+        let found = self.names.with(|names| names.contains(&name));
+        self.pass_gate();
+        if found {
             return Ok(Attr::new(FileKind::File));
         }
         Err(ErrorKind::NotFound.into())
@@ -67,15 +77,7 @@ impl Backend for Gated {
             attr: Attr::new(FileKind::File),
         };
         let entries = self.names.with(|names| names.iter().map(entry).collect());
-        let gate = self
-            .gate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some((read, go)) = gate {
-            read.send(()).unwrap();
-            go.recv().unwrap();
-        }
+        self.pass_gate();
         Ok(entries)
     }
 
@@ -156,6 +158,21 @@ fn a_listing_read_before_a_removal_does_not_bring_the_name_back() {
     assert_eq!(names(&cached), ["b"]);
     let err = cached.known(&path("a")).unwrap().0.unwrap_err();
     assert_eq!(err.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn an_answer_read_before_a_removal_does_not_bring_the_name_back() {
+    let (server, cached) = cached(&["a"]);
+    let (has_read, go) = server.hold();
+    let asker = thread::spawn({
+        let cached = Arc::clone(&cached);
+        move || cached.stat(&path("a"))
+    });
+    has_read.recv().unwrap();
+    cached.unlink(&path("a")).unwrap();
+    go.send(()).unwrap();
+    assert!(asker.join().unwrap().is_ok(), "asked before it");
+    assert!(cached.stat(&path("a")).is_err());
 }
 
 #[test]

@@ -1,0 +1,242 @@
+//! Sockets with a time limit from birth, and what their errors mean.
+
+use std::io;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::vfs::error::{Error, ErrorKind, Result};
+
+/// Idle time before the kernel asks whether the peer is still there: below the idle limits of the
+/// usual NAT boxes, which forget a control connection while its data connection is busy.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The one place where a socket's error becomes an [`Error`]: `TimedOut` or `Disconnected`.
+/// `what` names the peer or what was being done.
+#[must_use]
+pub fn failure(what: impl std::fmt::Display, err: &io::Error) -> Error {
+    if is_timeout(err) {
+        Error::new(ErrorKind::TimedOut, format!("{what}: no answer in time"))
+    } else {
+        Error::new(ErrorKind::Disconnected, format!("{what}: {err}"))
+    }
+}
+
+/// Whether `err` is a socket's time limit. That is EAGAIN on Linux, which must never reach a
+/// program: it would try again for ever.
+#[must_use]
+pub fn is_timeout(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
+/// The end of a wait that may take several system calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// In `limit` from now.
+    #[must_use]
+    pub fn after(limit: Duration) -> Self {
+        Self(Instant::now() + limit)
+    }
+
+    /// The earlier of this one and `limit` from now.
+    #[must_use]
+    pub fn at_most(self, limit: Duration) -> Self {
+        Self(self.0.min(Instant::now() + limit))
+    }
+
+    /// What is left, never zero.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] when nothing is.
+    pub fn left(self) -> io::Result<Duration> {
+        let left = self.0.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        // A socket takes zero for "no limit", and rounds down to microseconds.
+        Ok(left.max(Duration::from_millis(1)))
+    }
+}
+
+/// All addresses of `host` that `wanted` lets pass, in the resolver's order. The resolver cannot be
+/// interrupted, so a slow one is left behind on a thread of its own.
+///
+/// # Errors
+/// `Disconnected` if there is no such host or no such address, `TimedOut`.
+pub fn resolve(
+    host: &str,
+    port: u16,
+    wanted: impl Fn(&IpAddr) -> bool,
+    deadline: Deadline,
+) -> Result<Vec<SocketAddr>> {
+    let all = if let Ok(address) = host.parse::<IpAddr>() {
+        vec![SocketAddr::new(address, port)]
+    } else {
+        let (answer, answered) = mpsc::channel();
+        let name = host.to_owned();
+        thread::Builder::new()
+            .name("resolver".into())
+            .spawn(move || {
+                let found = (name.as_str(), port).to_socket_addrs();
+                // Nobody listens any more after the time limit.
+                let _ = answer.send(found.map(Iterator::collect::<Vec<_>>));
+            })
+            .map_err(|err| Error::local("resolver thread", &err))?;
+        let limit = deadline.left().map_err(|err| failure(host, &err))?;
+        match answered.recv_timeout(limit) {
+            Ok(Ok(addresses)) => addresses,
+            Ok(Err(err)) => {
+                return Err(Error::new(
+                    ErrorKind::Disconnected,
+                    format!("{host}: unknown host: {err}"),
+                ));
+            }
+            Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::TimedOut,
+                    format!("{host}: no answer from the name server in time"),
+                ));
+            }
+        }
+    };
+    let addresses: Vec<_> = all.into_iter().filter(|a| wanted(&a.ip())).collect();
+    if addresses.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Disconnected,
+            format!("{host}: no address of the wanted family"),
+        ));
+    }
+    Ok(addresses)
+}
+
+/// Connects to `address` within `limit`, which then is the time limit of each read and write.
+///
+/// # Errors
+/// The socket's.
+pub fn connect(
+    address: SocketAddr,
+    bind: Option<IpAddr>,
+    limit: Duration,
+) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if let Some(local) = bind {
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+    }
+    socket.connect_timeout(&address.into(), limit)?;
+    let stream = socket.into();
+    tune(&stream, limit)?;
+    Ok(stream)
+}
+
+/// Sets what every socket here has: no Nagle delay, keep-alive, and `limit` on reads, on writes
+/// and on data that the peer does not acknowledge.
+///
+/// # Errors
+/// The socket's.
+pub fn tune(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(3),
+    )?;
+    socket.set_tcp_user_timeout(Some(limit))
+}
+
+/// Whether a read would not block: bytes wait, or the peer is gone.
+///
+/// # Errors
+/// The socket's.
+pub fn is_readable(stream: &TcpStream) -> io::Result<bool> {
+    use rustix::net::{RecvFlags, recv};
+    let mut byte = [0; 1];
+    match recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::AGAIN) => Ok(false),
+        Err(err) => Err(err.into()),
+    }
+}
+
+/// Runs `work`, which uses `stream` with time limits for single reads only, and cuts the
+/// connection at `deadline`: a peer that sends a byte now and then would hold it
+/// for ever.
+pub fn within<R>(stream: &TcpStream, deadline: Deadline, work: impl FnOnce() -> R) -> R {
+    thread::scope(|scope| {
+        let (done, waiting) = mpsc::channel::<()>();
+        let watch = move || {
+            let limit = deadline.left().unwrap_or_default();
+            if waiting.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        };
+        // Without a thread to spare the limits of the single reads must do.
+        let _ = thread::Builder::new()
+            .name("watch".into())
+            .spawn_scoped(scope, watch);
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_socket_that_is_silent_times_out_as_such() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let limit = Duration::from_millis(50);
+        let mut stream = connect(listener.local_addr().unwrap(), None, limit).unwrap();
+        assert!(!is_readable(&stream).unwrap());
+        let err = stream.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(failure("x", &err).kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_slow_peer_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = connect(
+            listener.local_addr().unwrap(),
+            None,
+            Duration::from_secs(20),
+        )
+        .unwrap();
+        let cut = stream.try_clone().unwrap();
+        let before = Instant::now();
+        let read = within(&cut, Deadline::after(Duration::from_millis(50)), || {
+            stream.read(&mut [0; 1])
+        });
+        assert_eq!(read.unwrap(), 0);
+        assert!(before.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn addresses_are_filtered_by_family() {
+        let second = Deadline::after(Duration::from_secs(1));
+        let found = resolve("127.0.0.1", 21, IpAddr::is_ipv4, second);
+        assert_eq!(found.unwrap(), ["127.0.0.1:21".parse().unwrap()]);
+        let none = resolve("127.0.0.1", 21, IpAddr::is_ipv6, second);
+        assert_eq!(none.unwrap_err().kind(), ErrorKind::Disconnected);
+    }
+}
