@@ -70,13 +70,13 @@ impl Mounting {
     /// Mounts, and waits until the mount answers. `None` where there is no FUSE: the test is
     /// skipped, loudly, or fails if `FERRYFS_REQUIRE_FUSE=1`.
     pub fn start(self) -> Option<TestMount> {
-        can_mount().then(|| self.mount(Arc::new(Home::new())))
+        can_mount().then(|| self.mount(Arc::new(Place::new())))
     }
 
-    fn mount(self, home: Arc<Home>) -> TestMount {
+    fn mount(self, place: Arc<Place>) -> TestMount {
         let mut options = self.options.clone();
         if let Some(password) = &self.password {
-            let path = home.path("password");
+            let path = place.path("password");
             let mut file = File::options()
                 .write(true)
                 .create(true)
@@ -88,16 +88,16 @@ impl Mounting {
             options.push(format!("password_file={}", path.display()));
         }
         let debug = std::env::var_os("FERRYFS_TEST_DEBUG").is_some();
-        let log = home.path("stderr");
-        let mut command = home.command();
+        let log = place.path("stderr");
+        let mut command = place.command();
         command.arg(if debug { "-d" } else { "-f" });
-        command.args([OsStr::new(&self.url), home.mountpoint().as_os_str()]);
+        command.args([OsStr::new(&self.url), place.mountpoint().as_os_str()]);
         if !options.is_empty() {
             command.args(["-o", &options.join(",")]);
         }
         let child = command
             .stdin(Stdio::null())
-            .stdout(File::create(home.path("stdout")).unwrap())
+            .stdout(File::create(place.path("stdout")).unwrap())
             .stderr(
                 File::options()
                     .append(true)
@@ -110,7 +110,7 @@ impl Mounting {
         let watchdog = Watchdog::start(&child, self.patience);
         let mut mount = TestMount {
             child,
-            home,
+            place,
             watchdog,
             debug,
             mounting: self,
@@ -151,12 +151,13 @@ pub fn skip(why: &str) {
 }
 
 /// Where everything of one mount lies: mountpoint, state, cache, configuration, log.
-struct Home {
+pub struct Place {
     dir: TempDir,
 }
 
-impl Home {
-    fn new() -> Self {
+impl Place {
+    /// A fresh one.
+    pub fn new() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("ferryfs-test-")
             .tempdir()
@@ -165,17 +166,24 @@ impl Home {
         Self { dir }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn mountpoint(&self) -> PathBuf {
+    /// Where the mount is to be.
+    pub fn mountpoint(&self) -> PathBuf {
         self.path("mnt")
     }
 
     /// The binary, with nothing of the user's own in reach.
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ferryfs"));
+    pub fn command(&self) -> Command {
+        self.command_of(env!("CARGO_BIN_EXE_ferryfs").as_ref())
+    }
+
+    /// Another program in the same surroundings.
+    pub fn command_of(&self, program: &OsStr) -> Command {
+        let mut command = Command::new(program);
         self.environment(&mut command);
         command
     }
@@ -192,12 +200,37 @@ impl Home {
     }
 
     /// Whether the kernel has a FUSE mount here; asks a table and not the mount.
-    fn is_mounted(&self) -> bool {
+    pub fn is_mounted(&self) -> bool {
         let here = format!(" {} ", self.mountpoint().display());
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         table
             .lines()
             .any(|line| line.contains(&here) && line.contains(" - fuse"))
+    }
+
+    /// Whatever still is mounted goes away, so that nothing blocks who cleans up.
+    fn detach(&self) {
+        for _ in 0..10 {
+            if !self.is_mounted() {
+                return;
+            }
+            let _ = Command::new("fusermount3")
+                .arg("-uz")
+                .arg(self.mountpoint())
+                .output();
+            if self.is_mounted() {
+                let _ = Command::new("umount")
+                    .arg("-l")
+                    .arg(self.mountpoint())
+                    .output();
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.detach();
     }
 }
 
@@ -205,7 +238,7 @@ impl Home {
 /// or had something to complain of.
 pub struct TestMount {
     child: Child,
-    home: Arc<Home>,
+    place: Arc<Place>,
     watchdog: Watchdog,
     debug: bool,
     mounting: Mounting,
@@ -215,7 +248,7 @@ pub struct TestMount {
 impl TestMount {
     /// The mountpoint.
     pub fn root(&self) -> PathBuf {
-        self.home.mountpoint()
+        self.place.mountpoint()
     }
 
     /// A path in the mount.
@@ -230,7 +263,7 @@ impl TestMount {
 
     /// A path beside the mount, on the local disk.
     pub fn local(&self, name: &str) -> PathBuf {
-        self.home.path(name)
+        self.place.path(name)
     }
 
     /// Process id of the daemon.
@@ -240,7 +273,7 @@ impl TestMount {
 
     /// What the daemon wrote to standard error.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.home.path("stderr")).unwrap()
+        fs::read_to_string(self.place.path("stderr")).unwrap()
     }
 
     /// Lines with these words on standard error are no failure from now on.
@@ -272,7 +305,7 @@ impl TestMount {
     /// As [`sh`](Self::sh), and it may fail; standard error is among what it printed.
     pub fn try_sh(&self, script: &str) -> (ExitStatus, String) {
         let mut command = Command::new("timeout");
-        self.home.environment(&mut command);
+        self.place.environment(&mut command);
         let seconds = self.watchdog.left().as_secs().max(1).to_string();
         let output = command
             .args(["-k", "1", &seconds, "sh", "-euc"])
@@ -288,7 +321,7 @@ impl TestMount {
 
     /// Runs `ferryfs ARGS` with this mount's directories, for `status`, `flush` and the like.
     pub fn ferryfs(&self, args: &[&str]) -> std::process::Output {
-        self.home
+        self.place
             .command()
             .args(args)
             .stdin(Stdio::null())
@@ -302,13 +335,22 @@ impl TestMount {
         self.watchdog.stop();
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.detach();
+        self.place.detach();
         Killed {
-            home: Arc::clone(&self.home),
+            place: Arc::clone(&self.place),
             url: self.mounting.url.clone(),
             options: self.mounting.options.clone(),
             password: self.mounting.password.clone(),
         }
+    }
+
+    /// Waits, in bounds, for a daemon that was told to end: how it did, and whether the mount is
+    /// still there.
+    pub fn wait_for_its_end(mut self) -> (Option<ExitStatus>, bool) {
+        let status = wait_for(&mut self.child, Duration::from_secs(20));
+        self.ended = status.is_some();
+        self.watchdog.stop();
+        (status, self.place.is_mounted())
     }
 
     /// Unmounts now, with all checks.
@@ -317,7 +359,7 @@ impl TestMount {
     }
 
     fn wait_until_it_answers(&mut self) {
-        while !self.home.is_mounted() {
+        while !self.place.is_mounted() {
             if let Some(status) = self.child.try_wait().unwrap() {
                 self.ended = true;
                 self.watchdog.stop();
@@ -343,7 +385,7 @@ impl TestMount {
         let limit = Duration::from_secs(30);
         self.watchdog.set(Instant::now() + limit + limit);
         let unmounted = self
-            .home
+            .place
             .command()
             .arg("umount")
             .arg(self.root())
@@ -356,8 +398,8 @@ impl TestMount {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        let left = self.home.is_mounted();
-        self.detach();
+        let left = self.place.is_mounted();
+        self.place.detach();
         let complaints: Vec<String> = self
             .log()
             .lines()
@@ -401,22 +443,6 @@ impl TestMount {
                 .iter()
                 .any(|words| line.contains(words.as_str()))
     }
-
-    /// Whatever still is mounted goes away, so that nothing blocks who cleans up.
-    fn detach(&self) {
-        for _ in 0..10 {
-            if !self.home.is_mounted() {
-                return;
-            }
-            let _ = Command::new("fusermount3")
-                .arg("-uz")
-                .arg(self.root())
-                .output();
-            if self.home.is_mounted() {
-                let _ = Command::new("umount").arg("-l").arg(self.root()).output();
-            }
-        }
-    }
 }
 
 impl Drop for TestMount {
@@ -427,7 +453,7 @@ impl Drop for TestMount {
 
 /// What is left of a mount whose daemon was killed.
 pub struct Killed {
-    home: Arc<Home>,
+    place: Arc<Place>,
     url: String,
     options: Vec<String>,
     password: Option<String>,
@@ -439,7 +465,7 @@ impl Killed {
         let mut mounting = Mounting::of(self.url);
         mounting.options = self.options;
         mounting.password = self.password;
-        mounting.mount(self.home)
+        mounting.mount(self.place)
     }
 }
 
