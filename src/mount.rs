@@ -270,21 +270,25 @@ impl Mount {
     }
 
     fn status(&self) -> Value {
-        let files = self.contents.report();
-        let mut status = self.ftp.report();
-        if let Some(status) = status.as_object_mut() {
-            status.insert("dirty".to_owned(), self.dirty());
-            status.insert(
-                "files".to_owned(),
-                json!({
-                    "open": files.open_files,
-                    "downloads": files.streams,
-                    "uploads": files.uploads,
-                    "buffered_bytes": files.buffered,
-                }),
-            );
-        }
-        status
+        let (files, connections) = (self.contents.report(), self.ftp.connections());
+        json!({
+            "server": self.ftp.report(),
+            "connections": {
+                "open": connections.open,
+                "idle": connections.idle,
+                "transfers": connections.transfers,
+                "waiting": connections.waiting,
+                "limit": connections.limit,
+                "last_error": connections.last_error,
+            },
+            "files": {
+                "open": files.open_files,
+                "downloads": files.streams,
+                "uploads": files.uploads,
+                "buffered_bytes": files.buffered,
+            },
+            "dirty": self.dirty(),
+        })
     }
 }
 
