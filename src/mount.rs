@@ -270,17 +270,26 @@ impl Mount {
     }
 
     fn status(&self) -> Value {
-        let (files, connections) = (self.contents.report(), self.ftp.connections());
+        let (server, files) = (self.ftp.report(), self.contents.report());
+        let connections = self.ftp.connections();
         json!({
-            "server": self.ftp.report(),
+            "server": server.banner,
+            "system": server.system,
+            "tls": server.tls,
+            "listing": server.listing,
+            "set_time": server.set_time,
+            "time_offset": server.time_offset,
+            "pipelining": server.pipelining,
+            "features": server.features.join(", "),
+            "quirks": server.quirks,
             "connections": {
                 "open": connections.open,
                 "idle": connections.idle,
                 "transfers": connections.transfers,
                 "waiting": connections.waiting,
                 "limit": connections.limit,
-                "last_error": connections.last_error,
             },
+            "last_error": connections.last_error,
             "files": {
                 "open": files.open_files,
                 "downloads": files.streams,
