@@ -22,7 +22,8 @@ impl FtpServer {
             if let Some(mode) = mode.filter(|mode| mode & 0o7777 != USUAL_MODE)
                 && self.ways.with(|ways| ways.chmod) != Some(false)
             {
-                s.command(&self.chmod_line(path, mode)?)?;
+                let reply = s.command(&self.chmod_line(path, mode)?)?;
+                self.ways.with(|ways| ways.chmod = Some(done(&reply)));
             }
             Ok(())
         })

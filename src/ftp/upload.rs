@@ -173,6 +173,13 @@ impl FtpServer {
         path: &RemotePath,
         base: u64,
     ) -> Result<Box<dyn Upload>> {
+        match self.begin_append(path, base) {
+            Err(err) if err.kind() == ErrorKind::Disconnected => self.begin_append(path, base),
+            begun => begun,
+        }
+    }
+
+    fn begin_append(self: &Arc<Self>, path: &RemotePath, base: u64) -> Result<Box<dyn Upload>> {
         let unsupported = |why: &str| {
             Err(Error::new(
                 ErrorKind::Unsupported,
@@ -230,12 +237,23 @@ impl Storing {
         let told = lease.end_data(data);
         self.remove_own(&mut lease);
         match told {
-            Ok(reply) if !reply.is_ok() => {
-                let told = refusal(&format!("STOR {}", self.name), &reply);
-                self.server.noted(&self.name, told)
-            }
+            Ok(reply) if !reply.is_ok() => self.cut_short(&reply),
             _ => err,
         }
+    }
+
+    /// The error of a content that the server did not take to its end. 451 is "local error": vsftpd
+    /// ("Failure writing to local file"), ProFTPD ("Input/output error") and Pure-FTPd ("Error
+    /// during write to file") say it of a full disk, and name the disk only by chance.
+    fn cut_short(&self, reply: &Reply) -> Error {
+        let err = refusal(&format!("STOR {}", self.name), reply);
+        let disk = reply.code() == 451 && err.kind() == ErrorKind::Protocol;
+        let err = if disk {
+            Error::new(ErrorKind::NoSpace, err.detail())
+        } else {
+            err
+        };
+        self.server.noted(&self.name, err)
     }
 
     fn remove_own(&self, s: &mut Session) {
@@ -263,7 +281,7 @@ impl Storing {
             if reply.is_ok() && reply.code() != 213 {
                 return Ok(());
             }
-            Err(server.noted(&self.name, refusal(&format!("STOR {}", self.name), &reply)))
+            Err(self.cut_short(&reply))
         })
     }
 
