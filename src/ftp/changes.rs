@@ -55,10 +55,9 @@ impl FtpServer {
             return Err(Error::new(ErrorKind::Invalid, detail));
         }
         let job = Replacement::new(self, from, to, None)?;
-        self.recovering(&mut None, |s, resumed| {
-            self.check_name(s, to)?;
-            self.replace(s, &job, resumed)
-        })?;
+        let mut lease = None;
+        self.recovering(&mut lease, |s, _| self.check_name(s, to))?;
+        self.replace(&mut lease, &job)?;
         self.forget(to);
         self.times.with(|times| times.renamed(from, to));
         self.links.with(|links| links.forget(from));

@@ -31,6 +31,8 @@ pub struct State {
     pub heard: Vec<String>,
     /// Commands that are refused: the beginning of the line, the reply.
     pub refuse: Vec<(String, String)>,
+    /// As `refuse`, but only the line that comes after so many others that begin so.
+    pub refuse_after: Option<(usize, String, String)>,
     /// The line that begins so is carried out, and the connection closed in place of a reply; once.
     pub hang_up_after: Option<String>,
     /// Listings are sent as this, whatever is there.
@@ -223,7 +225,17 @@ impl Peer {
                 .refuse
                 .iter()
                 .find(|(start, _)| text.starts_with(start.as_str()));
-            let refusal = refusal.map(|(_, reply)| reply.clone());
+            let mut refusal = refusal.map(|(_, reply)| reply.clone());
+            if let Some((left, start, reply)) = &mut state.refuse_after
+                && text.starts_with(start.as_str())
+            {
+                if *left == 0 {
+                    refusal = Some(reply.clone());
+                    state.refuse_after = None;
+                } else {
+                    *left -= 1;
+                }
+            }
             let hang_up = state
                 .hang_up_after
                 .as_ref()

@@ -87,20 +87,36 @@ fn the_old_file_comes_back_if_the_new_one_cannot_take_its_place() {
         no_rename_over: true,
         ..MODERN
     });
+    server.file("/f", "old");
+    server.state().refuse_after = Some((1, "RNTO /f".into(), "550 Rename failed.".into()));
+    put(&server.mount(), "f", "new").unwrap_err();
+    assert_eq!(server.content("/f").unwrap(), "old");
+    assert_eq!(server.names(), ["/f"]);
+}
+
+#[test]
+fn an_old_file_that_cannot_even_come_back_is_named_and_restored_later() {
+    let server = Server::start(Kind {
+        no_rename_over: true,
+        ..MODERN
+    });
     server
         .file("/f", "old")
         .refuse("RNTO /f", "550 Rename failed.");
     let backend = server.mount();
-    // The way back is the same command, so it is refused too: the old content must be named.
     let err = put(&backend, "f", "new").unwrap_err();
     assert!(
         err.to_string().contains("old version kept as /.ferryfs-"),
         "{err}"
     );
-    let kept: Vec<_> = server.names();
+    let kept = server.names();
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert_eq!(server.content(&kept[0]).unwrap(), "old");
     assert_eq!(names(&backend, "").len(), 1, "everyone can see it");
+    server.state().refuse.clear();
+    put(&backend, "g", "other").unwrap();
+    assert_eq!(server.content("/f").unwrap(), "old");
+    assert_eq!(server.names(), ["/f", "/g"]);
 }
 
 #[test]
