@@ -234,36 +234,6 @@ impl FtpServer {
         Ok(at.map(|at| entries.swap_remove(at).attr))
     }
 
-    /// What the names, which are links, lead to: `None` for those that lead nowhere.
-    pub(super) fn follow(
-        &self,
-        s: &mut Session,
-        links: &[RemotePath],
-    ) -> Result<Vec<Option<Attr>>> {
-        let mut lines = Vec::with_capacity(links.len() * 3 + 1);
-        for link in links {
-            for verb in ["SIZE", "MDTM", "CWD"] {
-                lines.push(self.line(verb, link)?);
-            }
-        }
-        lines.push(self.way_back());
-        let replies = s.batch(&lines)?;
-        let answers = replies.chunks_exact(3).map(|answers| match answers {
-            [_, _, enter] if enter.is_ok() => Some(Attr::new(FileKind::Directory)),
-            [size, mdtm, _] if size.is_ok() => {
-                let mtime = time_of(mdtm);
-                Some(Attr {
-                    size: size_of(size),
-                    mtime,
-                    mtime_exact: mtime.is_some(),
-                    ..Attr::new(FileKind::File)
-                })
-            }
-            _ => None,
-        });
-        Ok(answers.collect())
-    }
-
     /// What the parser of LIST lines should know.
     pub(super) fn hints(&self) -> Hints {
         let (measured, dialect) = self.ways.with(|ways| (ways.time_offset, ways.dialect));

@@ -6,6 +6,7 @@ use ferryfs::ftp::options::{LinkPolicy, ListingMode};
 use ferryfs::vfs::attr::FileKind;
 use ferryfs::vfs::backend::Backend;
 use ferryfs::vfs::error::ErrorKind;
+use ferryfs::vfs::path::RemotePath;
 
 use super::server::{Kind, Server};
 use super::{get, names, path, put};
@@ -167,6 +168,53 @@ fn links_that_leave_the_mount_are_refused_unless_raw() {
     assert_eq!(
         server.mount_with(options).read_link(&path("l")).unwrap(),
         b"/etc/passwd"
+    );
+}
+
+#[test]
+fn links_are_shown_as_what_they_point_to_where_that_is_wanted() {
+    for kind in [VSFTPD, MODERN] {
+        let server = Server::start(kind);
+        server
+            .dir("/d")
+            .file("/f", "four")
+            .link("/lf", "f")
+            .link("/ld", "/d")
+            .link("/no", "gone");
+        let mut options = server.options();
+        options.links = LinkPolicy::Follow;
+        let backend = server.mount_with(options);
+        assert_eq!(names(&backend, ""), ["d", "f", "ld", "lf"], "{kind:?}");
+        let lf = backend.stat(&path("lf")).unwrap();
+        assert_eq!((lf.kind, lf.size), (FileKind::File, Some(4)));
+        assert!(backend.stat(&path("ld")).unwrap().is_dir());
+        assert_eq!(
+            backend.stat(&path("no")).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+    }
+}
+
+#[test]
+fn names_are_bytes_unless_a_charset_is_given() {
+    let server = Server::start(VSFTPD);
+    // One character is one byte on that server.
+    server.dir("/caf\u{e9}").file("/caf\u{e9}/x\u{fc}", "x");
+    let backend = server.mount();
+    let entries = backend
+        .list(&RemotePath::parse(b"caf\xe9").unwrap())
+        .unwrap();
+    assert_eq!(entries[0].name.as_bytes(), b"x\xfc");
+    let mut options = server.options();
+    options.charset = Some(encoding_rs::WINDOWS_1252);
+    let backend = server.mount_with(options);
+    assert_eq!(names(&backend, "caf\u{e9}"), ["x\u{fc}"]);
+    assert_eq!(get(&backend, "caf\u{e9}/x\u{fc}", 0).unwrap(), "x");
+    put(&backend, "caf\u{e9}/\u{f6}", "y").unwrap();
+    assert_eq!(server.content("/caf\u{e9}/\u{f6}").unwrap(), "y");
+    assert_eq!(
+        put(&backend, "\u{4e2d}", "z").unwrap_err().kind(),
+        ErrorKind::Invalid
     );
 }
 
