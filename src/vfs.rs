@@ -6,3 +6,4 @@ pub mod backend;
 pub mod content;
 pub mod error;
 pub mod path;
+mod staging;
