@@ -271,7 +271,7 @@ impl Mount {
 
     fn status(&self) -> Value {
         let (server, files) = (self.ftp.report(), self.contents.report());
-        let connections = self.ftp.connections();
+        let connections = &server.connections;
         json!({
             "server": server.banner,
             "system": server.system,
