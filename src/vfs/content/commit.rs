@@ -193,8 +193,9 @@ impl Content {
     /// beginning is what it was, and missing ranges may be fetched from it.
     fn mend(&self, at: &RemotePath) -> Result<()> {
         let torn = self.state.with(|state| {
-            let len = state.staged.as_ref().filter(|_| state.torn)?.len();
-            Some((state.base.clone()?, len))
+            let staged = state.staged.as_ref().filter(|_| state.torn)?;
+            staged.first_missing()?;
+            Some((state.base.clone()?, staged.len()))
         });
         let Some((base, len)) = torn else {
             return Ok(());

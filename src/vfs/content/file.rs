@@ -341,9 +341,8 @@ impl OpenFile for Content {
     fn close(&self, at: Option<&RemotePath>) -> Result<()> {
         let _turn = lock(&self.committing);
         let committed = at.map_or(Ok(()), |at| self.commit_now(at));
-        let failed = committed.is_err();
         let (base, staged, live) = self.state.with(|state| {
-            let staged = state.staged.take_if(|_| failed);
+            let staged = state.staged.take();
             (state.base.clone(), staged, state.live.take())
         });
         if let Some(live) = live {
