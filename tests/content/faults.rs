@@ -169,6 +169,30 @@ fn an_append_whose_answer_is_lost_is_not_made_twice() {
 }
 
 #[test]
+fn after_a_broken_append_the_file_is_still_read_and_committed() {
+    for sizes in [true, false] {
+        let mount = Mount::new();
+        let mut content = pattern(2 * MB);
+        mount.server.put("a", content.clone());
+        let file = mount.open("a", WRITE);
+        if !sizes {
+            file.set_len(content.len() as u64 - 1);
+            content.pop();
+            file.commit();
+            mount.server.tell_sizes(false);
+        }
+        file.write(content.len() as u64, b"tail");
+        content.extend(b"tail");
+        mount.faulty.fail(Op::Publish, ErrorKind::NoSpace);
+        assert_eq!(kind(file.try_commit()), Some(ErrorKind::NoSpace));
+        // The server's file has grown, by our own doing.
+        assert_eq!(file.read_all(MB), content);
+        file.commit();
+        assert_eq!(mount.server.get("a"), Some(content));
+    }
+}
+
+#[test]
 fn a_failed_commit_keeps_the_old_version_and_the_new_content() {
     for op in [Op::Store, Op::Write, Op::Publish] {
         let mount = Mount::new();

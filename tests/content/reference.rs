@@ -89,6 +89,8 @@ struct Pair {
     file: Handle,
     ours: Vec<u8>,
     theirs: Option<Vec<u8>>,
+    /// What failed commits tried to bring there since.
+    tried: Vec<Vec<u8>>,
 }
 
 impl Pair {
@@ -107,6 +109,7 @@ impl Pair {
             file,
             ours: old.clone().unwrap_or_default(),
             theirs: old,
+            tried: Vec::new(),
         }
     }
 
@@ -130,15 +133,17 @@ impl Pair {
             Ok(()) => {
                 assert!(!self.file.file.is_dirty());
                 self.theirs = Some(self.ours.clone());
+                self.tried.clear();
             }
             Err(err) => {
                 assert_ne!(err.kind(), ErrorKind::Stale, "nobody else was there: {err}");
                 assert!(self.file.file.is_dirty());
                 // A broken append may have left a part of the tail, never a change below.
+                self.tried.push(self.ours.clone());
                 let there = self.mount.server.get("a");
                 let prefix = |there: &Vec<u8>| {
-                    let old = self.theirs.as_ref().unwrap();
-                    there.starts_with(old) && (there == old || self.ours.starts_with(there))
+                    let tail = |tried: &Vec<u8>| tried.starts_with(there);
+                    there.starts_with(self.theirs.as_ref().unwrap()) && self.tried.iter().any(tail)
                 };
                 assert!(there == self.theirs || there.as_ref().is_some_and(prefix));
             }

@@ -236,6 +236,25 @@ fn a_commit_without_a_change_does_nothing() {
 }
 
 #[test]
+fn a_change_that_was_undone_sends_the_time_only_if_the_server_takes_one() {
+    for takes in [true, false] {
+        let mount = Mount::new();
+        mount.server.put("a", "content");
+        let file = mount.open("a", WRITE);
+        file.set_len(100);
+        file.set_len(7);
+        if !takes {
+            mount.faulty.fail(Op::SetAttr, ErrorKind::Unsupported);
+        }
+        file.commit();
+        let traffic = mount.server.traffic();
+        assert_eq!((traffic.stores, traffic.appends), (0, 0));
+        assert_eq!(traffic.set_attrs, u64::from(takes));
+        assert_eq!(file.read(0, 100), b"content");
+    }
+}
+
+#[test]
 fn a_refusal_is_told_by_open() {
     let mount = Mount::new();
     mount.faulty.fail(Op::Store, ErrorKind::PermissionDenied);
