@@ -202,13 +202,9 @@ impl Mount {
         if mounts::detach(&self.directory, false).is_err() {
             mounts::detach(&self.directory, true)?;
         }
-        let deadline = Instant::now() + SESSION_END;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match happened.recv_timeout(left) {
-                Ok(Event::Ended(result)) => return result,
-                Ok(Event::Signal(_)) | Err(_) => return Ok(()),
-            }
+        match happened.recv_timeout(SESSION_END) {
+            Ok(Event::Ended(result)) => result,
+            Ok(Event::Signal(_)) | Err(_) => Ok(()),
         }
     }
 

@@ -63,6 +63,25 @@ fn the_upload_runs_behind_the_writer() {
     assert_eq!(mount.server.get("a"), Some(content));
 }
 
+/// `dd` and every shell close the empty file once before they write to it.
+#[test]
+fn the_upload_runs_behind_the_writer_also_after_a_commit_of_nothing() {
+    let mount = Mount::new();
+    let file = mount.open("a", CREATE);
+    file.commit();
+    assert_eq!(mount.server.get("a"), Some(Vec::new()));
+    let content = pattern(3 * MB);
+    for at in (0..content.len()).step_by(65_536) {
+        file.write(at as u64, &content[at..at + 65_536]);
+    }
+    let nearly = content.len() as u64 - (256 << 10);
+    mount.until("upload", || mount.server.traffic().received >= nearly);
+    assert_eq!(mount.server.get("a"), Some(Vec::new()));
+    file.commit();
+    assert_eq!(mount.server.traffic().received, content.len() as u64);
+    assert_eq!(mount.server.get("a"), Some(content));
+}
+
 #[test]
 fn a_change_of_what_was_sent_sends_all_again() {
     let mount = Mount::new();

@@ -80,6 +80,7 @@ impl Content {
             let dirty = state.is_dirty();
             let staged = state.staged.as_mut().filter(|_| dirty)?;
             let snapshot = staged.snapshot();
+            state.in_sequence = (snapshot.len == 0).then_some(0);
             Some((snapshot, state.live.take(), state.base.clone(), state.torn))
         })?;
         let Snapshot {

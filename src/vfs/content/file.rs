@@ -1,5 +1,6 @@
 //! One open inode.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -57,6 +58,7 @@ impl Content {
                 base,
                 staged,
                 readable: how.read,
+                in_sequence: Some(0),
                 ..State::default()
             }),
             committing: Mutex::default(),
@@ -75,7 +77,10 @@ impl Content {
         if new || how.truncate {
             let live = self.begin_upload(at)?;
             if !new {
-                let empty = |state: &mut State| state.staged(&self.contents)?.set_len(0);
+                let empty = |state: &mut State| {
+                    state.in_sequence = Some(0);
+                    state.staged(&self.contents)?.set_len(0)
+                };
                 self.state.with(empty)?;
             }
             let old = self.state.with(|s| std::mem::replace(&mut s.live, live));
@@ -170,11 +175,25 @@ impl Content {
             self.contents.retire(live);
             return Ok(());
         }
-        let pump = std::thread::Builder::new().name("content-pump".into());
-        if let Err(err) = pump.spawn(move || live.pump(&file)) {
-            log::debug!("no thread to upload behind the writer: {err}");
-        }
+        start_pump(live, file);
         Ok(())
+    }
+
+    /// Begins an upload behind the writer, on a thread of its own: a write does not wait for it.
+    fn begin_late(&self, at: &RemotePath, settled: u64, file: Arc<File>) {
+        let (contents, transfers) = (Arc::clone(&self.contents), Arc::clone(&self.transfers));
+        let at = at.clone();
+        let begin = move || contents.connection_now(|wait| transfers.store(&at, wait));
+        let live = Live::late(Box::new(begin), settled, self.contents.now());
+        let live = Arc::new(live);
+        let begun = self.state.with(|state| {
+            let free = state.live.is_none() && !state.detached;
+            free.then(|| state.live = Some(Arc::clone(&live)))
+        });
+        if begun.is_some() {
+            self.contents.register_upload(&live);
+            start_pump(live, file);
+        }
     }
 
     /// Another handle opens a file that may have another version by now: if the server agrees, that
@@ -273,7 +292,7 @@ impl OpenFile for Content {
         Ok(done)
     }
 
-    fn write_at(&self, _: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
+    fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
         if data.is_empty() {
             return Ok(());
         }
@@ -281,13 +300,19 @@ impl OpenFile for Content {
         self.change(
             |staged| staged.write(offset, data),
             |live| live.wrote(offset, len, now),
-        )
+        )?;
+        if let Some((settled, file)) = self.state.with(|state| state.wrote(offset, len)) {
+            self.begin_late(at, settled, file);
+        }
+        Ok(())
     }
 
     fn set_len(&self, _: &RemotePath, len: u64) -> Result<()> {
         if self.state.with(|state| state.attr().size) == Some(len) {
             return Ok(());
         }
+        self.state
+            .with(|state| state.in_sequence = (len == 0).then_some(0));
         self.change(|staged| staged.set_len(len), |live| live.resized(len))
     }
 
@@ -376,6 +401,13 @@ impl Drop for Content {
         if let Some(staged) = staged {
             self.keep(staged, &self.opened_as, "it was never closed");
         }
+    }
+}
+
+fn start_pump(live: Arc<Live>, file: Arc<File>) {
+    let pump = std::thread::Builder::new().name("content-pump".into());
+    if let Err(err) = pump.spawn(move || live.pump(&file)) {
+        log::debug!("no thread to upload behind the writer: {err}");
     }
 }
 

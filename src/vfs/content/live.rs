@@ -25,8 +25,13 @@ pub(crate) enum Next {
     GiveUp,
 }
 
+/// Opens an upload; may wait for the network.
+pub(crate) type Begin = Box<dyn FnOnce() -> Result<Box<dyn Upload>> + Send>;
+
 #[derive(Default)]
 struct Line {
+    /// What the pump does first, where the upload was not opened with the file.
+    begin: Option<Begin>,
     upload: Option<Box<dyn Upload>>,
     sent: u64,
 }
@@ -77,9 +82,32 @@ pub(crate) struct Live {
 impl Live {
     pub(crate) fn new(upload: Box<dyn Upload>, now: u64) -> Self {
         let upload = Some(upload);
+        let line = Line {
+            upload,
+            ..Line::default()
+        };
+        Self::of(line, Progress::default(), now)
+    }
+
+    /// One that [`pump`](Self::pump), which the caller starts, begins: `settled` bytes are staged,
+    /// all of them.
+    pub(crate) fn late(begin: Begin, settled: u64, now: u64) -> Self {
+        let line = Line {
+            begin: Some(begin),
+            ..Line::default()
+        };
+        let progress = Progress {
+            settled,
+            pumping: true,
+            ..Progress::default()
+        };
+        Self::of(line, progress, now)
+    }
+
+    fn of(line: Line, progress: Progress, now: u64) -> Self {
         Self {
-            line: Mutex::new(Line { upload, sent: 0 }),
-            progress: Mutex::default(),
+            line: Mutex::new(line),
+            progress: Mutex::new(progress),
             ready: Condvar::new(),
             used: AtomicU64::new(now),
         }
@@ -135,12 +163,13 @@ impl Live {
 
     /// Sends what is settled until the upload ends. The body of the pump's thread.
     pub(crate) fn pump(&self, file: &File) {
+        self.begin();
         while self.wait_for_piece() {
             let mut line = lock(&self.line);
             let Some((from, to)) = self.claim(line.sent) else {
                 continue;
             };
-            let Line { upload, sent } = &mut *line;
+            let Line { upload, sent, .. } = &mut *line;
             let Some(upload) = upload else { break };
             match upload.send_file(file, from, to - from) {
                 Ok(()) => *sent = to,
@@ -205,6 +234,21 @@ impl Live {
         let sent = line.sent;
         drop(line);
         lock(&self.progress).is_starved().then_some(sent)
+    }
+
+    fn begin(&self) {
+        let mut line = lock(&self.line);
+        let Some(begin) = line.begin.take() else {
+            return;
+        };
+        match begin() {
+            Ok(upload) => line.upload = Some(upload),
+            Err(err) => {
+                drop(line);
+                log::debug!("no upload behind the writer: {err}");
+                self.end(Some(err).filter(|err| !is_trouble(err)));
+            }
+        }
     }
 
     fn wait_for_piece(&self) -> bool {

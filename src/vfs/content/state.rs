@@ -24,7 +24,13 @@ pub(super) struct State {
     pub(super) detached: bool,
     /// Some handle may read.
     pub(super) readable: bool,
+    /// How far the writes since the last commit went on from the start of the file, if that is
+    /// what they all did.
+    pub(super) in_sequence: Option<u64>,
 }
+
+/// A content written in sequence is worth an upload behind its writer from this length on.
+const LATE: u64 = 1 << 20;
 
 /// What a change means for the upload under way, to be done with the state unlocked.
 pub(super) struct Follow {
@@ -116,6 +122,19 @@ impl State {
             Next::StartPump => {}
         }
         Ok(Some(Follow { live, next, file }))
+    }
+
+    /// Notes a write of `len` bytes at `offset`. The answer is the length of a content that was
+    /// written in sequence and has no upload behind it yet, and deserves one: the one that `open`
+    /// began went with a commit, since shells close the empty file before they write to it.
+    pub(super) fn wrote(&mut self, offset: u64, len: u64) -> Option<(u64, Arc<File>)> {
+        let goes_on = self.in_sequence.filter(|end| *end == offset);
+        self.in_sequence = goes_on.map(|end| end + len);
+        let end = self.in_sequence?;
+        let whole = |staged: &&Staged| staged.len() == end && staged.first_missing().is_none();
+        let worth = end >= LATE && self.live.is_none() && !self.detached;
+        let staged = self.staged.as_ref().filter(whole).filter(|_| worth)?;
+        Some((end, staged.file()))
     }
 
     /// Stages times and mode where the content is staged; else says of which version to set them.
