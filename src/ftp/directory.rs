@@ -114,6 +114,14 @@ impl FtpServer {
         match mode {
             // "450 No files found": the directory is there, its listing is empty.
             ListingMode::List | ListingMode::Nlst if !denied => Ok(Some(Vec::new())),
+            ListingMode::Mlsd if is_empty(reply) || reply.code() == 450 && !verdict.told => {
+                Ok(Some(Vec::new()))
+            }
+            ListingMode::ListAll
+                if is_empty(reply) && self.ways.with(|ways| ways.list_all) == Some(true) =>
+            {
+                Ok(Some(Vec::new()))
+            }
             // pyftpdlib takes `-a` for a name and answers 550 to it.
             ListingMode::ListAll if !denied => Ok(None),
             ListingMode::Mlsd if reply.code() == 501 => Ok(None),
@@ -237,4 +245,17 @@ impl FtpServer {
             log::warn!("{dir}: {skipped} lines of the listing are unusable and left out");
         }
     }
+}
+
+/// "No files found": a listing without lines, told as a refusal.
+fn is_empty(reply: &Reply) -> bool {
+    let text = String::from_utf8_lossy(reply.first_line()).to_ascii_lowercase();
+    [
+        "no files",
+        "no entries",
+        "directory is empty",
+        "directory empty",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
 }

@@ -158,6 +158,12 @@ impl FtpServer {
             Some(_) => self.stat_by_stat(s, path)?,
             None => None,
         };
+        // Before the zone of LIST is known its times are wrong by hours. This file may be too old
+        // to tell; then the others of its directory are asked, as they are by a listing.
+        let listed = listed.and_then(|mut attr| {
+            let told = self.measure_offset_on(&mut attr, mtime);
+            told.then_some(attr)
+        });
         let listed = match listed {
             Some(attr) => Some(attr),
             None => self.stat_by_listing(s, path)?,

@@ -241,10 +241,14 @@ impl Storing {
 
     /// The error of a content that the server did not take to its end. 451 is "local error": vsftpd
     /// ("Failure writing to local file"), ProFTPD ("Input/output error") and Pure-FTPd ("Error
-    /// during write to file") say it of a full disk, and name the disk only by chance.
+    /// during write to file") say it of a full disk, and name the disk only by chance. A 451 that
+    /// does not even speak of writing is worth another try.
     fn cut_short(&self, reply: &Reply) -> Error {
         let err = refusal(&format!("STOR {}", self.name), reply);
-        let disk = reply.code() == 451 && err.kind() == ErrorKind::Protocol;
+        let text = String::from_utf8_lossy(reply.first_line()).to_ascii_lowercase();
+        let disk = reply.code() == 451
+            && err.kind() == ErrorKind::Protocol
+            && ["writ", "input/output"].iter().any(|w| text.contains(w));
         let err = if disk {
             Error::new(ErrorKind::NoSpace, err.detail())
         } else {

@@ -48,6 +48,26 @@ fn a_missing_directory_and_a_file_are_told_from_an_empty_directory() {
 }
 
 #[test]
+fn no_files_found_is_an_empty_directory_and_no_error() {
+    for reply in ["450 No files found.", "550 No files found.", "450 Hm."] {
+        for (kind, verb) in [(MODERN, "MLSD /d"), (VSFTPD, "LIST")] {
+            let server = Server::start(kind);
+            server.dir("/d").file("/f", "x").refuse(verb, reply);
+            let backend = server.mount();
+            assert!(backend.list(&path("d")).unwrap().is_empty(), "{reply}");
+            let err = backend.list(&path("missing")).unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::NotFound, "{reply}");
+        }
+    }
+    let server = Server::start(MODERN);
+    server
+        .dir("/d")
+        .refuse("MLSD /d", "450 The directory is locked");
+    let err = server.mount().list(&path("d")).unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::Busy);
+}
+
+#[test]
 fn a_directory_with_only_a_file_of_its_own_name_is_one() {
     let server = Server::start(VSFTPD);
     server.dir("/d").file("/d/d", "x");
@@ -216,6 +236,31 @@ fn names_are_bytes_unless_a_charset_is_given() {
         put(&backend, "\u{4e2d}", "z").unwrap_err().kind(),
         ErrorKind::Invalid
     );
+}
+
+#[test]
+fn a_first_look_at_a_file_shows_the_right_time_already() {
+    for hours_ahead in [-5, 2, 9] {
+        let server = Server::start(Kind {
+            hours_ahead,
+            ..VSFTPD
+        });
+        let stamp = |days: u64| {
+            let time = std::time::SystemTime::now() - Duration::from_secs(86_400 * days);
+            format!("{}100000", &ferryfs::ftp::listing::format_time(time)[..8])
+        };
+        for (file, days) in [("/old", 400), ("/new", 2)] {
+            server.file(file, "x");
+            server.state().times.insert(file.into(), stamp(days));
+        }
+        for first in ["new", "old"] {
+            let backend = server.mount();
+            backend.stat(&path(first)).unwrap();
+            let exact = ferryfs::ftp::listing::parse_time(stamp(2).as_bytes());
+            assert_eq!(backend.stat(&path("new")).unwrap().mtime, exact, "{first}");
+            assert_eq!(backend.report().time_offset, Some(hours_ahead * 3_600));
+        }
+    }
 }
 
 #[test]
