@@ -225,7 +225,8 @@ fn snap_everywhere(how: Snap, step: u64, most: u64) {
         if let Ok(read) = read {
             assert!(
                 read == *new || read == *old,
-                "{how:?} at {at}: half a file was read"
+                "{how:?} at {at}: {} bytes were read",
+                read.len()
             );
         }
         mount.within(Duration::from_secs(20), || {
