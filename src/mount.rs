@@ -270,21 +270,34 @@ impl Mount {
     }
 
     fn status(&self) -> Value {
-        let files = self.contents.report();
-        let mut status = self.ftp.report();
-        if let Some(status) = status.as_object_mut() {
-            status.insert("dirty".to_owned(), self.dirty());
-            status.insert(
-                "files".to_owned(),
-                json!({
-                    "open": files.open_files,
-                    "downloads": files.streams,
-                    "uploads": files.uploads,
-                    "buffered_bytes": files.buffered,
-                }),
-            );
-        }
-        status
+        let (server, files) = (self.ftp.report(), self.contents.report());
+        let connections = &server.connections;
+        json!({
+            "server": server.banner,
+            "system": server.system,
+            "tls": server.tls,
+            "listing": server.listing,
+            "set_time": server.set_time,
+            "time_offset": server.time_offset,
+            "pipelining": server.pipelining,
+            "features": server.features.join(", "),
+            "quirks": server.quirks,
+            "connections": {
+                "open": connections.open,
+                "idle": connections.idle,
+                "transfers": connections.transfers,
+                "waiting": connections.waiting,
+                "limit": connections.limit,
+            },
+            "last_error": connections.last_error,
+            "files": {
+                "open": files.open_files,
+                "downloads": files.streams,
+                "uploads": files.uploads,
+                "buffered_bytes": files.buffered,
+            },
+            "dirty": self.dirty(),
+        })
     }
 }
 
