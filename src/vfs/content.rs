@@ -3,21 +3,20 @@
 //! [`Contents`] is what the open files of a mount share: connections, memory, the staging
 //! directory. A [`Content`] is one open inode, shared by all its handles. It has
 //!
-//! * a *base*: the [`Version`](version::Version) of the file on the server, none for a new file,
-//!   which reads itself through [streams](stream), downloads that are kept open with a window of
+//! * a *base*: the version of the file on the server (`version.rs`), none for a new file, which
+//!   reads itself through streams (`stream.rs`), downloads that are kept open with a window of
 //!   recent data;
-//! * a [`Staged`](super::staging::Staged) overlay once it was written, see there for when a write
-//!   becomes visible;
-//! * a [live upload](live) while a new content is written in sequence.
+//! * a staged overlay once it was written: `staging.rs` says when a write becomes visible;
+//! * a live upload (`live.rs`) while a new content is written in sequence.
 //!
-//! **Locks**, in the order in which they may be held together: the commit mutex of a content and
-//! the line of a stream or of a live upload are held across the network, one at a time; the state
-//! of a content is held across local disk only; all others are leaves. A write takes the state and
-//! leaves: it never waits for the network.
+//! **Locks**, in the order in which they are taken: the commit mutex of a content; the line of a
+//! stream or of a live upload; the state of a content; leaves. The first two are held across the
+//! network, the state across local disk only. A write takes the state and leaves, so it never waits
+//! for the network.
 //!
 //! **Connections.** A stream keeps its connection as a favour. Who finds none free makes the least
-//! recently used idle one hang up and waits in [line](turns); readers who see somebody in line give
-//! theirs up after a share. Nobody waits for a connection while holding another.
+//! recently used idle one hang up and waits in line (`turns.rs`); readers who see somebody in line
+//! give theirs up after a share. Nobody waits for a connection while holding another.
 
 mod commit;
 pub(super) mod extents;
@@ -158,7 +157,7 @@ impl Contents {
         Report {
             open_files: files.len(),
             streams: streams.iter().filter(|s| s.is_connected()).count(),
-            uploads: uploads.len(),
+            uploads: uploads.iter().filter(|u| u.is_running()).count(),
             buffered: self.budget.used() as u64,
             dirty_files: dirty.len(),
             dirty_bytes: dirty.iter().sum(),
@@ -184,7 +183,7 @@ impl Contents {
             let forgotten = now.saturating_sub(stream.used()) >= FORGOTTEN;
             held |= !(forgotten && stream.hang_up_if_idle());
         }
-        for upload in &uploads {
+        for upload in uploads.iter().filter(|u| u.is_running()) {
             let forgotten = now.saturating_sub(upload.used()) >= FORGOTTEN_UPLOAD;
             if forgotten && upload.idle().is_some() {
                 upload.give_up();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::file::Content;
 use super::live::{Live, is_trouble};
 use super::version::Version;
-use crate::vfs::attr::{Attr, SetAttr};
+use crate::vfs::attr::Attr;
 use crate::vfs::backend::{Publish, Upload};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
@@ -114,8 +114,11 @@ impl Content {
     }
 
     fn commit_attributes(&self, at: &RemotePath, job: &Job) -> Result<()> {
-        let SetAttr { mtime, mode } = job.snapshot.attr;
-        self.transfers.set_attr(at, &SetAttr { mtime, mode })?;
+        match self.transfers.set_attr(at, &job.snapshot.attr) {
+            // As `publish`, which sets what the server can.
+            Err(err) if err.kind() == ErrorKind::Unsupported => log::debug!("{at}: {err}"),
+            other => other?,
+        }
         if let Some(base) = &job.base {
             base.adjust(&job.snapshot.attr);
         }
@@ -135,7 +138,9 @@ impl Content {
         let begin = |_| self.transfers.append(at, base);
         let mut upload = match self.contents.connection(begin) {
             Ok(upload) => upload,
-            Err(err) if err.kind() == ErrorKind::Unsupported => return Ok(None),
+            Err(err) if matches!(err.kind(), ErrorKind::Unsupported | ErrorKind::NotFound) => {
+                return Ok(None);
+            }
             Err(err) => return Err(err),
         };
         let Snapshot { file, len, .. } = &job.snapshot;
@@ -190,14 +195,16 @@ impl Content {
     }
 
     /// After a broken append: the server's file is ours, with a part of the tail perhaps. Its
-    /// beginning is what it was, and missing ranges may be fetched from it.
-    fn mend(&self, at: &RemotePath) -> Result<()> {
+    /// beginning is what it was, and missing ranges may be fetched from it. Whether there was
+    /// anything to mend.
+    pub(super) fn mend(&self, at: &RemotePath) -> Result<bool> {
         let torn = self.state.with(|state| {
-            let len = state.staged.as_ref().filter(|_| state.torn)?.len();
-            Some((state.base.clone()?, len))
+            let staged = state.staged.as_ref().filter(|_| state.torn)?;
+            staged.first_missing()?;
+            Some((state.base.clone()?, staged.len()))
         });
         let Some((base, len)) = torn else {
-            return Ok(());
+            return Ok(false);
         };
         let now = self.transfers.stat_now(at)?;
         let old = base.size().unwrap_or(0);
@@ -206,13 +213,14 @@ impl Content {
             let other = format!("{at}: changed on the server after a broken append");
             return Err(Error::new(ErrorKind::Stale, other));
         }
-        let mended = Version::new(&self.contents, &self.transfers, now);
-        let mended = Some(Arc::new(mended));
-        let old = self
-            .state
-            .with(|state| std::mem::replace(&mut state.base, mended));
-        drop(old);
-        Ok(())
+        let mended = Arc::new(Version::new(&self.contents, &self.transfers, now));
+        self.state.with(|state| {
+            // Not if a commit succeeded meanwhile.
+            if state.is_base(&base) {
+                state.base = Some(mended);
+            }
+        });
+        Ok(true)
     }
 
     /// The server has the snapshot, and says that this is what it has.

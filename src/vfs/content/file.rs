@@ -240,7 +240,7 @@ impl OpenFile for Content {
     }
 
     fn read_at(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let mut done = 0;
+        let (mut done, mut mended) = (0, false);
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let offset = offset.saturating_add(done as u64);
             let (version, most) = match self.state.with(|state| state.piece(offset, rest))? {
@@ -261,6 +261,12 @@ impl OpenFile for Content {
                 }
                 // A commit gave the file another version meanwhile.
                 Err(_) if !self.state.with(|state| state.is_base(&version)) => {}
+                Err(err) if !mended && err.kind() == ErrorKind::Stale => {
+                    mended = true;
+                    if !self.mend(at)? {
+                        return Err(err);
+                    }
+                }
                 Err(err) => return Err(err),
             }
         }
@@ -341,9 +347,8 @@ impl OpenFile for Content {
     fn close(&self, at: Option<&RemotePath>) -> Result<()> {
         let _turn = lock(&self.committing);
         let committed = at.map_or(Ok(()), |at| self.commit_now(at));
-        let failed = committed.is_err();
         let (base, staged, live) = self.state.with(|state| {
-            let staged = state.staged.take_if(|_| failed);
+            let staged = state.staged.take();
             (state.base.clone(), staged, state.live.take())
         });
         if let Some(live) = live {

@@ -90,6 +90,11 @@ impl Live {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Whether it still sends behind the writer.
+    pub(crate) fn is_running(&self) -> bool {
+        !lock(&self.progress).ended
+    }
+
     /// What the server said against this file, if it did.
     pub(crate) fn refusal(&self) -> Option<Error> {
         lock(&self.progress).refusal.clone()

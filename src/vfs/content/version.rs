@@ -128,10 +128,11 @@ impl Version {
         Ok(done)
     }
 
-    /// Gives back the connections of all streams; those in use when their read ends.
+    /// Gives back the connections of all streams that nobody is reading. It does not wait for the
+    /// others: they may be waiting for the caller's connection.
     pub(crate) fn hang_up(&self) {
         for stream in self.streams.with(|streams| streams.clone()) {
-            stream.hang_up_soon();
+            stream.hang_up_if_idle();
         }
     }
 
@@ -158,6 +159,15 @@ impl Version {
         if age > VALID {
             self.validate(at)?;
         }
+        let mut connected = self.streams.with(|streams| streams.clone());
+        connected.retain(|stream| stream.is_connected());
+        connected.sort_by_key(|stream| stream.used());
+        let surplus = (connected.len() + 1).saturating_sub(CONNECTED);
+        // The caller holds the line of its own stream, which has no connection: those who wait for
+        // each other's lines here can form no circle.
+        for stream in connected.iter().take(surplus) {
+            stream.hang_up_soon();
+        }
         self.contents
             .connection(|wait| self.transfers.retrieve(at, offset, wait))
     }
@@ -170,7 +180,6 @@ impl Version {
     /// nobody else knows.
     fn stream_for(&self, offset: u64, passed: u32) -> Arc<Stream> {
         let (size, now) = (self.size(), self.now());
-        let mut surplus = None;
         let (stream, new) = self.streams.with(|streams| {
             let near = streams
                 .iter()
@@ -181,16 +190,13 @@ impl Version {
             }
             let stream = Arc::new(self.new_stream(offset, size, streams.is_empty(), now));
             if passed < 4 {
-                surplus = make_place(streams);
+                make_place(streams);
                 streams.push(Arc::clone(&stream));
             }
             (stream, true)
         });
         if new {
             self.contents.register(&stream);
-        }
-        if let Some(surplus) = surplus {
-            surplus.hang_up_soon();
         }
         stream
     }
@@ -216,16 +222,13 @@ impl Version {
     }
 }
 
-/// Makes place for one more stream; returns one that must give its connection up.
-fn make_place(streams: &mut Vec<Arc<Stream>>) -> Option<Arc<Stream>> {
+/// Makes place for one more stream: the least recently used that has no connection is forgotten.
+fn make_place(streams: &mut Vec<Arc<Stream>>) {
     streams.sort_by_key(|stream| stream.used());
     let idle = streams.iter().position(|stream| !stream.is_connected());
     if let Some(idle) = idle.filter(|_| streams.len() >= REMEMBERED) {
         streams.remove(idle);
     }
-    let mut connected = streams.iter().filter(|stream| stream.is_connected());
-    let oldest = connected.next()?;
-    (connected.count() + 1 >= CONNECTED).then(|| Arc::clone(oldest))
 }
 
 fn stale(at: &RemotePath) -> Error {
