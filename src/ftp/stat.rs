@@ -136,7 +136,7 @@ impl FtpServer {
     /// MLST said no: not there, or hidden, or a dangling link that only LIST shows.
     fn stat_refused(&self, s: &mut Session, path: &RemotePath, reply: &Reply) -> Result<Attr> {
         let what = format!("MLST {path}");
-        match self.look(s, path)? {
+        match self.look_after_mlst(s, path, reply)? {
             Seen::Missing => {
                 let refused = refusal(&what, reply);
                 Err(Error::new(ErrorKind::NotFound, refused.detail()))

@@ -68,6 +68,20 @@ fn no_files_found_is_an_empty_directory_and_no_error() {
 }
 
 #[test]
+fn a_missing_name_costs_a_question_or_two() {
+    for (words, most) in [("550 x: No such file or directory", 1), ("550 No.", 3)] {
+        let server = Server::start(MODERN);
+        server.dir("/d").refuse("MLST /d/missing", words);
+        let backend = server.mount();
+        let before = server.state().heard.len();
+        let err = backend.stat(&path("d/missing")).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::NotFound, "{words}");
+        let asked = server.state().heard[before..].to_vec();
+        assert!(asked.len() <= most, "{asked:?}");
+    }
+}
+
+#[test]
 fn a_directory_with_only_a_file_of_its_own_name_is_one() {
     let server = Server::start(VSFTPD);
     server.dir("/d").file("/d/d", "x");
