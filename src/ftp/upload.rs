@@ -141,8 +141,9 @@ impl FtpServer {
         if self.options().upload == UploadMode::Rename {
             return Ok(kinds);
         }
-        // Whether renaming is allowed at all shows before a content is sent in vain.
-        let reply = self.ask(s, "RNFR", path)?;
+        // Whether renaming is allowed at all shows before a content is sent in vain: on a name that
+        // is not there, since ProFTPD takes nothing but RNTO on a session where RNFR succeeded.
+        let reply = self.ask(s, "RNFR", &temporary::tilde(path)?)?;
         let verdict = classify(&reply);
         let never = verdict.kind == ErrorKind::Unsupported
             || verdict.told && verdict.kind == ErrorKind::PermissionDenied;
