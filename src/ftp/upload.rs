@@ -203,7 +203,7 @@ impl FtpServer {
                 name: path.clone(),
                 place: Place::Tail,
             })),
-            Begun::Refused(reply) if classify(&reply).kind == ErrorKind::Unsupported => {
+            Begun::Refused(reply) if cannot_append(&reply) => {
                 self.ways.with(|ways| ways.append = Some(false));
                 unsupported(&reply.text())
             }
@@ -356,6 +356,18 @@ impl Drop for Storing {
                 .with(|litter| litter.push(self.name.clone()));
         }
     }
+}
+
+/// Whether APPE is refused as such, and not for this file: ProFTPD's default is "451 Append/Restart
+/// not permitted, try again".
+fn cannot_append(reply: &Reply) -> bool {
+    let text = String::from_utf8_lossy(reply.first_line()).to_ascii_lowercase();
+    // Before the reason the name may stand.
+    let text = text.rsplit_once(": ").map_or(&*text, |(_, reason)| reason);
+    classify(reply).kind == ErrorKind::Unsupported
+        || ["append", "restart", "overwrit"]
+            .iter()
+            .any(|w| text.contains(w))
 }
 
 /// The refusal of a size that is not the one that was sent.
