@@ -180,8 +180,9 @@ fn can_be_killed(stalled: &str, command: &str) {
         Command::new("kill").args([signal, &pid]).status().unwrap();
         waiting.wait().unwrap();
         let took = before.elapsed();
+        // Well below the 20 seconds of the time limit, also on a busy machine.
         assert!(
-            took < Duration::from_secs(3),
+            took < Duration::from_secs(8),
             "{command}: kill {signal} took {took:?}"
         );
     }
