@@ -36,6 +36,9 @@ const READ_BUDGET: usize = 24 * 1024 * 1024;
 /// session is given up.
 const SESSION_END: Duration = Duration::from_secs(10);
 
+/// How long the server is waited for when all is said and done.
+const COURTESY: Duration = Duration::from_secs(2);
+
 /// Where contents are staged until the server has them, in the mount's state directory.
 const STAGING: &str = "staging";
 /// Where the staging files go whose upload failed for good; beside [`STAGING`].
@@ -97,7 +100,7 @@ fn serve_mount(config: &Config, ready: Ready) -> Result<(), Failure> {
     daemon::stopping();
     // The answer to `ferryfs umount` is on its way: dropping the server waits for it.
     drop(control);
-    mount.ftp.close();
+    mount.take_leave();
     outcome
 }
 
@@ -205,6 +208,19 @@ impl Mount {
         match happened.recv_timeout(SESSION_END) {
             Ok(Event::Ended(result)) => result,
             Ok(Event::Signal(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Temporary files away, QUIT: a courtesy that a server which does not answer gets no time for.
+    fn take_leave(&self) {
+        let ftp = Arc::clone(&self.ftp);
+        let (done, left) = mpsc::channel();
+        let leaving = thread::Builder::new().name("quit".into()).spawn(move || {
+            ftp.close();
+            let _ = done.send(());
+        });
+        if leaving.is_ok() {
+            let _ = left.recv_timeout(COURTESY);
         }
     }
 

@@ -57,7 +57,8 @@ impl FtpServer {
         if path.is_root() {
             let reply = self.enter(s, path)?;
             if reply.is_ok() {
-                return Ok(Attr::new(FileKind::Directory));
+                let listed = self.root_attr.with(|attr| attr.clone());
+                return Ok(listed.unwrap_or_else(|| Attr::new(FileKind::Directory)));
             }
             return Err(self.explain(s, probes::TOUCH, ("CWD", path), &reply));
         }
