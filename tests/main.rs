@@ -1,1 +1,16 @@
 //! All integration tests; the modules are listed here so that support code is compiled once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::significant_drop_tightening,
+    missing_debug_implementations,
+    unreachable_pub
+)]
+
+mod support;
+
+mod mail_fetch;
+mod mail_pop3;

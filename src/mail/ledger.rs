@@ -55,8 +55,11 @@ impl Ledger {
             suspect: false,
         };
         ledger.load()?;
-        if ledger.suspect {
-            ledger.rewrite()?;
+        if ledger.suspect
+            && let Err(err) = ledger.rewrite()
+        {
+            // The disk is full, perhaps: what is known can be served all the same.
+            log::warn!("{}: {err}", path.display());
         }
         Ok(ledger)
     }
@@ -158,6 +161,15 @@ impl Ledger {
     /// Writes what is known to a new file that replaces the old one.
     fn rewrite(&mut self) -> io::Result<()> {
         let beside = self.path.with_extension("new");
+        let replaced = self.replace(&beside);
+        if replaced.is_err() {
+            // Its space may be what is missing.
+            let _ = fs::remove_file(&beside);
+        }
+        replaced
+    }
+
+    fn replace(&mut self, beside: &Path) -> io::Result<()> {
         let mut text = String::from(HEADER);
         text.extend(self.records.values().map(Record::line));
         let mut file = OpenOptions::new()
@@ -165,10 +177,10 @@ impl Ledger {
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(&beside)?;
+            .open(beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
+        fs::rename(beside, &self.path)?;
         if let Some(dir) = self.path.parent() {
             File::open(dir)?.sync_all()?;
         }

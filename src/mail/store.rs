@@ -11,7 +11,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FlockOperation;
 
@@ -19,6 +20,7 @@ use super::failure::{Class, Failure, Result};
 use super::header::{self, Digest};
 use super::ledger::{Ledger, Record, State};
 use super::step::{Step, Watch};
+use crate::net::Deadline;
 use crate::sync::Locked;
 
 mod draft;
@@ -32,6 +34,9 @@ pub use name::without_flags;
 /// Up to so many messages are synced one by one; one sync of the whole filesystem costs more than
 /// that only where others write a lot.
 const FEW: usize = 4;
+
+/// How long a lock that another has is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A message the store has complete, under a temporary name. Dropped, it leaves nothing behind.
 #[derive(Debug)]
@@ -114,7 +119,7 @@ impl Store {
             .mode(0o600)
             .open(root.join("lock"))
             .map_err(failed)?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        hold(&lock).map_err(|_| {
             Failure::new(
                 Class::Local,
                 format!("{}: another ferryfs uses this mailbox", root.display()),
@@ -393,6 +398,19 @@ impl Store {
                 ledger.append(&[changed])
             })
             .map_err(|err| Failure::local("ledger", &err))
+    }
+}
+
+/// Locks, with some patience: a process just ended may leave the lock for a moment to a child that
+/// it was starting.
+fn hold(lock: &File) -> io::Result<()> {
+    let patience = Deadline::after(LOCK_PATIENCE);
+    loop {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(_) if patience.left().is_ok() => thread::sleep(LOCK_PATIENCE / 50),
+            Err(err) => return Err(err.into()),
+        }
     }
 }
 

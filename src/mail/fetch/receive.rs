@@ -9,7 +9,7 @@ use super::plan::Message;
 use super::session::{Report, moved_to, same_again};
 use crate::mail::failure::{Class, Failure, Result, words};
 use crate::mail::header::Digest;
-use crate::mail::ledger::Record;
+use crate::mail::ledger::{Record, State};
 use crate::mail::pop3::Maildrop;
 use crate::mail::step::{Step, Watch};
 use crate::mail::store::{Letter, Store};
@@ -140,7 +140,12 @@ impl Receiver<'_> {
             {
                 listed.uidl = Some(uidl.into());
             }
-            return Ok(self.store.with_ledger(|ledger| ledger.get(uidl).is_some()));
+            let record = self.store.with_ledger(|ledger| ledger.get(uidl).cloned());
+            let known = record.is_some();
+            if let Some(record) = record.filter(|r| r.state == State::Deleted) {
+                self.store.record(&[same_again(record, message)])?;
+            }
+            return Ok(known);
         }
         let Some(record) = self.by_content.remove(letter.sha256()) else {
             return Ok(false);

@@ -128,6 +128,10 @@ impl Session<'_> {
             .with_ledger(|ledger| plan::compare(&messages, ledger, now));
         // A server that hides what was retrieved makes everything vanish as a matter of course.
         found.renumbered &= !maildrop.capabilities().hides_retrieved;
+        if messages.iter().any(|m| m.uidl.is_none()) {
+            // Which of them are gone is known when all are received.
+            (found.renumbered, found.changed) = (false, Vec::new());
+        }
         let by_content = self.verify(&mut maildrop, &mut found, report)?;
         let changed = std::mem::take(&mut found.changed);
         self.store.record(&changed)?;

@@ -174,12 +174,14 @@ impl Fetcher {
     }
 }
 
+type OnNewMail = dyn Fn(&[Delivered]) + Send + Sync;
+
 struct Worker {
     store: Arc<Store>,
     options: FetchOptions,
     connector: Connector,
     shared: Arc<Shared>,
-    on_new_mail: Box<dyn Fn(&[Delivered]) + Send + Sync>,
+    on_new_mail: Box<OnNewMail>,
     memory: Memory,
     /// Sessions that failed in a row.
     failures: u32,
