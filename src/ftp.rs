@@ -1,11 +1,46 @@
 //! FTP: a server's tree as a [`Backend`](crate::vfs::backend::Backend).
 
+mod admission;
+mod backend;
+mod changes;
+mod connector;
+mod control;
 pub mod data;
+mod directory;
 pub mod encoding;
 pub mod features;
 pub mod host;
+mod links;
+pub mod listing;
+mod listing_stream;
+mod login;
+mod name_ends;
+mod opening;
 pub mod options;
 pub mod pool;
+mod probes;
+mod publish;
 pub mod refusal;
+mod rendezvous;
+mod replace;
 pub mod reply;
+mod report;
+mod retrieve;
+mod server;
+mod server_path;
 pub mod session;
+mod set_attr;
+mod space;
+mod stat;
+mod temporary;
+mod time_offset;
+mod times;
+mod tls;
+mod transfer;
+mod trust;
+mod upload;
+mod ways;
+mod xattrs;
+
+pub use backend::FtpBackend;
+pub use report::Report;

@@ -1,3 +1,13 @@
 //! The `ferryfs` command: a thin shell over the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match ferryfs::run(std::env::args_os()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("ferryfs: {failure}");
+            failure.exit_code()
+        }
+    }
+}

@@ -76,7 +76,7 @@ pub fn resolve(
     host: &str,
     port: u16,
     wanted: impl Fn(&IpAddr) -> bool,
-    limit: Duration,
+    deadline: Deadline,
 ) -> Result<Vec<SocketAddr>> {
     let all = if let Ok(address) = host.parse::<IpAddr>() {
         vec![SocketAddr::new(address, port)]
@@ -91,6 +91,7 @@ pub fn resolve(
                 let _ = answer.send(found.map(Iterator::collect::<Vec<_>>));
             })
             .map_err(|err| Error::local("resolver thread", &err))?;
+        let limit = deadline.left().map_err(|err| failure(host, &err))?;
         match answered.recv_timeout(limit) {
             Ok(Ok(addresses)) => addresses,
             Ok(Err(err)) => {
@@ -174,12 +175,13 @@ pub fn is_readable(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// Runs `work`, which uses `stream` with time limits for single reads only, and cuts the
-/// connection if it takes longer than `limit`: a peer that sends a byte now and then would hold it
+/// connection at `deadline`: a peer that sends a byte now and then would hold it
 /// for ever.
-pub fn within<R>(stream: &TcpStream, limit: Duration, work: impl FnOnce() -> R) -> R {
+pub fn within<R>(stream: &TcpStream, deadline: Deadline, work: impl FnOnce() -> R) -> R {
     thread::scope(|scope| {
         let (done, waiting) = mpsc::channel::<()>();
         let watch = move || {
+            let limit = deadline.left().unwrap_or_default();
             if waiting.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let _ = stream.shutdown(Shutdown::Both);
             }
@@ -222,16 +224,19 @@ mod tests {
         .unwrap();
         let cut = stream.try_clone().unwrap();
         let before = Instant::now();
-        let read = within(&cut, Duration::from_millis(50), || stream.read(&mut [0; 1]));
+        let read = within(&cut, Deadline::after(Duration::from_millis(50)), || {
+            stream.read(&mut [0; 1])
+        });
         assert_eq!(read.unwrap(), 0);
         assert!(before.elapsed() < Duration::from_secs(10));
     }
 
     #[test]
     fn addresses_are_filtered_by_family() {
-        let found = resolve("127.0.0.1", 21, IpAddr::is_ipv4, Duration::from_secs(1));
+        let second = Deadline::after(Duration::from_secs(1));
+        let found = resolve("127.0.0.1", 21, IpAddr::is_ipv4, second);
         assert_eq!(found.unwrap(), ["127.0.0.1:21".parse().unwrap()]);
-        let none = resolve("127.0.0.1", 21, IpAddr::is_ipv6, Duration::from_secs(1));
+        let none = resolve("127.0.0.1", 21, IpAddr::is_ipv6, second);
         assert_eq!(none.unwrap_err().kind(), ErrorKind::Disconnected);
     }
 }

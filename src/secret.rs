@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+mod netrc;
+pub(crate) mod source;
+
 /// A password or token. Never printed: `Debug` shows stars, there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);

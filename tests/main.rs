@@ -10,7 +10,15 @@
     unreachable_pub
 )]
 
-mod support;
-
+mod cli;
+mod content;
+mod ftp_backend;
+mod ftp_session;
+mod interop;
 mod mail_fetch;
 mod mail_pop3;
+mod model;
+mod mounted;
+mod scripted_server;
+mod support;
+mod vfs;

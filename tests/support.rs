@@ -4,4 +4,9 @@
 // not the lab's business.
 #![allow(dead_code, unused_imports)]
 
+pub mod ftpd;
+pub mod memory;
+pub mod mount;
 pub mod pop3d;
+pub mod real;
+pub mod wire;

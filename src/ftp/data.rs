@@ -1,28 +1,103 @@
-//! Data connections: opened by EPSV, PASV, EPRT or PORT, in clear or over TLS.
+//! Data connections: one content or one listing, in clear or over TLS.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
-use crate::vfs::error::{ErrorKind, Result};
+use super::reply::Reply;
+use super::tls::TlsStream;
+use crate::net;
+use crate::vfs::error::{Error, ErrorKind, Result};
 
-/// One open data connection. Ended through [`Session::end_data`](super::session::Session::end_data)
-/// or [`Session::close_early`](super::session::Session::close_early); if it is only dropped, its
-/// session is out of step and thrown away when it is returned.
+/// How long the end of an upload waits for the server's close_notify and its TLS tickets.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Bytes of a file given to the kernel at once. Each call has the socket's time limit.
+const SENDFILE_MAX: usize = 1 << 20;
+
+/// One open data connection. Ended by [`Session::end_data`](super::session::Session::end_data) or
+/// [`Session::close_early`](super::session::Session::close_early); if it is only dropped, its
+/// session is out of step and thrown away when it is given back.
 #[derive(Debug)]
 pub struct DataConnection {
-    clean_eof: bool,
+    stream: Stream,
+    /// The final reply, where it came instead of a preliminary one.
+    early: Option<Reply>,
+    host: Box<str>,
+}
+
+/// What carries the data.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream>),
+    /// The server said that all is done and made no connection: an empty listing, on some.
+    Empty,
 }
 
 impl DataConnection {
+    pub(super) fn new(stream: Stream, early: Option<Reply>, host: &str) -> Self {
+        Self {
+            stream,
+            early,
+            host: host.into(),
+        }
+    }
+
     /// Sends `len` bytes of `file` from `offset`: with `sendfile(2)` in clear, through a buffer
     /// over TLS. The file's own position is neither used nor moved.
     ///
     /// # Errors
-    /// `TimedOut` or `Disconnected` of the connection; `Local` if the file cannot be read or is
-    /// shorter than that.
+    /// `TimedOut` or `Disconnected` of the connection; `Local` if the file cannot be read,
+    /// `Invalid` if it is shorter than that.
     pub fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
-        let _ = (file, offset, len);
-        Err(ErrorKind::Unsupported.into())
+        let short = || {
+            Error::new(
+                ErrorKind::Invalid,
+                "the file to send is shorter than it was",
+            )
+        };
+        let lost =
+            |host: &str, err: &io::Error| net::failure(format_args!("{host}: sending a file"), err);
+        let mut at = offset;
+        let end = offset + len;
+        match &mut self.stream {
+            Stream::Plain(tcp) => {
+                while at < end {
+                    let count = usize::try_from(end - at).unwrap_or(usize::MAX);
+                    match rustix::fs::sendfile(&*tcp, file, Some(&mut at), count.min(SENDFILE_MAX))
+                    {
+                        Ok(0) => return Err(short()),
+                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                        Err(err) => return Err(lost(&self.host, &err.into())),
+                    }
+                }
+            }
+            Stream::Tls(tls) => {
+                let mut buf = vec![0; 64 * 1024];
+                while at < end {
+                    let count = usize::try_from(end - at)
+                        .unwrap_or(usize::MAX)
+                        .min(buf.len());
+                    let part = buf.get_mut(..count).unwrap_or_default();
+                    let got = file
+                        .read_at(part, at)
+                        .map_err(|err| Error::local("the file to send", &err))?;
+                    if got == 0 {
+                        return Err(short());
+                    }
+                    tls.write_all(part.get(..got).unwrap_or_default())
+                        .map_err(|err| lost(&self.host, &err))?;
+                    at += got as u64;
+                }
+            }
+            Stream::Empty => {
+                return Err(lost(&self.host, &io::ErrorKind::NotConnected.into()));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the end of data that `read` told was certain: TLS with close_notify. In clear text,
@@ -30,24 +105,68 @@ impl DataConnection {
     /// the right size prove that all has come.
     #[must_use]
     pub const fn clean_eof(&self) -> bool {
-        self.clean_eof
+        match &self.stream {
+            Stream::Tls(tls) => tls.clean_eof(),
+            Stream::Plain(_) | Stream::Empty => false,
+        }
+    }
+
+    /// Whether the server may have refused the connection because its TLS session was not the
+    /// control connection's.
+    pub(super) fn is_suspect(&self) -> bool {
+        matches!(&self.stream, Stream::Tls(tls) if tls.is_tls13() && tls.is_full_handshake())
+    }
+
+    /// Tells the peer that all was sent, and over TLS hears it out. Does not close: bytes that the
+    /// peer never read would become a reset, which takes with it what is still on its way.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Plain(tcp) => tcp.shutdown(Shutdown::Write),
+            Stream::Tls(tls) => tls.close(FAREWELL),
+            Stream::Empty => Ok(()),
+        }
+    }
+
+    pub(super) fn take_early(&mut self) -> Option<Reply> {
+        self.early.take()
     }
 }
 
-/// Errors are those of the socket, with time-outs as [`io::ErrorKind::TimedOut`];
+/// Errors are those of the socket, time limits as [`io::ErrorKind::TimedOut`];
 /// [`net::failure`](crate::net::failure) makes an `Error` of them.
 impl Read for DataConnection {
-    fn read(&mut self, _buf: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match &mut self.stream {
+            Stream::Plain(tcp) => tcp.read(buf),
+            Stream::Tls(tls) => tls.read(buf),
+            Stream::Empty => Ok(0),
+        }
+        .map_err(named)
     }
 }
 
 impl Write for DataConnection {
-    fn write(&mut self, _buf: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        // rustls would wait for the peer.
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        match &mut self.stream {
+            Stream::Plain(tcp) => tcp.write(buf),
+            Stream::Tls(tls) => tls.write(buf),
+            Stream::Empty => Err(io::ErrorKind::NotConnected.into()),
+        }
+        .map_err(named)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn named(err: io::Error) -> io::Error {
+    if net::is_timeout(&err) {
+        return io::ErrorKind::TimedOut.into();
+    }
+    err
 }

@@ -33,7 +33,8 @@ pub fn to_server<'a>(charset: Option<&'static Encoding>, name: &'a [u8]) -> Resu
 /// Turns the server's bytes into UTF-8.
 ///
 /// # Errors
-/// `Invalid` if they are not in the charset: such a name could not be sent back.
+/// `Invalid` if they are not in the charset, or would come back as other bytes (Shift_JIS has two
+/// codes for some characters): such a name could not be opened.
 pub fn from_server<'a>(
     charset: Option<&'static Encoding>,
     bytes: &'a [u8],
@@ -41,15 +42,62 @@ pub fn from_server<'a>(
     let Some(charset) = charset else {
         return Ok(Cow::Borrowed(bytes));
     };
-    match charset.decode_without_bom_handling_and_without_replacement(bytes) {
+    let text = charset
+        .decode_without_bom_handling_and_without_replacement(bytes)
+        .filter(|text| charset.encode(text).0 == bytes);
+    match text {
         Some(Cow::Borrowed(text)) => Ok(Cow::Borrowed(text.as_bytes())),
         Some(Cow::Owned(text)) => Ok(Cow::Owned(text.into_bytes())),
-        None => {
-            let shown = bytes.escape_ascii();
-            Err(Error::new(
-                ErrorKind::Invalid,
-                format!("\"{shown}\" is not {}", charset.name()),
-            ))
+        None => Err(Error::new(
+            ErrorKind::Invalid,
+            format!("\"{}\" is not {}", bytes.escape_ascii(), charset.name()),
+        )),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use encoding_rs::{SHIFT_JIS, UTF_8, UTF_16LE, WINDOWS_1252};
+
+    #[test]
+    fn without_a_charset_bytes_are_bytes() {
+        let bytes = b"caf\xe9 \xff";
+        assert_eq!(*to_server(None, bytes).unwrap(), bytes[..]);
+        assert_eq!(*from_server(None, bytes).unwrap(), bytes[..]);
+    }
+
+    #[test]
+    fn names_are_converted_both_ways() {
+        for (charset, here, there) in [
+            (WINDOWS_1252, "caf\u{e9} \u{20ac}", &b"caf\xe9 \x80"[..]),
+            (SHIFT_JIS, "\u{30c6}", b"\x83\x65"),
+            (UTF_8, "caf\u{e9}", b"caf\xc3\xa9"),
+        ] {
+            assert_eq!(*to_server(Some(charset), here.as_bytes()).unwrap(), *there);
+            assert_eq!(
+                *from_server(Some(charset), there).unwrap(),
+                *here.as_bytes()
+            );
+        }
+    }
+
+    #[test]
+    fn what_would_not_come_back_is_refused() {
+        for (charset, name) in [
+            (WINDOWS_1252, "\u{30c6}".as_bytes()),
+            (WINDOWS_1252, b"caf\xe9"),
+            // Encodes as UTF-8 by the WHATWG's rules.
+            (UTF_16LE, b"a"),
+        ] {
+            let error = to_server(Some(charset), name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+        }
+        // Not UTF-8; and one of two codes for the same character.
+        for (charset, name) in [(UTF_8, &b"caf\xe9"[..]), (SHIFT_JIS, b"\xed\x40")] {
+            let error = from_server(Some(charset), name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
         }
     }
 }

@@ -1,17 +1,26 @@
 //! What is known of the server for the whole life of the mount, shared by all sessions.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::features::Features;
 use super::options::FtpOptions;
+use super::trust::{TlsIdentity, Trust};
 use crate::sync::Locked;
+use crate::vfs::error::{Error, Result};
+
+/// How long a login that worked before is not tried again after a refusal.
+const LOGIN_PAUSE: Duration = Duration::from_secs(60);
 
 /// One server: the options it is reached with and what sessions learned about it.
 #[derive(Debug)]
 pub struct Host {
     options: FtpOptions,
     facts: Locked<Facts>,
+    trust: OnceLock<Arc<Trust>>,
+    opened: AtomicU64,
 }
 
 /// What was learned. `None`: not yet known. Any session may write here; all others profit.
@@ -29,6 +38,14 @@ pub struct Facts {
     pub tls12_only: bool,
     /// Whether this server speaks TLS; once it did, clear text is never used again.
     pub tls: Option<bool>,
+    /// Sessions that are logged in now.
+    pub sessions: usize,
+    /// Whether a login ever worked.
+    pub logged_in: bool,
+    /// When and how the login was last refused.
+    login_refused: Option<(Instant, Error)>,
+    /// The port active mode tries next.
+    pub active_port: u16,
     /// FEAT, asked by the first session.
     pub features: Option<Arc<Features>>,
     /// Text of SYST.
@@ -44,6 +61,8 @@ impl Host {
         Self {
             options,
             facts: Locked::default(),
+            trust: OnceLock::new(),
+            opened: AtomicU64::new(0),
         }
     }
 
@@ -56,5 +75,42 @@ impl Host {
     /// Reads or changes what was learned. A leaf lock: no I/O, no other lock within.
     pub fn facts<R>(&self, work: impl FnOnce(&mut Facts) -> R) -> R {
         self.facts.with(work)
+    }
+
+    /// The number of the next connection, for the log.
+    pub(super) fn next_number(&self) -> u64 {
+        self.opened.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A TLS configuration for a new session.
+    pub(super) fn tls_identity(&self) -> Result<Arc<TlsIdentity>> {
+        let trust = match self.trust.get() {
+            Some(trust) => trust,
+            None => {
+                let loaded = Arc::new(Trust::load(self.options.ca_file.as_deref())?);
+                self.trust.get_or_init(|| loaded)
+            }
+        };
+        let tls12_only = self.facts(|facts| facts.tls12_only);
+        trust.session(&self.options.host, tls12_only).map(Arc::new)
+    }
+
+    /// Takes note of a refused login.
+    pub(super) fn refuse_login(&self, error: Error) {
+        self.facts(|facts| facts.login_refused = Some((Instant::now(), error)));
+    }
+
+    /// Why no login may be tried: a wrong password is not sent twice, since servers lock accounts
+    /// and addresses for that.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) fn may_log_in(&self) -> Result<()> {
+        self.facts(|facts| match &facts.login_refused {
+            Some((at, error)) if !facts.logged_in || at.elapsed() < LOGIN_PAUSE => {
+                Err(error.clone())
+            }
+            _ => Ok(()),
+        })
     }
 }

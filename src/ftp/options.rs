@@ -44,6 +44,9 @@ pub struct FtpOptions {
     pub listing: ListingMode,
     /// Seconds the server's LIST times are ahead of UTC; `None`: measured.
     pub time_offset: Option<i64>,
+    /// Ask the exact time (MDTM) of every file of a listing that shows it to the minute or the day:
+    /// one more round trip for a directory, and a command for each of its files.
+    pub exact_times: bool,
     /// What `chmod` does where the server cannot.
     pub chmod: ChmodPolicy,
     /// What becomes of symbolic links.

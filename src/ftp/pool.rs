@@ -1,41 +1,66 @@
 //! The pool: sessions on loan, at most as many as the server allows.
+//!
+//! Sessions are opened when they are needed, outside the lock, and closed when they have been idle
+//! for a minute, by whoever comes next: there is no thread. Of a limit of *n*, transfers get *n* - 1
+//! at most, so that `ls` never waits for a download. A refusal for want of room ("421 Too many
+//! connections") makes the limit what is open at that moment; a minute later it may grow by one.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 
+pub use super::admission::Purpose;
+use super::admission::{Admission, Grant, State};
 use super::host::Host;
 use super::options::FtpOptions;
 use super::session::Session;
-use crate::vfs::error::{ErrorKind, Result};
-
-/// What a session is wanted for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// A command or a listing: soon given back. One connection is always kept for these.
-    Metadata,
-    /// A file's content: may be kept for long.
-    Transfer,
-}
+use crate::net::Deadline;
+use crate::sync::Locked;
+use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// All sessions with one host.
 #[derive(Debug)]
 pub struct Pool {
     host: Arc<Host>,
+    state: Locked<State>,
 }
 
 /// A session on loan. Dropping it gives the session back, or throws it away if it is broken or a
 /// transfer was neither ended nor closed.
 #[derive(Debug)]
 pub struct Lease {
+    pool: Arc<Pool>,
+    purpose: Purpose,
     session: Session,
+    /// It was idle before, so the server may have closed it without our knowing.
+    reused: bool,
+}
+
+/// The pool in numbers, for `ferryfs status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Sessions that are open, or being opened.
+    pub open: usize,
+    /// Of these, how many nobody uses.
+    pub idle: usize,
+    /// Of these, how many carry transfers.
+    pub transfers: usize,
+    /// Requests that wait for a session.
+    pub waiting: usize,
+    /// Most sessions there may be now.
+    pub limit: usize,
+    /// The last failure to open a session since one was opened.
+    pub last_error: Option<String>,
 }
 
 impl Pool {
     /// No connection is made yet.
     #[must_use]
     pub fn new(options: FtpOptions) -> Arc<Self> {
+        let limit = options.connections.max(1);
         Arc::new(Self {
             host: Arc::new(Host::new(options)),
+            state: Locked::new(State::new(limit)),
         })
     }
 
@@ -46,14 +71,42 @@ impl Pool {
     }
 
     /// Borrows a session: an idle one, a new one, or with `wait` one that another gives back
-    /// within the time limit.
+    /// within the time limit. First come, first served, metadata before transfers.
     ///
     /// # Errors
     /// `Busy` if none is free (at once without `wait`), or what [`Session::open`] says. Never ask
     /// for a second lease while holding one.
     pub fn lease(self: &Arc<Self>, purpose: Purpose, wait: bool) -> Result<Lease> {
-        let _ = (purpose, wait);
-        Err(ErrorKind::Unsupported.into())
+        let deadline = Deadline::after(self.host.options().timeout);
+        loop {
+            if let Grant::Idle(mut session) = self.admit(purpose, wait, deadline)?
+                && session.is_alive()
+            {
+                session.start_count();
+                return Ok(self.lend(purpose, session, true));
+            }
+            let failure = match Session::connect(&self.host) {
+                Ok(session) => {
+                    self.state.with(|state| state.last_error = None);
+                    return Ok(self.lend(purpose, session, false));
+                }
+                Err(failure) => failure,
+            };
+            let others = self.state.with(|state| {
+                state.leave(purpose);
+                state.last_error = Some(failure.error.clone());
+                let others = state.open() > 0;
+                if failure.crowded {
+                    state.lower_limit();
+                }
+                state.serve();
+                others
+            });
+            if !failure.crowded || !others {
+                return Err(failure.error);
+            }
+            log::info!("{}: fewer connections from now on", failure.error);
+        }
     }
 
     /// Runs `work` on a borrowed session, and once more on a new one if the first had been idle
@@ -68,19 +121,137 @@ impl Pool {
         mut work: impl FnMut(&mut Session) -> Result<T>,
     ) -> Result<T> {
         let mut lease = self.lease(purpose, true)?;
-        work(&mut lease)
+        let result = work(&mut lease);
+        if result.is_ok() || !lease.died_of_age() {
+            return result;
+        }
+        drop(lease);
+        // The others are as old, and most likely as dead.
+        drop(self.state.with(|state| std::mem::take(&mut state.idle)));
+        work(&mut *self.lease(purpose, true)?)
     }
 
     /// Whether somebody waits for a session for `purpose`: a holder that could do without should
     /// give back.
     #[must_use]
     pub fn contended(&self, purpose: Purpose) -> bool {
-        let _ = purpose;
-        false
+        self.state
+            .with(|state| state.queue.iter().any(|waiter| waiter.purpose == purpose))
     }
 
-    /// Says QUIT on idle sessions and opens no new ones.
-    pub fn close(&self) {}
+    /// The state of things.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.state.with(|state| Report {
+            open: state.open(),
+            idle: state.idle.len(),
+            transfers: state.transfers,
+            waiting: state.queue.len(),
+            limit: state.limit,
+            last_error: state.last_error.as_ref().map(Error::to_string),
+        })
+    }
+
+    /// Says QUIT on idle sessions, sends those who wait away and opens no new ones. Sessions on
+    /// loan are closed when they come back.
+    pub fn close(&self) {
+        let idle = self.state.with(|state| {
+            state.closed = true;
+            // Their channels close with this.
+            state.queue.clear();
+            std::mem::take(&mut state.idle)
+        });
+        for idle in idle {
+            idle.session.quit();
+        }
+    }
+
+    fn lend(self: &Arc<Self>, purpose: Purpose, session: Session, reused: bool) -> Lease {
+        Lease {
+            pool: Arc::clone(self),
+            purpose,
+            session,
+            reused,
+        }
+    }
+
+    /// A place for one more session in use, with a session where one was idle.
+    fn admit(&self, purpose: Purpose, wait: bool, deadline: Deadline) -> Result<Grant> {
+        let (admission, stale) = self.state.with(|state| {
+            state.raise_limit(self.host.options().connections);
+            let stale = state.take_stale();
+            (state.admit(purpose, wait), stale)
+        });
+        for stale in stale {
+            stale.session.quit();
+        }
+        let busy = |what: &str| {
+            Error::new(
+                ErrorKind::Busy,
+                format!("{}: {what}", self.host.options().host),
+            )
+        };
+        let (ticket, granted) = match admission {
+            Admission::Granted(grant) => return Ok(grant),
+            Admission::Refused => return Err(busy("all connections are in use")),
+            Admission::Closed => return Err(closed()),
+            Admission::Queued(ticket, granted) => (ticket, granted),
+        };
+        match granted.recv_timeout(deadline.left().unwrap_or_default()) {
+            Ok(grant) => Ok(grant),
+            Err(RecvTimeoutError::Disconnected) => Err(closed()),
+            Err(RecvTimeoutError::Timeout) => {
+                self.state
+                    .with(|state| state.queue.retain(|waiter| waiter.ticket != ticket));
+                // Granted in the last moment.
+                granted
+                    .try_recv()
+                    .map_err(|_| busy("no connection became free in time"))
+            }
+        }
+    }
+
+    fn give_back(&self, purpose: Purpose, session: Session) {
+        let (left_over, stale) = self.state.with(|state| {
+            state.leave(purpose);
+            let left_over = state.keep(session);
+            state.serve();
+            (left_over, state.take_stale())
+        });
+        if let Some(session) = left_over {
+            session.quit();
+        }
+        for stale in stale {
+            stale.session.quit();
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Disconnected, "the mount is ending")
+}
+
+impl Lease {
+    /// Whether the session broke before it answered anything, and had been idle: not the request's
+    /// fault, and worth one more try if the request may be repeated.
+    #[must_use]
+    pub fn died_of_age(&self) -> bool {
+        self.reused && self.session.is_broken() && !self.session.has_answered()
+    }
+
+    /// What it was borrowed for.
+    #[must_use]
+    pub const fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let gone = Session::gone(Arc::clone(self.session.host()));
+        let session = std::mem::replace(&mut self.session, gone);
+        self.pool.give_back(self.purpose, session);
+    }
 }
 
 impl Deref for Lease {

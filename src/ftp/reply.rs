@@ -1,8 +1,13 @@
 //! Replies of the control connection (RFC 959 section 4.2): how they are cut out of the bytes that
 //! come, and what they say. What they mean is in [`refusal`](super::refusal).
 
+use std::fmt::{self, Write};
+
 /// Bytes of one reply, STAT listings included; a larger directory is listed by other means.
 const REPLY_MAX: usize = 256 * 1024;
+
+/// Bytes of a line that are shown to people.
+const SHOWN_MAX: usize = 300;
 
 /// One complete reply. Texts are the server's bytes, Telnet's doubled IAC (RFC 959 section 3.1.1.5)
 /// undone, line ends and the code cut off.
@@ -62,8 +67,7 @@ impl Reply {
     /// Code and text in one printable line, for errors and logs: `550 No such file`.
     #[must_use]
     pub fn text(&self) -> String {
-        let first = String::from_utf8_lossy(self.first_line());
-        format!("{} {}", self.code, first.escape_debug())
+        format!("{} {}", self.code, Shown(self.first_line()))
     }
 }
 
@@ -137,8 +141,7 @@ impl Replies {
                 return Ok(None);
             }
             let Some((code, more, text)) = split_code(&line) else {
-                let shown = String::from_utf8_lossy(line.get(..80).unwrap_or(&line));
-                return Err(NotAReply(format!("not a reply: {}", shown.escape_debug())));
+                return Err(NotAReply(format!("not a reply: {}", Shown(&line))));
             };
             let reply = Reply {
                 code,
@@ -187,6 +190,27 @@ fn split_code(line: &[u8]) -> Option<(u16, bool, &[u8])> {
         [b' ', text @ ..] => Some((code, false, text)),
         [b'-', text @ ..] => Some((code, true, text)),
         _ => None,
+    }
+}
+
+/// What a server says, or is told, for people: printable, one line, not endless.
+#[derive(Debug)]
+pub(super) struct Shown<'a>(pub(super) &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cut = self.0.get(..SHOWN_MAX).unwrap_or(self.0);
+        for c in String::from_utf8_lossy(cut).trim_end().chars() {
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        if cut.len() < self.0.len() {
+            f.write_str("...")?;
+        }
+        Ok(())
     }
 }
 

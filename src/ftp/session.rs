@@ -1,39 +1,102 @@
 //! A session: one control connection, logged in, in step.
+//!
+//! In step means: every command has had its reply, and nothing more has come. Whatever breaks that
+//! (a lost connection, a reply too many, a farewell) closes the connection at once and for ever; a
+//! session never recovers, it is replaced.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::data::DataConnection;
+use super::control::Control;
 use super::features::Features;
 use super::host::Host;
+use super::login;
+use super::opening::{self, Failure};
+use super::refusal::refusal;
 use super::reply::Reply;
-use crate::vfs::error::{ErrorKind, Result};
+pub use super::transfer::Begun;
+use super::trust::TlsIdentity;
+use crate::net::Deadline;
+use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// One logged-in control connection, in TYPE I, in the login directory unless a caller sent CWD.
 #[derive(Debug)]
 pub struct Session {
-    host: Arc<Host>,
+    pub(super) host: Arc<Host>,
+    /// `None` once it is broken.
+    pub(super) control: Option<Control>,
+    pub(super) tls: Option<Arc<TlsIdentity>>,
     features: Arc<Features>,
     home: Vec<u8>,
-}
-
-/// What became of a transfer command.
-#[derive(Debug)]
-pub enum Begun {
-    /// The server said 1xx (or at once 2xx, see [`Session::begin_data`]): bytes may flow.
-    Open(DataConnection),
-    /// It refused the transfer command or REST; the session is in step.
-    Refused(Reply),
+    /// A transfer command was sent and its final reply not yet read.
+    pub(super) transferring: bool,
+    /// Not to be used for another operation, though it is in step.
+    pub(super) spent: bool,
+    /// Replies read since [`start_count`](Self::start_count).
+    pub(super) answered: u64,
+    logged_in: Option<LoggedIn>,
 }
 
 impl Session {
-    /// Resolves, connects, reads the greeting, secures, logs in and sets up.
+    /// Resolves, connects, reads the greeting, secures, logs in and sets up, in at most twice the
+    /// time limit of the options.
     ///
     /// # Errors
-    /// `Disconnected` or `TimedOut` if the server cannot be reached, `PermissionDenied` for a
-    /// refused login or an untrusted certificate.
+    /// `Disconnected` or `TimedOut` if the server cannot be reached or has enough connections,
+    /// `PermissionDenied` for a refused login or an untrusted certificate.
     pub fn open(host: &Arc<Host>) -> Result<Self> {
-        let _ = host;
-        Err(ErrorKind::Unsupported.into())
+        Self::connect(host).map_err(|failure| failure.error)
+    }
+
+    pub(super) fn connect(host: &Arc<Host>) -> std::result::Result<Self, Failure> {
+        let probed = || host.facts(|facts| facts.pipelining.is_some());
+        let before = probed();
+        match Self::connect_once(host) {
+            // The probe for pipelining was more than the server could take; it is not made again.
+            Err(_) if !before && probed() => Self::connect_once(host),
+            result => result,
+        }
+    }
+
+    fn connect_once(host: &Arc<Host>) -> std::result::Result<Self, Failure> {
+        host.may_log_in()?;
+        let limit = host.options().timeout;
+        let mut opened = opening::open(host, host.next_number(), Deadline::after(limit))?;
+        let deadline = Deadline::after(limit);
+        let control = &mut opened.control;
+        login::log_in(control, host, deadline)?;
+        let logged_in = LoggedIn::new(host);
+        if opened.unprotected {
+            login::protect(control, host, deadline)?;
+        }
+        host.facts(|facts| facts.banner = opened.greeting);
+        let ready = login::set_up(control, host, deadline)?;
+        Ok(Self {
+            host: Arc::clone(host),
+            control: Some(opened.control),
+            tls: opened.tls,
+            features: ready.features,
+            home: ready.home,
+            transferring: false,
+            spent: false,
+            answered: 0,
+            logged_in: Some(logged_in),
+        })
+    }
+
+    /// A session that is broken from the start: what is left where one was taken away.
+    pub(super) fn gone(host: Arc<Host>) -> Self {
+        Self {
+            host,
+            control: None,
+            tls: None,
+            features: Arc::default(),
+            home: Vec::new(),
+            transferring: false,
+            spent: true,
+            answered: 0,
+            logged_in: None,
+        }
     }
 
     /// Sends one command (no CRLF at its end; IAC is doubled here) and returns its final reply,
@@ -43,50 +106,48 @@ impl Session {
     /// `Invalid` if `line` has CR, LF or NUL in it, nothing sent. Otherwise the connection is in
     /// trouble (421 included) and the session is broken.
     pub fn command(&mut self, line: &[u8]) -> Result<Reply> {
-        let _ = line;
-        Err(ErrorKind::Unsupported.into())
+        let deadline = Deadline::after(self.host.options().timeout);
+        self.exchange(&[line], false, deadline)?
+            .pop()
+            .ok_or_else(|| ErrorKind::Disconnected.into())
     }
 
     /// Sends many commands and returns as many replies in order: pipelined where the host was
     /// found to allow it, one by one elsewhere. Only for commands that need no data connection and
-    /// do not depend on each other's success.
+    /// do not depend on each other's success. Bounded by four times the time limit.
     ///
     /// # Errors
     /// As [`command`](Self::command); some of the commands may have been executed.
     pub fn batch(&mut self, lines: &[Vec<u8>]) -> Result<Vec<Reply>> {
-        let _ = lines;
-        Err(ErrorKind::Unsupported.into())
+        let pipelined = self.host.facts(|facts| facts.pipelining == Some(true));
+        let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
+        let deadline = Deadline::after(self.host.options().timeout * 4);
+        let replies = self.exchange(&lines, pipelined, deadline);
+        if replies.is_err() && pipelined && self.answered > 0 && self.is_broken() {
+            // It may have been the pipelining; then the next time works.
+            self.host.facts(|facts| facts.pipelining = Some(false));
+        }
+        replies
     }
 
-    /// Opens a data connection and sends `command` (RETR, STOR, APPE, MLSD, LIST, NLST…), after
-    /// `REST offset` if that is not 0.
-    ///
-    /// A server that answers 2xx without 1xx (an empty listing on some) counts as begun: reading
-    /// gives what there is, `end_data` returns that reply.
-    ///
-    /// # Errors
-    /// As [`command`](Self::command); `Protocol` if no data connection can be made, then the
-    /// session is still good.
-    pub fn begin_data(&mut self, command: &[u8], offset: u64) -> Result<Begun> {
-        let _ = (command, offset);
-        Err(ErrorKind::Unsupported.into())
-    }
-
-    /// Ends a transfer in good order: tells the server that all was sent (uploads) or takes note
-    /// that all was read (downloads, read to the end before), and returns the final reply: 2xx or
-    /// an error reply.
-    ///
-    /// # Errors
-    /// As [`command`](Self::command).
-    pub fn end_data(&mut self, data: DataConnection) -> Result<Reply> {
-        let _ = data;
-        Err(ErrorKind::Unsupported.into())
-    }
-
-    /// Gives a transfer up: closes the data connection and reads the one reply that is due,
-    /// whatever it says. Bounded by two seconds; a session that is not in step then is broken.
-    pub fn close_early(&mut self, data: DataConnection) {
-        let _ = data;
+    fn exchange(
+        &mut self,
+        lines: &[&[u8]],
+        pipelined: bool,
+        deadline: Deadline,
+    ) -> Result<Vec<Reply>> {
+        lines.iter().try_for_each(|line| check(line))?;
+        self.settle()?;
+        let host = Arc::clone(&self.host);
+        let replies = self.talk(|control| {
+            let replies = control.exchange(lines, pipelined, deadline)?;
+            match replies.iter().find(|reply| reply.code() == 421) {
+                Some(farewell) => Err(refusal(&host.options().host, farewell)),
+                None => Ok(replies),
+            }
+        })?;
+        self.answered += replies.len() as u64;
+        Ok(replies)
     }
 
     /// What FEAT said.
@@ -110,6 +171,114 @@ impl Session {
     /// Whether the control connection is lost or out of step; every call fails from then on.
     #[must_use]
     pub const fn is_broken(&self) -> bool {
-        true
+        self.control.is_none()
+    }
+
+    /// Whether it may serve another operation: not broken, no transfer left half done.
+    pub(super) const fn is_reusable(&self) -> bool {
+        self.control.is_some() && !self.transferring && !self.spent
+    }
+
+    /// Whether nothing came while it was idle: no farewell, no hang-up.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.control.as_mut().is_some_and(Control::is_at_rest)
+    }
+
+    /// Counts replies from here on.
+    pub(super) const fn start_count(&mut self) {
+        self.answered = 0;
+    }
+
+    /// Whether anything was answered since [`start_count`](Self::start_count).
+    pub(super) const fn has_answered(&self) -> bool {
+        self.answered > 0
+    }
+
+    /// Says QUIT, and does not wait for the answer.
+    pub(super) fn quit(mut self) {
+        if !self.transferring
+            && let Some(control) = &mut self.control
+        {
+            let _ = control.send(&[b"QUIT"]);
+        }
+    }
+
+    pub(super) fn control(&self) -> Result<&Control> {
+        self.control.as_ref().ok_or_else(|| self.lost())
+    }
+
+    /// Talks to the server; any error is the end of the session.
+    pub(super) fn talk<T>(&mut self, work: impl FnOnce(&mut Control) -> Result<T>) -> Result<T> {
+        let Some(control) = &mut self.control else {
+            return Err(self.lost());
+        };
+        work(control).map_err(|error| self.break_off(error))
+    }
+
+    /// Makes sure that the next reply will be the next command's.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        if self.transferring {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "a transfer is under way on this session",
+            ));
+        }
+        let host = Arc::clone(&self.host);
+        self.talk(|control| {
+            if control.is_at_rest() {
+                return Ok(());
+            }
+            // Most often a farewell: "421 Timeout".
+            let why = control.receive(Deadline::after(Duration::from_millis(1)))?;
+            Err(Error::new(
+                ErrorKind::Disconnected,
+                format!("{}: {}", host.options().host, why.text()),
+            ))
+        })
+    }
+
+    pub(super) fn break_off(&mut self, error: Error) -> Error {
+        self.hang_up();
+        error
+    }
+
+    pub(super) fn hang_up(&mut self) {
+        self.control = None;
+        self.logged_in = None;
+    }
+
+    fn lost(&self) -> Error {
+        Error::new(
+            ErrorKind::Disconnected,
+            format!("{}: the connection is lost", self.host.options().host),
+        )
+    }
+}
+
+/// CR, LF and NUL would end the command or cut it short.
+pub(super) fn check(line: &[u8]) -> Result<()> {
+    if line.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "line breaks and NUL cannot be sent to an FTP server",
+        ));
+    }
+    Ok(())
+}
+
+/// Counts a session among those that are logged in, for as long as it lives.
+#[derive(Debug)]
+struct LoggedIn(Arc<Host>);
+
+impl LoggedIn {
+    fn new(host: &Arc<Host>) -> Self {
+        host.facts(|facts| facts.sessions += 1);
+        Self(Arc::clone(host))
+    }
+}
+
+impl Drop for LoggedIn {
+    fn drop(&mut self) {
+        self.0.facts(|facts| facts.sessions -= 1);
     }
 }

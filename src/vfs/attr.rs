@@ -1,6 +1,6 @@
 //! What a directory entry is known to be: kind, size, times, mode, link target.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::path::Name;
 
@@ -102,6 +102,23 @@ pub struct SetAttr {
     pub mtime: Option<SystemTime>,
     /// New permission bits (`0o7777`).
     pub mode: Option<u32>,
+}
+
+/// `time` rounded down to whole seconds, which is all that FTP can express (RFC 3659 section 2.3
+/// makes fractions optional, and hardly a server keeps them).
+#[must_use]
+pub fn whole_seconds(time: SystemTime) -> SystemTime {
+    let epoch = SystemTime::UNIX_EPOCH;
+    match time.duration_since(epoch) {
+        Ok(after) => epoch + Duration::from_secs(after.as_secs()),
+        Err(before) => {
+            let before = before.duration();
+            let seconds = before.as_secs() + u64::from(before.subsec_nanos() > 0);
+            epoch
+                .checked_sub(Duration::from_secs(seconds))
+                .unwrap_or(epoch)
+        }
+    }
 }
 
 /// Space of the server's filesystem or the account's quota, in bytes.

@@ -13,7 +13,7 @@
 //! operation at most one retry.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::attr::{Attr, DirEntry, SetAttr, Space};
 use super::error::Result;
@@ -46,6 +46,17 @@ pub trait Backend: Send + Sync {
     /// `NotFound` if the directory does not exist, even where the server would answer with an
     /// empty success; `NotADirectory` for a file.
     fn list(&self, dir: &RemotePath) -> Result<Arc<[DirEntry]>>;
+
+    /// What is known of `path` without asking anyone, and for how long it may be relied on. `None`:
+    /// only [`stat`](Self::stat) can tell. Never blocks. The only error is `NotFound`.
+    fn known(&self, _path: &RemotePath) -> Option<(Result<Attr>, Duration)> {
+        None
+    }
+
+    /// As [`known`](Self::known), for [`list`](Self::list).
+    fn known_list(&self, _dir: &RemotePath) -> Option<(Arc<[DirEntry]>, Duration)> {
+        None
+    }
 
     /// Opens a file. `known` is what the caller believes the file to be, if that is fresh enough
     /// to be relied on: then no command need be sent. With `how.create` the name is new, and the
@@ -84,6 +95,17 @@ pub trait Backend: Send + Sync {
 
     /// Names and values of the read-only extended attributes of `path` (`user.ftp.…`).
     fn xattrs(&self, path: &RemotePath) -> Result<Vec<(String, Vec<u8>)>>;
+
+    /// One extended attribute. There may be more than [`xattrs`](Self::xattrs) names: what is
+    /// costly to find out (a checksum) is found out only when it is asked for by its name.
+    ///
+    /// # Errors
+    /// [`NoData`](super::error::ErrorKind::NoData) if there is none of that name.
+    fn xattr(&self, path: &RemotePath, name: &str) -> Result<Vec<u8>> {
+        let mut all = self.xattrs(path)?.into_iter();
+        all.find_map(|(known, value)| (known == name).then_some(value))
+            .ok_or_else(|| super::error::ErrorKind::NoData.into())
+    }
 }
 
 /// One open file, shared by all handles of its inode.
@@ -91,7 +113,7 @@ pub trait Backend: Send + Sync {
 /// It does not remember its path: the file may be renamed while it is open, so the caller says
 /// where it is now (`at`) whenever the server must be told.
 pub trait OpenFile: Send + Sync {
-    /// The writer's view of size and times, which wins over any listing.
+    /// The writer's view of size and times, which wins over any listing. Never blocks.
     fn attr(&self) -> Attr;
 
     /// Another handle opens the same file: revalidate against `known` (fresh, or `None` if the
@@ -122,7 +144,8 @@ pub trait OpenFile: Send + Sync {
     /// later `commit` tries again.
     fn commit(&self, at: &RemotePath) -> Result<()>;
 
-    /// Whether there is content that no `commit` has brought to the server.
+    /// Whether there is content that no `commit` has brought to the server; a file that was
+    /// created and not committed is dirty even if empty. Never blocks.
     fn is_dirty(&self) -> bool;
 
     /// The name is about to be removed or replaced: keep the content readable for the handles

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     NotEmpty,
     /// The server refuses this user (EACCES).
     PermissionDenied,
+    /// TLS is not to be had as asked, or the server's certificate is not trusted (EACCES).
+    Untrusted,
     /// Our own policy or the protocol forbids it (EPERM).
     NotPermitted,
     /// The mount or the server takes no changes at all (EROFS).

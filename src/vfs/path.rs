@@ -98,6 +98,18 @@ impl RemotePath {
         Self(bytes.into())
     }
 
+    /// The path of these names, the topmost first.
+    pub(crate) fn from_names<'a>(names: impl Iterator<Item = &'a Name>) -> Self {
+        let mut bytes = Vec::new();
+        for name in names {
+            if !bytes.is_empty() {
+                bytes.push(b'/');
+            }
+            bytes.extend_from_slice(name.as_bytes());
+        }
+        Self(bytes.into())
+    }
+
     /// Parses `a/b/c` from bytes; empty components and `.` are dropped.
     ///
     /// # Errors

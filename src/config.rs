@@ -1,0 +1,361 @@
+//! What the command line and the configuration file mean: a [`Config`] in which nothing is
+//! invalid any more.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::exit::{Exit, Failure};
+use crate::ftp::options::{
+    ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, TlsMode, UploadMode,
+};
+use crate::secret::Secret;
+use crate::secret::source::{Secrets, Sources};
+use crate::state;
+
+mod dirs;
+mod file;
+mod mountpoint;
+pub(crate) mod options;
+mod order;
+mod settings;
+mod url;
+mod value;
+
+pub(crate) use dirs::state as default_state_dir;
+pub(crate) use options::split_list;
+pub(crate) use order::Order;
+
+use settings::{Settings, Tls};
+use url::FtpUrl;
+
+/// One mount, ready to be made.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// What is behind the mount.
+    pub(crate) source: Source,
+    /// The URL in one spelling, without secrets.
+    pub(crate) url_shown: String,
+    /// Where to mount: absolute, without links, looked at before and never again.
+    pub(crate) mountpoint: PathBuf,
+    /// What the kernel is told of the mount.
+    pub(crate) flags: MountFlags,
+    /// First column of the mount table.
+    pub(crate) fsname: String,
+    /// Owner of every file.
+    pub(crate) uid: u32,
+    /// Group of every file.
+    pub(crate) gid: u32,
+    /// Permission bits to take away; `None`: show the server's.
+    pub(crate) umask: Option<u32>,
+    /// How long attributes and listings are believed (`dir_cache=`).
+    pub(crate) validity: Duration,
+    /// This mount's own directory for what must survive; made by [`state::claim`].
+    pub(crate) state_dir: PathBuf,
+    /// This mount's own directory for what may be lost; made by [`state::claim`].
+    pub(crate) cache_dir: PathBuf,
+    /// Serve in this process instead of one in the background.
+    pub(crate) foreground: bool,
+}
+
+/// What can be mounted.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// An FTP server.
+    Ftp(Box<FtpOptions>),
+}
+
+/// What the kernel is told of the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MountFlags {
+    pub(crate) read_only: bool,
+    pub(crate) exec: bool,
+    pub(crate) suid: bool,
+    pub(crate) dev: bool,
+    pub(crate) atime: bool,
+    pub(crate) allow_other: bool,
+    pub(crate) allow_root: bool,
+    pub(crate) default_permissions: bool,
+    pub(crate) nonempty: bool,
+}
+
+impl Config {
+    /// Fills in and compares, then finds the password where one is needed.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] for options that contradict each other, [`Exit::Secret`].
+    pub(crate) fn resolve(order: &Order) -> Result<(Self, Secrets), Failure> {
+        let mut config = Self::without_secrets(order)?;
+        let (url, settings) = (order.url()?, order.settings()?);
+        let user = user(&url, &settings);
+        let secrets = Sources {
+            user: user.as_deref(),
+            host: &url.host,
+            command: settings.password_command.as_deref(),
+            file: settings.password_file.as_deref(),
+            stdin: settings.password_stdin,
+            anonymous: settings.anonymous_password.as_deref(),
+            account: settings.account_file.as_deref(),
+        }
+        .find()?;
+        config.install(&secrets);
+        Ok((config, secrets))
+    }
+
+    /// As [`resolve`](Self::resolve) with the secrets found before: what the daemon does.
+    pub(crate) fn with_secrets(order: &Order, secrets: &Secrets) -> Result<Self, Failure> {
+        let mut config = Self::without_secrets(order)?;
+        config.install(secrets);
+        Ok(config)
+    }
+
+    fn without_secrets(order: &Order) -> Result<Self, Failure> {
+        let (url, settings) = (order.url()?, order.settings()?);
+        let user = user(&url, &settings);
+        let url_shown = url.shown(user.as_deref());
+        let mountpoint = order.mountpoint();
+        let id = state::id(&url.host, &url_shown, &mountpoint);
+        let state_dir = settings
+            .state_dir
+            .clone()
+            .map_or_else(dirs::state, Ok)?
+            .join(&id);
+        let cache_dir = settings
+            .cache_dir
+            .clone()
+            .map_or_else(dirs::cache, Ok)?
+            .join(&id);
+        refuse_inside("state_dir", &state_dir, &mountpoint)?;
+        refuse_inside("cache_dir", &cache_dir, &mountpoint)?;
+        let flags = flags(&settings)?;
+        Ok(Self {
+            fsname: settings.fsname.clone().unwrap_or_else(|| url_shown.clone()),
+            uid: settings
+                .uid
+                .unwrap_or_else(|| rustix::process::getuid().as_raw()),
+            gid: settings
+                .gid
+                .unwrap_or_else(|| rustix::process::getgid().as_raw()),
+            umask: settings.umask,
+            validity: settings.dir_cache.unwrap_or(Duration::from_secs(5)),
+            source: Source::Ftp(Box::new(ftp_options(url, settings, user)?)),
+            url_shown,
+            mountpoint,
+            flags,
+            state_dir,
+            cache_dir,
+            foreground: order.foreground,
+        })
+    }
+
+    fn install(&mut self, secrets: &Secrets) {
+        let Source::Ftp(ftp) = &mut self.source;
+        ftp.password = secrets.password.clone();
+        ftp.account.clone_from(&secrets.account);
+    }
+
+    /// Longest wait for one answer of the server.
+    pub(crate) fn timeout(&self) -> Duration {
+        match &self.source {
+            Source::Ftp(ftp) => ftp.timeout,
+        }
+    }
+}
+
+/// `None` means anonymous.
+fn user(url: &FtpUrl, settings: &Settings) -> Option<String> {
+    settings
+        .user
+        .clone()
+        .or_else(|| url.user.clone())
+        .filter(|user| !user.eq_ignore_ascii_case("anonymous"))
+}
+
+/// A daemon that stores its files in its own mount waits for itself for ever.
+fn refuse_inside(option: &str, dir: &Path, mountpoint: &Path) -> Result<(), Failure> {
+    let existing = dir.ancestors().find_map(|dir| dir.canonicalize().ok());
+    if dir.starts_with(mountpoint) || existing.is_some_and(|dir| dir.starts_with(mountpoint)) {
+        let line = format!(
+            "{}: lies inside the mountpoint; choose another -o {option}=",
+            dir.display()
+        );
+        return Err(Failure::new(Exit::Usage, line));
+    }
+    Ok(())
+}
+
+fn flags(settings: &Settings) -> Result<MountFlags, Failure> {
+    if settings.allow_other && settings.allow_root {
+        let line = "-o allow_other,allow_root: only one of them; allow_other includes root";
+        return Err(Failure::new(Exit::Usage, line));
+    }
+    if (settings.allow_other || settings.allow_root) && !rustix::process::getuid().is_root() {
+        let allowed = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+        if !allowed
+            .lines()
+            .any(|line| line.trim() == "user_allow_other")
+        {
+            let line = "-o allow_other: root does not let users do that; \
+                        add the line user_allow_other to /etc/fuse.conf";
+            return Err(Failure::new(Exit::Mount, line));
+        }
+    }
+    Ok(MountFlags {
+        read_only: settings.read_only,
+        exec: settings.exec.unwrap_or(true),
+        // A server is not trusted to bring setuid programs and devices unless told so.
+        suid: settings.suid.unwrap_or(false),
+        dev: settings.dev.unwrap_or(false),
+        atime: settings.atime.unwrap_or(true),
+        allow_other: settings.allow_other,
+        allow_root: settings.allow_root,
+        default_permissions: settings.default_permissions,
+        nonempty: settings.nonempty,
+    })
+}
+
+fn ftp_options(
+    url: FtpUrl,
+    settings: Settings,
+    user: Option<String>,
+) -> Result<FtpOptions, Failure> {
+    let tls = tls_mode(url.tls, settings.tls)?;
+    let family = settings.family.unwrap_or(Family::Any);
+    let bind_fits = match (family, settings.bind) {
+        (Family::V4, Some(bind)) => bind.is_ipv4(),
+        (Family::V6, Some(bind)) => bind.is_ipv6(),
+        _ => true,
+    };
+    if !bind_fits {
+        let line = "-o bind: the address is not of the family that ipv4 or ipv6 asks for";
+        return Err(Failure::new(Exit::Usage, line));
+    }
+    let (ports, address) = (settings.active_ports, settings.active_address);
+    let data = if settings.active || ports.is_some() || address.is_some() {
+        DataMode::Active { ports, address }
+    } else {
+        DataMode::Passive
+    };
+    Ok(FtpOptions {
+        host: url.host,
+        port: url.port,
+        user: user.unwrap_or_else(|| "anonymous".to_owned()),
+        password: Secret::new(""),
+        account: None,
+        directory: url.directory,
+        tls,
+        ca_file: settings.ca_file,
+        timeout: settings.timeout.unwrap_or(Duration::from_secs(30)),
+        connections: settings.connections.unwrap_or(8),
+        data,
+        family,
+        bind: settings.bind,
+        trust_pasv_address: settings.trust_pasv_address,
+        charset: settings.charset,
+        listing: settings.listing.unwrap_or(ListingMode::Auto),
+        time_offset: settings.time_offset,
+        exact_times: settings.exact_times,
+        chmod: settings.chmod.unwrap_or(ChmodPolicy::Strict),
+        links: settings.links.unwrap_or(LinkPolicy::Contain),
+        upload: settings.upload.unwrap_or(UploadMode::Auto),
+    })
+}
+
+/// What URL and option say together; an option never makes `ftps` or `ftpes` weaker.
+fn tls_mode(url: TlsMode, option: Option<Tls>) -> Result<TlsMode, Failure> {
+    match (url, option) {
+        (TlsMode::Explicit | TlsMode::Implicit, Some(Tls::Off)) => Err(Failure::new(
+            Exit::Usage,
+            "-o tls=off: contradicts the URL, whose scheme means TLS; write ftp://",
+        )),
+        (TlsMode::Explicit | TlsMode::Implicit, _) | (_, None) => Ok(url),
+        (_, Some(Tls::Auto)) => Ok(TlsMode::Auto),
+        (_, Some(Tls::Require)) => Ok(TlsMode::Explicit),
+        (_, Some(Tls::Off)) => Ok(TlsMode::Off),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::cli::MountWords;
+
+    /// The order for `ferryfs SOURCE DIR -o OPTIONS`, as the daemon receives it.
+    fn order(source: &str, dir: &Path, options: &str) -> Order {
+        let order = Order::new(MountWords {
+            source: source.to_owned(),
+            dir: Some(dir.to_owned()),
+            options: split_list(options),
+            foreground: false,
+            debug: false,
+            verbosity: 0,
+        });
+        let handed_over = serde_json::to_vec(&order.unwrap()).unwrap();
+        serde_json::from_slice(&handed_over).unwrap()
+    }
+
+    fn secrets() -> Secrets {
+        Secrets {
+            password: Secret::new("hunter2"),
+            account: Some(Secret::new("hunter2")),
+        }
+    }
+
+    fn config(source: &str, options: &str) -> Config {
+        let temp = tempfile::tempdir().unwrap();
+        Config::with_secrets(&order(source, temp.path(), options), &secrets()).unwrap()
+    }
+
+    fn ftp(source: &str, options: &str) -> FtpOptions {
+        let Source::Ftp(ftp) = config(source, options).source;
+        *ftp
+    }
+
+    #[test]
+    fn an_option_makes_tls_stricter_but_ftps_never_weaker() {
+        for (url, options, expected) in [
+            ("ftp://h/", "", TlsMode::Auto),
+            ("ftp://h/", "tls=require", TlsMode::Explicit),
+            ("ftp://h/", "tls=off", TlsMode::Off),
+            ("ftpes://h/", "tls=auto", TlsMode::Explicit),
+            ("ftps://h/", "tls=require", TlsMode::Implicit),
+        ] {
+            assert_eq!(ftp(url, options).tls, expected, "{url} {options}");
+        }
+    }
+
+    #[test]
+    fn the_later_option_wins_and_goes_over_the_url() {
+        let ftp = ftp(
+            "ftp://anna@h/a%20b",
+            "user=bob,timeout=3,timeout=5s,active_ports=5000-5001",
+        );
+        assert_eq!(ftp.user, "bob");
+        assert_eq!(ftp.timeout, Duration::from_secs(5));
+        assert_eq!(ftp.directory, b"a b");
+        let ports = Some((5000, 5001));
+        assert_eq!(
+            ftp.data,
+            DataMode::Active {
+                ports,
+                address: None
+            }
+        );
+        assert!(!config("ftp://h/", "ro,rw").flags.read_only);
+        assert_eq!(config("ftp://h/", "user=anonymous").url_shown, "ftp://h/");
+    }
+
+    #[test]
+    fn no_secret_is_shown_by_debug() {
+        let config = config("ftp://anna@h/", "");
+        assert_eq!(config.url_shown, "ftp://anna@h/");
+        assert!(!format!("{config:?} {:?}", secrets()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_server_brings_no_setuid_programs_unless_told() {
+        let flags = config("ftp://h/", "").flags;
+        assert!(!flags.suid && !flags.dev && flags.exec && flags.atime);
+        assert!(config("ftp://h/", "rw,dev,suid").flags.suid);
+    }
+}

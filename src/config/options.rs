@@ -1,0 +1,393 @@
+//! The one table of `-o` options: parsing, `--help`, the configuration file and the test that
+//! compares the manual all come from it.
+
+use super::settings::{Settings, Tls};
+use super::value;
+use crate::ftp::options::{ChmodPolicy, LinkPolicy, ListingMode, UploadMode};
+
+/// One option that `-o` and the configuration file take.
+#[derive(Debug)]
+pub struct OptionSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// The value's syntax as the manual writes it; `None` for a word without a value.
+    pub value: Option<&'static str>,
+    /// One line for `--help`; `None` where `--help` only lists the name.
+    pub help: Option<&'static str>,
+    /// Checks the value and puts it where it belongs; the error is `cause; remedy`.
+    pub(super) set: fn(&mut Settings, &str) -> Result<(), String>,
+}
+
+impl OptionSpec {
+    /// `name` or `name=SYNTAX`.
+    #[must_use]
+    pub fn syntax(&self) -> String {
+        match self.value {
+            Some(value) => format!("{}={value}", self.name),
+            None => self.name.to_owned(),
+        }
+    }
+}
+
+type Set = fn(&mut Settings, &str) -> Result<(), String>;
+
+const fn with(name: &'static str, value: &'static str, set: Set) -> OptionSpec {
+    OptionSpec {
+        name,
+        value: Some(value),
+        help: None,
+        set,
+    }
+}
+
+const fn word(name: &'static str, set: Set) -> OptionSpec {
+    OptionSpec {
+        name,
+        value: None,
+        help: None,
+        set,
+    }
+}
+
+impl OptionSpec {
+    const fn help(mut self, line: &'static str) -> Self {
+        self.help = Some(line);
+        self
+    }
+}
+
+/// Puts a checked value into its place.
+macro_rules! put {
+    ($field:ident, $value:expr) => {
+        |settings: &mut Settings, _: &str| {
+            settings.$field = $value;
+            Ok(())
+        }
+    };
+    ($field:ident <- $check:expr) => {
+        |settings: &mut Settings, text: &str| {
+            settings.$field = Some($check(text)?);
+            Ok(())
+        }
+    };
+}
+
+/// Every option, in the order the manual has them.
+pub const OPTIONS: &[OptionSpec] = &[
+    with("user", "NAME", put!(user <- value::text)).help("log in as NAME"),
+    with(
+        "password_command",
+        "COMMAND",
+        put!(password_command <- value::text),
+    )
+    .help("take the password from what COMMAND prints"),
+    with("password_file", "FILE", put!(password_file <- value::path))
+        .help("take the password from FILE (mode 0600)"),
+    word("password_stdin", put!(password_stdin, true))
+        .help("take the password from standard input"),
+    with(
+        "anonymous_password",
+        "TEXT",
+        put!(anonymous_password <- value::text),
+    ),
+    with("account_file", "FILE", put!(account_file <- value::path)),
+    with(
+        "tls",
+        "auto|require|off",
+        put!(tls <- |text| value::choice(text, &[
+            ("auto", Tls::Auto),
+            ("require", Tls::Require),
+            ("off", Tls::Off),
+        ])),
+    )
+    .help("TLS if the server has it, or else fail, or never"),
+    with("cafile", "FILE", put!(ca_file <- value::path)).help("trust the certificates in FILE too"),
+    with("timeout", "DURATION", put!(timeout <- value::timeout))
+        .help("longest wait for the server (30s)"),
+    word("ro", put!(read_only, true)).help("mount read-only"),
+    word("rw", put!(read_only, false)),
+    with("uid", "NUMBER", put!(uid <- value::id)).help("owner of all files"),
+    with("gid", "NUMBER", put!(gid <- value::id)).help("group of all files"),
+    with("umask", "OCTAL", put!(umask <- value::umask)).help("permission bits nobody gets"),
+    word("allow_other", put!(allow_other, true)).help("let other users in"),
+    word("allow_root", put!(allow_root, true)),
+    word("default_permissions", put!(default_permissions, true))
+        .help("let the kernel check permissions"),
+    word("nonempty", put!(nonempty, true)),
+    with("fsname", "TEXT", put!(fsname <- value::text)),
+    with("charset", "LABEL", put!(charset <- value::charset))
+        .help("names on the server are in this charset"),
+    with("dir_cache", "DURATION", put!(dir_cache <- value::duration))
+        .help("how long listings are believed (5s)"),
+    with("cache_dir", "DIR", put!(cache_dir <- value::path)),
+    with("state_dir", "DIR", put!(state_dir <- value::path)),
+    with(
+        "connections",
+        "NUMBER",
+        put!(connections <- value::connections),
+    )
+    .help("most connections at once (8)"),
+    word("active", put!(active, true)).help("let the server open the data connections"),
+    with(
+        "active_ports",
+        "LOW-HIGH",
+        put!(active_ports <- value::ports),
+    ),
+    with(
+        "active_address",
+        "ADDRESS",
+        put!(active_address <- value::address),
+    ),
+    word("ipv4", put!(family, Some(crate::ftp::options::Family::V4))),
+    word("ipv6", put!(family, Some(crate::ftp::options::Family::V6))),
+    with("bind", "ADDRESS", put!(bind <- value::address)),
+    word("trust_pasv_address", put!(trust_pasv_address, true)),
+    with(
+        "listing",
+        "auto|mlsd|list-a|list|nlst",
+        put!(listing <- |text| value::choice(text, &[
+            ("auto", ListingMode::Auto),
+            ("mlsd", ListingMode::Mlsd),
+            ("list-a", ListingMode::ListAll),
+            ("list", ListingMode::List),
+            ("nlst", ListingMode::Nlst),
+        ])),
+    ),
+    with(
+        "time_offset",
+        "OFFSET",
+        put!(time_offset <- value::time_offset),
+    ),
+    word("exact_times", put!(exact_times, true)),
+    with(
+        "chmod",
+        "strict|ignore",
+        put!(chmod <- |text| value::choice(text, &[
+            ("strict", ChmodPolicy::Strict),
+            ("ignore", ChmodPolicy::Ignore),
+        ])),
+    ),
+    word(
+        "transform_symlinks",
+        put!(links, Some(LinkPolicy::Transform)),
+    ),
+    word("follow_symlinks", put!(links, Some(LinkPolicy::Follow))),
+    word("no_contain_symlinks", put!(links, Some(LinkPolicy::Raw))),
+    with(
+        "upload",
+        "auto|rename|direct",
+        put!(upload <- |text| value::choice(text, &[
+            ("auto", UploadMode::Auto),
+            ("rename", UploadMode::Rename),
+            ("direct", UploadMode::Direct),
+        ])),
+    ),
+    word("noexec", put!(exec, Some(false))),
+    word("exec", put!(exec, Some(true))),
+    word("nosuid", put!(suid, Some(false))),
+    word("suid", put!(suid, Some(true))),
+    word("nodev", put!(dev, Some(false))),
+    word("dev", put!(dev, Some(true))),
+    word("noatime", put!(atime, Some(false))),
+    word("atime", put!(atime, Some(true))),
+];
+
+/// Words of fstab that are meant for mount(8), systemd and other programs, not for us.
+pub(crate) fn is_for_others(name: &str) -> bool {
+    const WORDS: &[&str] = &[
+        "defaults",
+        "user",
+        "users",
+        "nouser",
+        "owner",
+        "group",
+        "auto",
+        "noauto",
+        "_netdev",
+        "nofail",
+        "async",
+        "relatime",
+        "norelatime",
+        "comment",
+    ];
+    WORDS.contains(&name) || name.starts_with("x-") || name.starts_with("X-")
+}
+
+/// Words that would put a secret where everyone can read it.
+pub(crate) fn is_secret(name: &str) -> bool {
+    matches!(name, "password" | "passwd" | "pass" | "account" | "acct")
+}
+
+/// What `name` asks for, applied to `settings`.
+///
+/// # Errors
+/// One line that begins with the option's name. It quotes the value only where the check did.
+pub(super) fn apply(
+    settings: &mut Settings,
+    name: &str,
+    value: Option<&str>,
+) -> Result<(), String> {
+    // fstab's bare `user` is mount(8)'s; `user=NAME` is ours.
+    if is_for_others(name) && (name != "user" || value.is_none()) {
+        return Ok(());
+    }
+    if is_secret(name) {
+        return Err(format!(
+            "{name}: a secret is refused here, everyone on this machine could see it; use \
+             password_file=, password_command= or account_file="
+        ));
+    }
+    let Some(spec) = OPTIONS.iter().find(|spec| spec.name == name) else {
+        return Err(unknown(name));
+    };
+    match (spec.value, value) {
+        (Some(syntax), None) => Err(format!("{name}: wants a value; write {name}={syntax}")),
+        (None, Some(_)) => Err(format!("{name}: takes no value; write {name} alone")),
+        (Some(_), Some("")) => Err(format!(
+            "{name}: the value is empty; write {}",
+            spec.syntax()
+        )),
+        (_, value) => (spec.set)(settings, value.unwrap_or_default())
+            .map_err(|cause| format!("{name}: {cause}")),
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
+        return "an option is not a name; a comma inside a value is written \\,".to_owned();
+    }
+    let nearest = OPTIONS
+        .iter()
+        .map(|spec| (distance(name, spec.name), spec))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= 2 + name.len() / 4);
+    match nearest {
+        Some((_, spec)) => format!("{name}: no such option; did you mean {}?", spec.syntax()),
+        None => format!("{name}: no such option; see man ferryfs"),
+    }
+}
+
+/// Levenshtein's distance in bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let here = (diagonal + usize::from(x != y))
+                .min(left + 1)
+                .min(*cell + 1);
+            diagonal = std::mem::replace(cell, here);
+            left = here;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// Splits what follows `-o`: names and values at commas, where `\,` and `\\` stand for themselves.
+pub(crate) fn split_list(list: &str) -> Vec<(String, Option<String>)> {
+    let mut words = vec![String::new()];
+    let mut chars = list.chars().peekable();
+    while let Some(c) = chars.next() {
+        let literal = match (c, chars.peek()) {
+            (',', _) => {
+                words.push(String::new());
+                continue;
+            }
+            ('\\', Some(',' | '\\')) => chars.next(),
+            _ => Some(c),
+        };
+        if let Some(word) = words.last_mut() {
+            word.extend(literal);
+        }
+    }
+    words
+        .into_iter()
+        .filter(|word| !word.is_empty())
+        .map(|word| match word.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (word, None),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn error(name: &str, value: Option<&str>) -> String {
+        apply(&mut Settings::default(), name, value).unwrap_err()
+    }
+
+    #[test]
+    fn names_are_unique_and_plain() {
+        for (at, spec) in OPTIONS.iter().enumerate() {
+            assert!(!is_secret(spec.name));
+            assert!(
+                OPTIONS
+                    .iter()
+                    .skip(at + 1)
+                    .all(|other| other.name != spec.name)
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_option_names_the_nearest() {
+        assert_eq!(
+            error("passwordfile", None),
+            "passwordfile: no such option; did you mean password_file=FILE?"
+        );
+        assert!(error("tsl", Some("x")).contains("did you mean tls="));
+        assert!(error("writeback", None).contains("see man"));
+        assert!(error("ftp://a:hunter2@b", None).contains("not a name"));
+        assert!(!error("password", Some("hunter2")).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_value_is_wanted_where_it_belongs() {
+        assert!(error("tls", None).contains("tls=auto|require|off"));
+        assert!(error("ro", Some("1")).contains("no value"));
+        assert!(error("cafile", Some("")).contains("empty"));
+        assert!(error("tls", Some("maybe")).contains("require"));
+    }
+
+    #[test]
+    fn words_of_fstab_are_left_to_others_and_user_is_ours_with_a_value() {
+        let mut settings = Settings::default();
+        for name in ["user", "_netdev", "nofail", "x-systemd.automount", "noauto"] {
+            apply(&mut settings, name, None).unwrap();
+        }
+        apply(&mut settings, "comment", Some("by hand")).unwrap();
+        assert_eq!(settings.user, None);
+        apply(&mut settings, "user", Some("anna")).unwrap();
+        assert_eq!(settings.user.as_deref(), Some("anna"));
+    }
+
+    #[test]
+    fn commas_in_values_are_escaped() {
+        assert_eq!(
+            split_list(r"ro,,password_command=cut -d\, -f1 \\x \n,a=b=c"),
+            [
+                ("ro".to_owned(), None),
+                (
+                    "password_command".to_owned(),
+                    Some(r"cut -d, -f1 \x \n".to_owned())
+                ),
+                ("a".to_owned(), Some("b=c".to_owned())),
+            ]
+        );
+    }
+
+    #[test]
+    fn distance_is_levenshtein() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("same", "same"), 0);
+    }
+}

@@ -1,0 +1,63 @@
+//! Options as they were set, before anything is filled in or compared.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::ftp::options::{ChmodPolicy, Family, LinkPolicy, ListingMode, UploadMode};
+
+/// What `tls=` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// If the server offers it.
+    Auto,
+    /// Or fail.
+    Require,
+    /// Never.
+    Off,
+}
+
+/// The value of every option, each checked by itself. The later of two settings wins: the
+/// configuration file is applied first, the command line after it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    pub(crate) user: Option<String>,
+    pub(crate) password_command: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) password_stdin: bool,
+    pub(crate) anonymous_password: Option<String>,
+    pub(crate) account_file: Option<PathBuf>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) read_only: bool,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) umask: Option<u32>,
+    pub(crate) allow_other: bool,
+    pub(crate) allow_root: bool,
+    pub(crate) default_permissions: bool,
+    pub(crate) nonempty: bool,
+    pub(crate) fsname: Option<String>,
+    pub(crate) charset: Option<&'static encoding_rs::Encoding>,
+    pub(crate) dir_cache: Option<Duration>,
+    pub(crate) cache_dir: Option<PathBuf>,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) connections: Option<usize>,
+    pub(crate) active: bool,
+    pub(crate) active_ports: Option<(u16, u16)>,
+    pub(crate) active_address: Option<IpAddr>,
+    pub(crate) family: Option<Family>,
+    pub(crate) bind: Option<IpAddr>,
+    pub(crate) trust_pasv_address: bool,
+    pub(crate) listing: Option<ListingMode>,
+    pub(crate) time_offset: Option<i64>,
+    pub(crate) exact_times: bool,
+    pub(crate) chmod: Option<ChmodPolicy>,
+    pub(crate) links: Option<LinkPolicy>,
+    pub(crate) upload: Option<UploadMode>,
+    pub(crate) exec: Option<bool>,
+    pub(crate) suid: Option<bool>,
+    pub(crate) dev: Option<bool>,
+    pub(crate) atime: Option<bool>,
+}

@@ -1,0 +1,179 @@
+//! Checks of single option values. Errors are `cause; remedy`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use encoding_rs::Encoding;
+
+/// Any text without control characters. The error does not quote it: it may be a password.
+pub(super) fn text(text: &str) -> Result<String, String> {
+    if text.chars().any(char::is_control) {
+        return Err("the value holds a control character".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A path made absolute, since the daemon works in `/`. `~/` is the home directory: no shell has
+/// seen the configuration file or a comma list.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    let path = match (text.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(below), Some(home)) => home.join(below),
+        _ => PathBuf::from(text),
+    };
+    std::path::absolute(&path).map_err(|err| format!("{text}: {err}"))
+}
+
+/// One of a few words.
+pub(super) fn choice<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
+    if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+        return Ok(*value);
+    }
+    let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    Err(format!("{text:?} is not one of {}", words.join(", ")))
+}
+
+/// `30s`, `2m`, `500ms`; a bare number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text).ok(),
+    };
+    parsed
+        .filter(|duration| *duration <= Duration::from_secs(7 * 86_400))
+        .ok_or_else(|| format!("{text:?} is not a duration of at most a week; write 30s or 2m"))
+}
+
+/// A duration that a person would wait and a server can keep.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration(text)?;
+    if timeout < Duration::from_secs(1) || timeout > Duration::from_secs(3600) {
+        return Err(format!("{text:?} is not between 1s and 1h"));
+    }
+    Ok(timeout)
+}
+
+/// A user or group number.
+pub(super) fn id(text: &str) -> Result<u32, String> {
+    // The last number is the kernel's "no such user".
+    match text.parse() {
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => Err(format!("{text:?} is not a number; see id(1)")),
+    }
+}
+
+/// `022`.
+pub(super) fn umask(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mask| *mask <= 0o777 && !text.starts_with('+'))
+        .ok_or_else(|| format!("{text:?} is not octal; write 022"))
+}
+
+/// A WHATWG label whose encoding works in both directions.
+pub(super) fn charset(label: &str) -> Result<&'static Encoding, String> {
+    Encoding::for_label_no_replacement(label.as_bytes())
+        .filter(|encoding| encoding.output_encoding() == *encoding)
+        .ok_or_else(|| format!("{label:?} is not a charset for names; write iso-8859-15 or gbk"))
+}
+
+/// How many connections.
+pub(super) fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=64) => Ok(number),
+        _ => Err(format!("{text:?} is not a number from 1 to 64")),
+    }
+}
+
+/// `50000-50100`.
+pub(super) fn ports(text: &str) -> Result<(u16, u16), String> {
+    let parsed = text
+        .split_once('-')
+        .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+    match parsed {
+        Some((low, high)) if low > 0 && low <= high => Ok((low, high)),
+        _ => Err(format!(
+            "{text:?} is not a range of ports; write 50000-50100"
+        )),
+    }
+}
+
+/// A literal address.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    let literal = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    literal
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| format!("{text:?} is not an IP address"))
+}
+
+/// Seconds ahead of UTC: `+02:00`, `-5h`, `3600`.
+pub(super) fn time_offset(text: &str) -> Result<i64, String> {
+    let bad = || format!("{text:?} is not an offset from UTC; write +02:00 or -5h");
+    let (sign, size) = match (text.strip_prefix('-'), text.strip_prefix('+')) {
+        (Some(size), _) => (-1, size),
+        (None, Some(size)) => (1, size),
+        (None, None) => (1, text),
+    };
+    let seconds = match size.split_once(':') {
+        Some((hours, minutes)) => {
+            let number = |text: &str| text.parse::<u8>().map(i64::from).map_err(|_| bad());
+            let minutes = Some(number(minutes)?).filter(|m| *m < 60).ok_or_else(bad)?;
+            number(hours)? * 3600 + minutes * 60
+        }
+        None => i64::try_from(duration(size).map_err(|_| bad())?.as_secs()).map_err(|_| bad())?,
+    };
+    // Real zones end at +14:00; a server's clock may be set to anything within a day.
+    if seconds > 86_400 {
+        return Err(bad());
+    }
+    Ok(sign * seconds)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_bounded_and_bare_numbers_are_seconds() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        for bad in ["", "soon", "-1", "99y", "99999999999999999999s", "1e3"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert!(timeout("100ms").is_err() && timeout("2h").is_err());
+    }
+
+    #[test]
+    fn offsets_of_time_zones() {
+        assert_eq!(time_offset("+02:00"), Ok(7200));
+        assert_eq!(time_offset("-05:30"), Ok(-19_800));
+        assert_eq!(time_offset("3600"), Ok(3600));
+        assert_eq!(time_offset("-5h"), Ok(-18_000));
+        for bad in ["", "+", "--1", "+1:60", "+99:00", "x", "1:-1"] {
+            assert!(time_offset(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn charsets_that_cannot_be_written_are_refused() {
+        assert_eq!(charset("latin1").unwrap().name(), "windows-1252");
+        assert_eq!(charset("gbk").unwrap().name(), "GBK");
+        assert!(charset("utf-16").is_err() && charset("klingon").is_err());
+    }
+
+    #[test]
+    fn numbers_stay_in_their_ranges() {
+        assert_eq!(umask("027"), Ok(0o27));
+        assert!(umask("8").is_err() && umask("7777").is_err() && umask("+7").is_err());
+        assert_eq!(ports("1024-2048"), Ok((1024, 2048)));
+        assert!(ports("2-1").is_err() && ports("0-5").is_err() && ports("70000-1").is_err());
+        assert!(connections("0").is_err() && connections("65").is_err());
+        assert!(id("4294967295").is_err() && id("root").is_err());
+        assert_eq!(address("[::1]"), address("::1"));
+    }
+}

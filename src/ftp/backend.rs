@@ -1,0 +1,145 @@
+//! The server's tree as the filesystem wants it: every call goes to the room that knows how.
+
+use std::sync::Arc;
+
+use super::options::FtpOptions;
+use super::pool;
+use super::report::Report;
+use super::server::FtpServer;
+use crate::vfs::attr::{Attr, DirEntry, SetAttr, Space};
+use crate::vfs::backend::{Backend, Download, OpenFile, OpenHow, Transfers, Upload};
+use crate::vfs::content::Contents;
+use crate::vfs::error::Result;
+use crate::vfs::path::RemotePath;
+
+/// A directory on an FTP server.
+#[derive(Debug)]
+pub struct FtpBackend {
+    server: Arc<FtpServer>,
+    contents: Arc<Contents>,
+}
+
+impl FtpBackend {
+    /// Logs in and makes sure that the URL's directory is there. `contents` keeps what is open.
+    ///
+    /// # Errors
+    /// One line that names the host or the directory and the cause: `Disconnected`, `TimedOut`,
+    /// `PermissionDenied` for the login, `NotFound` or `NotADirectory` for the directory.
+    pub fn connect(options: FtpOptions, contents: Arc<Contents>) -> Result<Self> {
+        let server = FtpServer::connect(options)?;
+        Ok(Self { server, contents })
+    }
+
+    /// What was found out about the server.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.server.report()
+    }
+
+    /// How many connections there are, and what they do.
+    #[must_use]
+    pub fn connections(&self) -> pool::Report {
+        self.server.pool.report()
+    }
+
+    /// For what moves contents without the filesystem (`ferryfs shell`, the journal's replay).
+    #[must_use]
+    pub fn transfers(&self) -> Arc<dyn Transfers> {
+        Arc::new(FtpTransfers(Arc::clone(&self.server)))
+    }
+
+    /// Removes what failed uploads left, and says goodbye. The mount is over.
+    pub fn close(&self) {
+        self.server.close();
+    }
+}
+
+impl Backend for FtpBackend {
+    fn stat(&self, path: &RemotePath) -> Result<Attr> {
+        self.server.stat(path)
+    }
+
+    fn list(&self, dir: &RemotePath) -> Result<Arc<[DirEntry]>> {
+        self.server.list(dir).map(Arc::from)
+    }
+
+    fn open(
+        &self,
+        path: &RemotePath,
+        known: Option<&Attr>,
+        how: OpenHow,
+    ) -> Result<Arc<dyn OpenFile>> {
+        let known = match known {
+            Some(known) => Some(known.clone()),
+            None if how.create.is_some() => None,
+            None => Some(self.server.stat(path)?),
+        };
+        self.contents.open(self.transfers(), path, known, how)
+    }
+
+    fn mkdir(&self, path: &RemotePath, mode: Option<u32>) -> Result<()> {
+        self.server.mkdir(path, mode)
+    }
+
+    fn unlink(&self, path: &RemotePath) -> Result<()> {
+        self.server.unlink(path)
+    }
+
+    fn rmdir(&self, path: &RemotePath) -> Result<()> {
+        self.server.rmdir(path)
+    }
+
+    fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
+        self.server.rename(from, to)
+    }
+
+    fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()> {
+        self.server.set_attr(path, change)
+    }
+
+    fn read_link(&self, path: &RemotePath) -> Result<Vec<u8>> {
+        self.server.read_link(path)
+    }
+
+    fn symlink(&self, target: &[u8], path: &RemotePath) -> Result<()> {
+        self.server.symlink(target, path)
+    }
+
+    fn space(&self) -> Result<Option<Space>> {
+        self.server.space()
+    }
+
+    fn xattrs(&self, path: &RemotePath) -> Result<Vec<(String, Vec<u8>)>> {
+        self.server.xattrs(path)
+    }
+
+    fn xattr(&self, path: &RemotePath, name: &str) -> Result<Vec<u8>> {
+        self.server.xattr(path, name)
+    }
+}
+
+/// The server, for what is open: it may outlive the backend.
+#[derive(Debug)]
+struct FtpTransfers(Arc<FtpServer>);
+
+impl Transfers for FtpTransfers {
+    fn stat_now(&self, path: &RemotePath) -> Result<Attr> {
+        self.0.stat(path)
+    }
+
+    fn retrieve(&self, path: &RemotePath, offset: u64, wait: bool) -> Result<Box<dyn Download>> {
+        self.0.retrieve(path, offset, wait)
+    }
+
+    fn store(&self, path: &RemotePath, wait: bool) -> Result<Box<dyn Upload>> {
+        self.0.store(path, wait)
+    }
+
+    fn append(&self, path: &RemotePath, base: u64) -> Result<Box<dyn Upload>> {
+        self.0.append(path, base)
+    }
+
+    fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()> {
+        self.0.set_attr(path, change)
+    }
+}

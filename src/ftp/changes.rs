@@ -1,0 +1,124 @@
+//! Making, removing and renaming: commands that must not be sent twice. What became of one whose
+//! answer was lost is asked on another connection.
+
+use super::probes::{self, Probes, Seen};
+use super::replace::Replacement;
+use super::reply::Reply;
+use super::server::FtpServer;
+use super::session::Session;
+use super::set_attr::done;
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::RemotePath;
+
+/// What mkdir gives on nearly all servers; another mode is asked for by SITE CHMOD.
+const USUAL_MODE: u32 = 0o755;
+
+impl FtpServer {
+    /// Creates a directory.
+    pub(super) fn mkdir(&self, path: &RemotePath, mode: Option<u32>) -> Result<()> {
+        let made = |seen| seen == Seen::Directory;
+        self.change(("MKD", path), probes::MAKE_DIRECTORY, made, |s| {
+            // Privacy is worth a round trip; a server that will not is no reason to fail.
+            if let Some(mode) = mode.filter(|mode| mode & 0o7777 != USUAL_MODE)
+                && self.ways.with(|ways| ways.chmod) != Some(false)
+            {
+                s.command(&self.chmod_line(path, mode)?)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes a file or a link.
+    pub(super) fn unlink(&self, path: &RemotePath) -> Result<()> {
+        let gone = |seen| seen == Seen::Missing;
+        self.change(("DELE", path), probes::REMOVE, gone, |_| Ok(()))?;
+        self.forget(path);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub(super) fn rmdir(&self, path: &RemotePath) -> Result<()> {
+        let gone = |seen| seen == Seen::Missing;
+        self.change(("RMD", path), probes::REMOVE_DIRECTORY, gone, |_| Ok(()))?;
+        self.forget(path);
+        Ok(())
+    }
+
+    /// Renames, replacing a file or an empty directory.
+    pub(super) fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
+        if from == to {
+            return Ok(());
+        }
+        if to.is_within(from) {
+            let detail = format!("{from}: cannot be moved into itself");
+            return Err(Error::new(ErrorKind::Invalid, detail));
+        }
+        let job = Replacement::new(self, from, to, None)?;
+        self.recovering(&mut None, |s, resumed| {
+            self.check_name(s, to)?;
+            self.replace(s, &job, resumed)
+        })?;
+        self.forget(to);
+        self.times.with(|times| times.renamed(from, to));
+        self.links.with(|links| links.forget(from));
+        Ok(())
+    }
+
+    /// Runs `act`, and after a lost connection `happened`, which tells whether it took effect,
+    /// before another try.
+    pub(super) fn settled<T>(
+        &self,
+        act: impl Fn(&mut Session) -> Result<T>,
+        happened: impl Fn(&mut Session) -> Result<Option<T>>,
+    ) -> Result<T> {
+        self.recovering(&mut None, |s, resumed| {
+            if resumed && let Some(done) = happened(s)? {
+                return Ok(done);
+            }
+            act(s)
+        })
+    }
+
+    /// Sends one command that makes or removes `path`, and believes what is there afterwards
+    /// rather than an odd reply.
+    fn change(
+        &self,
+        (verb, path): (&str, &RemotePath),
+        probes: Probes,
+        is_done: impl Fn(Seen) -> bool,
+        then: impl Fn(&mut Session) -> Result<()>,
+    ) -> Result<()> {
+        let act = |s: &mut Session| {
+            if verb == "MKD" {
+                self.check_name(s, path)?;
+            }
+            let reply = self.ask(s, verb, path)?;
+            let plain = matches!(reply.code(), 250 | 257);
+            if plain || done(&reply) && is_done(self.look(s, path)?) {
+                return then(s);
+            }
+            Err(self.refused(s, probes, (verb, path), &reply))
+        };
+        self.settled(act, |s| Ok(is_done(self.look(s, path)?).then_some(())))
+    }
+
+    fn refused(
+        &self,
+        s: &mut Session,
+        probes: Probes,
+        what: (&str, &RemotePath),
+        reply: &Reply,
+    ) -> Error {
+        if !reply.is_ok() {
+            return self.explain(s, probes, what, reply);
+        }
+        let (verb, path) = what;
+        let detail = format!("{verb} {path}: {}, but nothing happened", reply.text());
+        self.noted(path, Error::new(ErrorKind::Protocol, detail))
+    }
+
+    fn forget(&self, path: &RemotePath) {
+        self.times.with(|times| times.forget(path));
+        self.links.with(|links| links.forget(path));
+    }
+}

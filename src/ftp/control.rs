@@ -1,0 +1,258 @@
+//! The bare control connection: lines out, replies in, in step.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use super::reply::{Replies, Reply, Shown};
+use super::tls::TlsStream;
+use crate::net::{self, Deadline};
+use crate::vfs::error::{Error, ErrorKind, Result};
+
+/// The log target of the dialogue with the server.
+const WIRE: &str = "ferryfs::wire";
+
+/// Telnet's escape, which the control connection has from RFC 854; sent doubled.
+const IAC: u8 = 0xFF;
+
+/// Bytes of commands that may be in flight without a reply, and that are sent at once.
+const UNANSWERED_MAX: usize = 4096;
+const BURST_MAX: usize = 1024;
+
+/// A control connection, in clear or over TLS. Any error here means that it is lost.
+#[derive(Debug)]
+pub(super) struct Control {
+    channel: Channel,
+    replies: Replies,
+    /// Tells connections apart in the log.
+    number: u64,
+    /// Host name, for errors.
+    host: Box<str>,
+}
+
+/// What carries the control connection.
+#[derive(Debug)]
+pub(super) enum Channel {
+    /// In clear.
+    Plain(TcpStream),
+    /// Over TLS.
+    Tls(Box<TlsStream>),
+}
+
+impl Control {
+    pub(super) fn new(channel: Channel, number: u64, host: &str) -> Self {
+        Self {
+            channel,
+            replies: Replies::default(),
+            number,
+            host: host.into(),
+        }
+    }
+
+    /// Sends command lines as they are, each ended by CRLF.
+    pub(super) fn send(&mut self, lines: &[&[u8]]) -> Result<()> {
+        let mut bytes = Vec::with_capacity(lines.iter().map(|line| wire_len(line)).sum());
+        for line in lines {
+            log::debug!(target: WIRE, "#{} > {}", self.number, Command(line));
+            for byte in *line {
+                bytes.push(*byte);
+                if *byte == IAC {
+                    bytes.push(IAC);
+                }
+            }
+            bytes.extend_from_slice(b"\r\n");
+        }
+        let sent = match &mut self.channel {
+            Channel::Plain(tcp) => tcp.write_all(&bytes),
+            Channel::Tls(tls) => tls.write_all(&bytes),
+        };
+        sent.map_err(|err| self.lost(&err))
+    }
+
+    /// Reads the next reply, preliminary or final.
+    pub(super) fn receive(&mut self, deadline: Deadline) -> Result<Reply> {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.replies.next() {
+                Ok(Some(reply)) => {
+                    let more = reply.lines().len() - 1;
+                    log::debug!(target: WIRE, "#{} < {}{}", self.number, reply.text(), More(more));
+                    return Ok(reply);
+                }
+                Ok(None) => {}
+                Err(err) => {
+                    return Err(Error::new(
+                        ErrorKind::Disconnected,
+                        format!("{}: {}", self.host, err.0),
+                    ));
+                }
+            }
+            let got = self
+                .read(&mut bytes, deadline)
+                .map_err(|err| self.lost(&err))?;
+            self.replies.push(bytes.get(..got).unwrap_or_default());
+        }
+    }
+
+    /// Reads the next reply that is not preliminary. RFC 959 wants 1xx before data only, but some
+    /// servers send one too many.
+    pub(super) fn final_reply(&mut self, deadline: Deadline) -> Result<Reply> {
+        loop {
+            let reply = self.receive(deadline)?;
+            if !reply.is_preliminary() {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// Sends commands and reads a reply to each: many in flight if `pipelined`.
+    ///
+    /// ProFTPD (1.3.8) takes two commands for one, the line break included in the first one's name,
+    /// when a read ends between CR and LF. So a burst fits into one TCP segment, and all that is in
+    /// flight into one read of 4 KiB. This also keeps both sides from waiting for each other with
+    /// full buffers.
+    pub(super) fn exchange(
+        &mut self,
+        lines: &[&[u8]],
+        pipelined: bool,
+        deadline: Deadline,
+    ) -> Result<Vec<Reply>> {
+        let mut replies = Vec::with_capacity(lines.len());
+        let mut rest = lines.iter();
+        let mut in_flight = VecDeque::new();
+        let mut unanswered = 0;
+        while replies.len() < lines.len() {
+            // Not a packet for each line: wait until there is room for a whole burst.
+            while in_flight.is_empty() || (pipelined && unanswered + BURST_MAX <= UNANSWERED_MAX) {
+                let mut burst = Vec::new();
+                let mut size = 0;
+                while let Some(line) = rest.as_slice().first() {
+                    let len = wire_len(line);
+                    if !burst.is_empty() && (!pipelined || size + len > BURST_MAX) {
+                        break;
+                    }
+                    burst.push(*line);
+                    in_flight.push_back(len);
+                    size += len;
+                    rest.next();
+                }
+                if burst.is_empty() {
+                    break;
+                }
+                self.send(&burst)?;
+                unanswered += size;
+            }
+            replies.push(self.final_reply(deadline)?);
+            unanswered -= in_flight.pop_front().unwrap_or_default();
+        }
+        Ok(replies)
+    }
+
+    fn read(&mut self, buf: &mut [u8], deadline: Deadline) -> io::Result<usize> {
+        self.tcp().set_read_timeout(Some(deadline.left()?))?;
+        let got = match &mut self.channel {
+            Channel::Plain(tcp) => tcp.read(buf)?,
+            Channel::Tls(tls) => tls.read(buf)?,
+        };
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(got)
+    }
+
+    /// Whether nothing came that was not asked for: no reply too many, no farewell, no hang-up.
+    pub(super) fn is_at_rest(&mut self) -> bool {
+        let readable = match &mut self.channel {
+            Channel::Plain(tcp) => net::is_readable(tcp),
+            Channel::Tls(tls) => tls.is_readable(),
+        };
+        self.replies.is_empty() && matches!(readable, Ok(false))
+    }
+
+    pub(super) const fn tcp(&self) -> &TcpStream {
+        match &self.channel {
+            Channel::Plain(tcp) => tcp,
+            Channel::Tls(tls) => tls.tcp(),
+        }
+    }
+
+    pub(super) fn is_tls13(&self) -> bool {
+        matches!(&self.channel, Channel::Tls(tls) if tls.is_tls13())
+    }
+
+    /// Our end's address: what active mode announces.
+    pub(super) fn local_ip(&self) -> Result<IpAddr> {
+        self.tcp()
+            .local_addr()
+            .map(|address| canonical(&address))
+            .map_err(|err| self.lost(&err))
+    }
+
+    /// The server's address: where data connections go and come from.
+    pub(super) fn peer_ip(&self) -> Result<IpAddr> {
+        self.tcp()
+            .peer_addr()
+            .map(|address| canonical(&address))
+            .map_err(|err| self.lost(&err))
+    }
+
+    fn lost(&self, err: &io::Error) -> Error {
+        if err.kind() == io::ErrorKind::UnexpectedEof {
+            return Error::new(
+                ErrorKind::Disconnected,
+                format!("{}: the server closed the connection", self.host),
+            );
+        }
+        net::failure(&self.host, err)
+    }
+}
+
+/// Bytes of a line as it is sent: CRLF, and IAC doubled.
+fn wire_len(line: &[u8]) -> usize {
+    line.len() + line.iter().filter(|b| **b == IAC).count() + 2
+}
+
+fn canonical(address: &SocketAddr) -> IpAddr {
+    address.ip().to_canonical()
+}
+
+/// A command line for people, without what is secret.
+pub(super) struct Command<'a>(pub(super) &'a [u8]);
+
+impl std::fmt::Display for Command<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for secret in ["PASS ", "ACCT "] {
+            let head = self.0.get(..secret.len()).unwrap_or_default();
+            if head.eq_ignore_ascii_case(secret.as_bytes()) {
+                return write!(f, "{secret}****");
+            }
+        }
+        Shown(self.0).fmt(f)
+    }
+}
+
+/// How many lines of a reply are not shown.
+struct More(usize);
+
+impl std::fmt::Display for More {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            more => write!(f, " (+{more} lines)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for line in ["PASS hunter2", "pass hunter2", "ACCT hunter2"] {
+            assert!(!Command(line.as_bytes()).to_string().contains("hunter2"));
+        }
+        assert_eq!(Command(b"RETR caf\xc3\xa9").to_string(), "RETR caf\u{e9}");
+        assert_eq!(Command(b"PASV").to_string(), "PASV");
+    }
+}

@@ -1,0 +1,250 @@
+//! From a greeting to a session that is ready for work: login, features, settings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::control::Control;
+use super::features::Features;
+use super::host::Host;
+use super::opening::Failure;
+use super::refusal::{is_crowded, refusal};
+use super::reply::Reply;
+use crate::net::Deadline;
+use crate::vfs::error::{Error, ErrorKind, Result};
+
+/// The facts that listings use (RFC 3659 section 7.5 and the `UNIX.` facts of ProFTPD).
+const FACTS: &[&str] = &[
+    "type",
+    "size",
+    "modify",
+    "perm",
+    "unique",
+    "unix.mode",
+    "unix.owner",
+    "unix.ownername",
+    "unix.uid",
+    "unix.group",
+    "unix.groupname",
+    "unix.gid",
+    "unix.slink",
+];
+
+/// How long the pipelining probe waits: a server that swallows commands must not delay the mount
+/// for the whole time limit.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What is known of a session once it is set up.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) features: Arc<Features>,
+    pub(super) home: Vec<u8>,
+}
+
+/// USER, PASS and ACCT (RFC 959 section 5.4 has the state diagram).
+pub(super) fn log_in(
+    control: &mut Control,
+    host: &Host,
+    deadline: Deadline,
+) -> std::result::Result<(), Failure> {
+    let options = host.options();
+    let mut say = |verb: &str, word: &str| -> Result<Reply> {
+        let line = format!("{verb} {word}");
+        if line.contains(['\r', '\n', '\0']) {
+            // Not quoted: it may be the password.
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{verb}: a line break or NUL in it"),
+            ));
+        }
+        control.send(&[line.as_bytes()])?;
+        control.final_reply(deadline)
+    };
+    let mut reply = say("USER", &options.user)?;
+    if reply.code() == 331 {
+        reply = say("PASS", options.password.reveal())?;
+    }
+    if reply.code() == 332 {
+        let Some(account) = &options.account else {
+            let error = Error::new(
+                ErrorKind::PermissionDenied,
+                format!("{}: the server wants an account", options.host),
+            );
+            host.refuse_login(error.clone());
+            return Err(error.into());
+        };
+        reply = say("ACCT", account.reveal())?;
+    }
+    if reply.is_ok() {
+        host.facts(|facts| facts.logged_in = true);
+        return Ok(());
+    }
+    Err(refused(host, &reply))
+}
+
+/// 530 is a wrong password or one session too many; only the text, or a session that uses the same
+/// password at this moment, can tell.
+fn refused(host: &Host, reply: &Reply) -> Failure {
+    let options = host.options();
+    let crowded =
+        is_crowded(reply) || host.facts(|facts| facts.sessions > 0) || reply.code() == 421;
+    let temporary = reply.code() / 100 == 4 && reply.code() != 430;
+    let kind = if crowded || temporary {
+        ErrorKind::Disconnected
+    } else {
+        ErrorKind::PermissionDenied
+    };
+    let error = Error::new(
+        kind,
+        format!(
+            "{}: login as {} refused: {}",
+            options.host,
+            options.user.escape_debug(),
+            reply.text()
+        ),
+    );
+    if kind == ErrorKind::PermissionDenied {
+        host.refuse_login(error.clone());
+    }
+    Failure { error, crowded }
+}
+
+/// PBSZ and PROT (RFC 4217 section 9), where they could not be sent before the login.
+pub(super) fn protect(control: &mut Control, host: &Host, deadline: Deadline) -> Result<()> {
+    let mut reply = None;
+    for line in ["PBSZ 0", "PROT P"] {
+        control.send(&[line.as_bytes()])?;
+        reply = Some(control.final_reply(deadline)?);
+    }
+    match reply {
+        Some(reply) if !reply.is_ok() => Err(Error::new(
+            ErrorKind::Untrusted,
+            format!(
+                "{}: the server will not encrypt data connections: {}",
+                host.options().host,
+                reply.text()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What every session needs after the login; most of the answers are the same for all of them and
+/// asked for once.
+pub(super) fn set_up(control: &mut Control, host: &Host, deadline: Deadline) -> Result<Ready> {
+    // After the login and after AUTH TLS: many servers tell more then, some tell nothing before.
+    let features = match host.facts(|facts| facts.features.clone()) {
+        Some(known) => known,
+        None => {
+            control.send(&[b"FEAT"])?;
+            let reply = control.final_reply(deadline)?;
+            if reply.code() == 421 {
+                return Err(refusal("FEAT", &reply));
+            }
+            let features = Arc::new(Features::parse(&reply));
+            host.facts(|facts| facts.features = Some(Arc::clone(&features)));
+            features
+        }
+    };
+    if host.facts(|facts| facts.pipelining.is_none()) {
+        probe_pipelining(control, host, deadline)?;
+    }
+    let mut lines: Vec<String> = Vec::new();
+    let utf8 = host
+        .options()
+        .charset
+        .is_none_or(|charset| charset == encoding_rs::UTF_8);
+    if features.has("CLNT") {
+        lines.push("CLNT ferryfs".into());
+    }
+    if utf8 && features.has("UTF8") {
+        lines.push("OPTS UTF8 ON".into());
+    }
+    lines.extend(features.opts_mlst(FACTS));
+    lines.push("PWD".into());
+    lines.push("TYPE I".into());
+    let lines: Vec<_> = lines.iter().map(String::as_bytes).collect();
+    let pipelined = host.facts(|facts| facts.pipelining == Some(true));
+    let replies = control.exchange(&lines, pipelined, deadline)?;
+    // The others are wishes. In ASCII every file would be damaged.
+    let [.., pwd, image] = replies.as_slice() else {
+        return Err(ErrorKind::Disconnected.into());
+    };
+    if !image.is_ok() {
+        return Err(refusal("TYPE I", image));
+    }
+    Ok(Ready {
+        features,
+        home: quoted_path(pwd).unwrap_or_else(|| b"/".to_vec()),
+    })
+}
+
+/// Whether commands may be sent before earlier ones are answered. RFC 959 does not forbid it, but
+/// some servers and middleboxes read one line and throw the rest away.
+fn probe_pipelining(control: &mut Control, host: &Host, deadline: Deadline) -> Result<()> {
+    host.facts(|facts| facts.pipelining = Some(false));
+    let replies = control.exchange(
+        &[b"NOOP", b"NOOP", b"SYST"],
+        true,
+        deadline.at_most(PROBE_LIMIT),
+    )?;
+    let [first, second, system] = replies.as_slice() else {
+        return Ok(());
+    };
+    let good = first.code() == second.code() && control.is_at_rest();
+    host.facts(|facts| {
+        facts.pipelining = Some(good);
+        if system.is_ok() {
+            facts.system = Some(String::from_utf8_lossy(system.first_line()).into_owned());
+        }
+    });
+    Ok(())
+}
+
+/// The path in a 257 reply (RFC 959 appendix II): in quotes, with quotes in it doubled. What
+/// follows is a comment. Some servers forget the quotes.
+fn quoted_path(reply: &Reply) -> Option<Vec<u8>> {
+    if !reply.is_ok() {
+        return None;
+    }
+    let text = reply.first_line();
+    let Some(start) = text.iter().position(|b| *b == b'"') else {
+        let bare = text.split(|b| *b == b' ').next()?;
+        return bare.starts_with(b"/").then(|| bare.to_vec());
+    };
+    let mut path = Vec::new();
+    let mut rest = text.get(start + 1..)?.iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        if byte == b'"' && rest.next_if_eq(&b'"').is_none() {
+            break;
+        }
+        path.push(byte);
+    }
+    (!path.is_empty() && !path.contains(&0)).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reply::tests::reply;
+    use super::*;
+
+    #[test]
+    fn pwd_in_all_its_forms() {
+        for (text, path) in [
+            (
+                &b"257 \"/home/a b\" is the current directory"[..],
+                Some(&b"/home/a b"[..]),
+            ),
+            (b"257 \"/a\"\"b\" is \"it\"", Some(b"/a\"b")),
+            (b"257 \"/caf\xe9\"", Some(b"/caf\xe9")),
+            (b"257 \"/open", Some(b"/open")),
+            (b"257 /bare is it", Some(b"/bare")),
+            (b"257 \"C:\\dir\"", Some(b"C:\\dir")),
+            (b"257 somewhere", None),
+            (b"257 \"\"", None),
+            (b"550 \"/x\"", None),
+        ] {
+            let found = quoted_path(&reply(&[text, b"\r\n"].concat()));
+            assert_eq!(found.as_deref(), path, "{}", text.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What an uploaded content gets before it is shown: its size verified, its time and mode set.
+
+use std::time::SystemTime;
+
+use super::server::FtpServer;
+use super::session::Session;
+use super::set_attr::done;
+use super::stat::size_of;
+use super::times::whole_seconds;
+use super::upload::short;
+use crate::vfs::attr::{Attr, FileKind};
+use crate::vfs::backend::Publish;
+use crate::vfs::error::{ErrorKind, Result};
+use crate::vfs::path::RemotePath;
+
+impl FtpServer {
+    /// One round trip for SIZE, the time and the mode of the file just stored at `name`. Returns
+    /// the time that was set. A server that cannot set time or mode is no error: the content is
+    /// what matters, and what the file shows is the truth.
+    ///
+    /// # Errors
+    /// `Protocol` for a wrong size; those of the connection.
+    pub(super) fn dress(
+        &self,
+        s: &mut Session,
+        name: &RemotePath,
+        what: &Publish,
+    ) -> Result<Option<SystemTime>> {
+        let ways = self.ways.with(|ways| ways.clone());
+        let mut lines = vec![self.line("SIZE", name)?];
+        let known = what.mtime.zip(ways.set_time.flatten());
+        if let Some((mtime, command)) = known {
+            lines.push(self.time_line(command, name, mtime)?);
+        }
+        let mode = what.mode.filter(|_| ways.chmod != Some(false));
+        if let Some(mode) = mode {
+            lines.push(self.chmod_line(name, mode)?);
+        }
+        let replies = s.batch(&lines)?;
+        let mut replies = replies.iter();
+        if let Some(reply) = replies.next() {
+            match size_of(reply) {
+                Some(size) if size == what.size => {}
+                Some(size) => return Err(short(name, size, what.size, reply)),
+                None => self.verify_without_size(s, name, what.size)?,
+            }
+        }
+        let mut set = None;
+        if let Some((mtime, _)) = known
+            && replies.next().is_some_and(done)
+        {
+            set = Some(mtime);
+        }
+        if mode.is_some()
+            && let Some(reply) = replies.next()
+        {
+            // The file is our own: whatever refuses it refuses every chmod.
+            self.ways.with(|ways| ways.chmod = Some(done(reply)));
+        }
+        if let Some(mtime) = what.mtime
+            && ways.set_time.is_none()
+            && self.set_time(s, name, mtime)?.is_ok()
+        {
+            set = Some(mtime);
+        }
+        Ok(set.map(whole_seconds))
+    }
+
+    /// Guests may often not even ask for the SIZE of what they stored; then the listing tells, or
+    /// nobody.
+    fn verify_without_size(&self, s: &mut Session, name: &RemotePath, sent: u64) -> Result<()> {
+        let listed = match self.stat_by_listing(s, name) {
+            Ok(listed) => listed.and_then(|attr| attr.size),
+            Err(err) if s.is_broken() => return Err(err),
+            Err(_) => None,
+        };
+        match listed {
+            Some(size) if size != sent => Err(crate::vfs::error::Error::new(
+                ErrorKind::Protocol,
+                format!("STOR {name}: the server has {size} of {sent} bytes"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The attributes of a file that was just published at `at`, whose time was set to `mtime`.
+    pub(super) fn published(
+        &self,
+        s: &mut Session,
+        at: &RemotePath,
+        what: &Publish,
+        mtime: Option<SystemTime>,
+    ) -> Result<Attr> {
+        self.links.with(|links| links.forget(at));
+        let Some(mtime) = mtime else {
+            self.times.with(|times| times.forget(at));
+            return self.stat_on(s, at);
+        };
+        self.times
+            .with(|times| times.learn(at, Some(what.size), mtime));
+        Ok(Attr {
+            size: Some(what.size),
+            mtime: Some(mtime),
+            mtime_exact: true,
+            mode: what
+                .mode
+                .filter(|_| self.ways.with(|ways| ways.chmod) == Some(true)),
+            ..Attr::new(FileKind::File)
+        })
+    }
+}

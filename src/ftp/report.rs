@@ -1,0 +1,50 @@
+//! What `ferryfs status` and `ferryfs doctor` tell of a server.
+
+use serde::Serialize;
+
+use super::server::FtpServer;
+
+/// A server as it was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// First line of its greeting, where it gives its software.
+    pub banner: Option<String>,
+    /// Reply to SYST.
+    pub system: Option<String>,
+    /// Lines of FEAT.
+    pub features: Vec<String>,
+    /// Whether commands are sent ahead of replies; `None`: not tried.
+    pub pipelining: Option<bool>,
+    /// Whether the connections are encrypted.
+    pub tls: Option<bool>,
+    /// The command that lists directories, as far as known.
+    pub listing: Option<&'static str>,
+    /// The command that sets modification times.
+    pub set_time: Option<&'static str>,
+    /// Seconds that LIST times are ahead of UTC: given, or measured.
+    pub time_offset: Option<i64>,
+    /// What is odd about it, in sentences for people.
+    pub quirks: Vec<String>,
+}
+
+impl FtpServer {
+    /// What is known now; nothing is asked.
+    pub(super) fn report(&self) -> Report {
+        let facts = self.pool.host().facts(|facts| facts.clone());
+        let ways = self.ways.with(|ways| ways.clone());
+        Report {
+            banner: facts.banner,
+            system: facts.system,
+            features: facts
+                .features
+                .map(|f| f.lines().to_vec())
+                .unwrap_or_default(),
+            pipelining: facts.pipelining,
+            tls: facts.tls,
+            listing: ways.listing.map(super::directory::verb),
+            set_time: ways.set_time.flatten().map(super::ways::TimeCommand::name),
+            time_offset: self.options().time_offset.or(ways.time_offset),
+            quirks: ways.quirks(),
+        }
+    }
+}

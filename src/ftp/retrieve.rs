@@ -1,0 +1,160 @@
+//! Downloads: RETR, kept open for as long as the reader reads.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::data::DataConnection;
+use super::pool::{Lease, Purpose};
+use super::probes;
+use super::refusal::refusal;
+use super::server::FtpServer;
+use super::stat::size_of;
+use super::transfer::Begun;
+use crate::net;
+use crate::vfs::backend::Download;
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::RemotePath;
+
+/// A RETR under way, with the session it occupies.
+#[derive(Debug)]
+struct Retrieval {
+    server: Arc<FtpServer>,
+    path: RemotePath,
+    /// `None` once it is finished.
+    open: Option<(Lease, DataConnection)>,
+    /// Where in the file the next byte that is read lies.
+    position: u64,
+    /// Bytes that came before what was asked for, from a server without REST.
+    to_discard: u64,
+}
+
+impl FtpServer {
+    /// Begins a download; see [`Transfers::retrieve`](crate::vfs::backend::Transfers::retrieve).
+    pub(super) fn retrieve(
+        self: &Arc<Self>,
+        path: &RemotePath,
+        offset: u64,
+        wait: bool,
+    ) -> Result<Box<dyn Download>> {
+        let begun = self.begin_retrieve(path, offset, wait);
+        let retrieval = match begun {
+            // The session had died unnoticed. Reading twice does no harm.
+            Err(err) if err.kind() == ErrorKind::Disconnected => {
+                self.begin_retrieve(path, offset, wait)?
+            }
+            begun => begun?,
+        };
+        Ok(Box::new(retrieval))
+    }
+
+    fn begin_retrieve(
+        self: &Arc<Self>,
+        path: &RemotePath,
+        offset: u64,
+        wait: bool,
+    ) -> Result<Retrieval> {
+        let line = self.line("RETR", path)?;
+        let mut lease = self.pool.lease(Purpose::Transfer, wait)?;
+        let rests = offset > 0 && self.ways.with(|ways| ways.rest) != Some(false);
+        let mut begun = lease.begin_data(&line, if rests { offset } else { 0 })?;
+        let mut to_discard = if rests { 0 } else { offset };
+        if rests && let Begun::Refused(reply) = &begun {
+            // Either of REST and RETR may have been refused: only RETR alone tells.
+            let first = reply.clone();
+            begun = lease.begin_data(&line, 0)?;
+            if let Begun::Open(_) = &begun {
+                // An offset behind the end of the file is refused too, by servers that know REST.
+                if matches!(first.code(), 500 | 502 | 503 | 504) {
+                    log::info!("no REST, reading from the start: {}", first.text());
+                    self.ways.with(|ways| ways.rest = Some(false));
+                }
+                to_discard = offset;
+            }
+        }
+        match begun {
+            Begun::Open(data) => Ok(Retrieval {
+                server: Arc::clone(self),
+                path: path.clone(),
+                open: Some((lease, data)),
+                position: offset - to_discard,
+                to_discard,
+            }),
+            Begun::Refused(reply) => {
+                Err(self.explain(&mut lease, probes::FILE, ("RETR", path), &reply))
+            }
+        }
+    }
+}
+
+impl Retrieval {
+    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let Some((_, data)) = &mut self.open else {
+            return Ok(0);
+        };
+        let count = loop {
+            match data.read(buf) {
+                Ok(count) => break count,
+                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(net::failure(format_args!("RETR {}", self.path), &err)),
+            }
+        };
+        self.position += count as u64;
+        Ok(count)
+    }
+
+    /// The reply got lost, not the content: has all of it come?
+    fn is_whole(&self) -> bool {
+        let reply = self
+            .server
+            .on_session(|s| self.server.ask(s, "SIZE", &self.path));
+        reply.is_ok_and(|reply| size_of(&reply) == Some(self.position))
+    }
+}
+
+impl Download for Retrieval {
+    fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+        while self.to_discard > 0 && !buf.is_empty() {
+            let most = usize::try_from(self.to_discard).unwrap_or(usize::MAX);
+            let most = most.min(buf.len());
+            let count = self.read_some(buf.get_mut(..most).unwrap_or_default())?;
+            if count == 0 {
+                return Ok(0);
+            }
+            self.to_discard -= count as u64;
+        }
+        self.read_some(buf)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        let Some((mut lease, data)) = self.open.take() else {
+            return Ok(());
+        };
+        let ended = lease.end_data(data);
+        drop(lease);
+        match ended {
+            Ok(reply) if reply.is_ok() => Ok(()),
+            Ok(reply) => {
+                let what = format!("RETR {}", self.path);
+                // The server cut it short; what it says of its disk is not for the reader.
+                let detail = refusal(&what, &reply).detail().to_owned();
+                Err(self
+                    .server
+                    .noted(&self.path, Error::new(ErrorKind::Disconnected, detail)))
+            }
+            // Firewalls forget a control connection that was silent during a long transfer.
+            Err(_) if self.is_whole() => Ok(()),
+            Err(err) => Err(err),
+        }
+    }
+}
+
+impl Drop for Retrieval {
+    fn drop(&mut self) {
+        if let Some((mut lease, data)) = self.open.take() {
+            // It takes a round trip until the server has noticed, two seconds at worst. Without a
+            // thread to spare, the session is dropped out of step and thrown away.
+            let closing = std::thread::Builder::new().name("ftp-close".into());
+            let _ = closing.spawn(move || lease.close_early(data));
+        }
+    }
+}

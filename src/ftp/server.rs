@@ -1,0 +1,223 @@
+//! One FTP server as the mount sees it: the directory, the pool and what was learned on the way.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::encoding;
+use super::links::LinkTargets;
+use super::options::FtpOptions;
+use super::pool::{Lease, Pool, Purpose};
+use super::reply::Reply;
+use super::server_path::ServerRoot;
+use super::session::Session;
+use super::times::ExactTimes;
+use super::ways::Ways;
+use crate::sync::Locked;
+use crate::vfs::attr::Space;
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::RemotePath;
+
+/// Most paths whose last refusal is kept for `user.ftp.reply`.
+const REPLIES_KEPT: usize = 256;
+
+/// Behind [`FtpBackend`](super::FtpBackend): every operation, by path. All fields behind a lock
+/// are plain data; no lock is held across a command.
+#[derive(Debug)]
+pub(crate) struct FtpServer {
+    pub(super) pool: Arc<Pool>,
+    pub(super) root: ServerRoot,
+    pub(super) ways: Locked<Ways>,
+    pub(super) times: Locked<ExactTimes>,
+    pub(super) links: Locked<LinkTargets>,
+    /// Temporary names of uploads under way, which no listing shows.
+    pub(super) in_flight: Locked<HashSet<RemotePath>>,
+    /// Temporary names that could not be removed when their connection died.
+    pub(super) litter: Locked<Vec<RemotePath>>,
+    pub(super) space: Locked<Option<(Instant, Option<Space>)>>,
+    /// Directories whose odd listing was mentioned in the log.
+    pub(super) mentioned: Locked<HashSet<RemotePath>>,
+    refusals: Locked<VecDeque<(RemotePath, String)>>,
+}
+
+impl FtpServer {
+    /// Logs in and makes sure that the directory of the URL is one.
+    ///
+    /// # Errors
+    /// What the login says; `NotFound`, `NotADirectory` or `PermissionDenied` naming the directory.
+    pub(crate) fn connect(options: FtpOptions) -> Result<Arc<Self>> {
+        let directory = options.directory.clone();
+        let charset = options.charset;
+        let pool = Pool::new(options);
+        let home = pool.with_session(Purpose::Metadata, |s| Ok(s.home().to_vec()))?;
+        let root = ServerRoot::new(&home, &encoding::to_server(charset, &directory)?)?;
+        let server = Arc::new(Self {
+            pool,
+            root,
+            ways: Locked::default(),
+            times: Locked::default(),
+            links: Locked::default(),
+            in_flight: Locked::default(),
+            litter: Locked::default(),
+            space: Locked::default(),
+            mentioned: Locked::default(),
+            refusals: Locked::default(),
+        });
+        if !directory.is_empty() {
+            server.on_session(|s| server.check_root(s)).map_err(|err| {
+                err.context(format_args!("directory {}", directory.escape_ascii()))
+            })?;
+        }
+        Ok(server)
+    }
+
+    /// What the command line says.
+    pub(super) fn options(&self) -> &FtpOptions {
+        self.pool.host().options()
+    }
+
+    /// Runs work that may be done twice, and does it twice if the connection is lost on the way.
+    pub(super) fn on_session<T>(
+        &self,
+        mut work: impl FnMut(&mut Session) -> Result<T>,
+    ) -> Result<T> {
+        match self.pool.with_session(Purpose::Metadata, &mut work) {
+            Err(err) if err.kind() == ErrorKind::Disconnected => {
+                self.pool.with_session(Purpose::Metadata, work)
+            }
+            done => done,
+        }
+    }
+
+    /// Removes what failed uploads left, and says goodbye.
+    pub(super) fn close(&self) {
+        if self.litter.with(|litter| !litter.is_empty()) {
+            let swept = self.pool.with_session(Purpose::Metadata, |s| {
+                self.sweep(s);
+                Ok(())
+            });
+            if let Err(err) = swept {
+                log::warn!("temporary files are left on the server: {err}");
+            }
+        }
+        self.pool.close();
+    }
+
+    /// Runs work that must not simply be done twice. If its connection is lost, it is called again
+    /// on another, told so, and has to ask the server how far it had come. The broken session is
+    /// given back first: nobody holds two.
+    pub(super) fn recovering<T>(
+        &self,
+        lease: &mut Option<Lease>,
+        mut work: impl FnMut(&mut Session, bool) -> Result<T>,
+    ) -> Result<T> {
+        let session = match lease {
+            Some(lease) => lease,
+            None => lease.insert(self.pool.lease(Purpose::Metadata, true)?),
+        };
+        match work(session, false) {
+            Err(err) if session.is_broken() => {
+                log::debug!("connection lost, asking what happened: {err}");
+                *lease = None;
+                let session = lease.insert(self.pool.lease(Purpose::Metadata, true)?);
+                work(session, true)
+            }
+            done => done,
+        }
+    }
+
+    /// `path` as a command names it.
+    pub(super) fn spell(&self, path: &RemotePath) -> Result<Vec<u8>> {
+        let Some(charset) = self.options().charset else {
+            return Ok(self.root.spell(path));
+        };
+        let below = encoding::to_server(Some(charset), path.as_bytes())?;
+        Ok(self.root.spell_bytes(&below))
+    }
+
+    /// `VERB path`.
+    pub(super) fn line(&self, verb: &str, path: &RemotePath) -> Result<Vec<u8>> {
+        let mut line = verb.as_bytes().to_vec();
+        line.push(b' ');
+        line.extend_from_slice(&self.spell(path)?);
+        Ok(line)
+    }
+
+    /// Sends `VERB path`.
+    pub(super) fn ask(&self, s: &mut Session, verb: &str, path: &RemotePath) -> Result<Reply> {
+        s.command(&self.line(verb, path)?)
+    }
+
+    /// Sends `VERB path` for each of `verbs`, at once where the server allows.
+    pub(super) fn ask_all<const N: usize>(
+        &self,
+        s: &mut Session,
+        questions: [(&str, &RemotePath); N],
+    ) -> Result<[Reply; N]> {
+        let lines = questions
+            .iter()
+            .map(|(verb, path)| self.line(verb, path))
+            .collect::<Result<Vec<_>>>()?;
+        exactly(s.batch(&lines)?)
+    }
+
+    /// Whether the session can change into `path`; it is back in its login directory afterwards,
+    /// so that no directory is in use that someone may want to remove.
+    pub(super) fn enter(&self, s: &mut Session, path: &RemotePath) -> Result<Reply> {
+        let [reply, _back] = exactly(s.batch(&[self.line("CWD", path)?, self.way_back()])?)?;
+        Ok(reply)
+    }
+
+    /// The command that brings a session back to its login directory.
+    pub(super) fn way_back(&self) -> Vec<u8> {
+        [b"CWD ", self.root.home()].concat()
+    }
+
+    /// Keeps the server's words about `path` for `user.ftp.reply`, and gives the error on.
+    pub(super) fn noted(&self, path: &RemotePath, err: Error) -> Error {
+        self.refusals.with(|refusals| {
+            refusals.retain(|(known, _)| known != path);
+            refusals.push_back((path.clone(), err.detail().to_owned()));
+            if refusals.len() > REPLIES_KEPT {
+                refusals.pop_front();
+            }
+        });
+        err
+    }
+
+    /// What the server last refused `path` with.
+    pub(super) fn last_refusal(&self, path: &RemotePath) -> Option<String> {
+        self.refusals.with(|refusals| {
+            let found = refusals.iter().rev().find(|(known, _)| known == path);
+            found.map(|(_, text)| text.clone())
+        })
+    }
+
+    fn check_root(&self, s: &mut Session) -> Result<()> {
+        let root = RemotePath::root();
+        let reply = self.enter(s, &root)?;
+        if reply.is_ok() {
+            return Ok(());
+        }
+        let size = self.ask(s, "SIZE", &root)?;
+        let refused = super::refusal::refusal("CWD", &reply);
+        Err(match refused.kind() {
+            _ if size.code() == 213 => Error::new(ErrorKind::NotADirectory, "it is a file"),
+            // What cannot be entered and is no file is not there, unless the server says more.
+            ErrorKind::PermissionDenied if !super::refusal::classify(&reply).told => {
+                Error::new(ErrorKind::NotFound, refused.detail())
+            }
+            _ => refused,
+        })
+    }
+}
+
+/// The replies to as many commands.
+pub(super) fn exactly<const N: usize>(replies: Vec<Reply>) -> Result<[Reply; N]> {
+    replies.try_into().map_err(|replies: Vec<Reply>| {
+        Error::new(
+            ErrorKind::Protocol,
+            format!("{} replies to {N} commands", replies.len()),
+        )
+    })
+}

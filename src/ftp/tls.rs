@@ -1,0 +1,166 @@
+//! TLS over one socket, made for FTP: the handshake happens when it is asked for, the end of data
+//! is told from a cut connection, and closing reads on until the peer has closed too.
+//!
+//! The last is what keeps uploads alive under TLS 1.3. Tickets are single use there; servers send
+//! new ones on each data connection; on an upload nobody would read them. vsftpd then refuses the
+//! third upload with 522 and hangs up.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
+
+use super::trust::TlsIdentity;
+use crate::net::{self, Deadline};
+
+/// A TLS connection, handshake done.
+#[derive(Debug)]
+pub(super) struct TlsStream {
+    tcp: TcpStream,
+    tls: ClientConnection,
+    clean_eof: bool,
+}
+
+impl TlsStream {
+    /// Makes the handshake within `limit`, which stays the time limit of each read and write.
+    pub(super) fn connect(
+        identity: &TlsIdentity,
+        tcp: TcpStream,
+        limit: Duration,
+    ) -> io::Result<Self> {
+        let tls = ClientConnection::new(Arc::clone(&identity.config), identity.name.clone())
+            .map_err(io::Error::other)?;
+        let mut stream = Self {
+            tcp,
+            tls,
+            clean_eof: false,
+        };
+        let deadline = Deadline::after(limit);
+        let done = stream.shake_hands(deadline);
+        stream.tcp.set_read_timeout(Some(limit))?;
+        done.map(|()| stream)
+    }
+
+    fn shake_hands(&mut self, deadline: Deadline) -> io::Result<()> {
+        loop {
+            self.send()?;
+            if !self.tls.is_handshaking() {
+                return Ok(());
+            }
+            self.tcp.set_read_timeout(Some(deadline.left()?))?;
+            if self.tls.read_tls(&mut self.tcp)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.process()?;
+        }
+    }
+
+    /// The socket, for its time limits and addresses.
+    pub(super) const fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Whether the peer said close_notify before the end of data.
+    pub(super) const fn clean_eof(&self) -> bool {
+        self.clean_eof
+    }
+
+    /// Whether the server did not resume the session of the control connection: those that insist
+    /// on it refuse the transfer.
+    pub(super) fn is_full_handshake(&self) -> bool {
+        self.tls.handshake_kind() != Some(HandshakeKind::Resumed)
+    }
+
+    pub(super) fn is_tls13(&self) -> bool {
+        self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+    }
+
+    /// Whether a read would give data or the end of it at once. Takes in what the socket has, so
+    /// that mere tickets are not taken for data.
+    pub(super) fn is_readable(&mut self) -> io::Result<bool> {
+        while net::is_readable(&self.tcp)? {
+            let read = self.tls.read_tls(&mut self.tcp)?;
+            let state = self.tls.process_new_packets().map_err(invalid)?;
+            if read == 0 || state.plaintext_bytes_to_read() > 0 || state.peer_has_closed() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// All is sent: says so, and takes note of what the peer still has to say (its tickets) until
+    /// it closes, or until `patience` is over.
+    pub(super) fn close(&mut self, patience: Duration) -> io::Result<()> {
+        self.tls.send_close_notify();
+        self.send()?;
+        self.tcp.shutdown(Shutdown::Write)?;
+        let deadline = Deadline::after(patience);
+        let mut rest = [0; 4096];
+        while let Ok(left) = deadline.left() {
+            self.tcp.set_read_timeout(Some(left))?;
+            match self.read(&mut rest) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut self.tcp)?;
+        }
+        Ok(())
+    }
+
+    fn process(&mut self) -> io::Result<()> {
+        if let Err(err) = self.tls.process_new_packets() {
+            // The alert that tells the peer why; it matters less than the reason itself.
+            let _ = self.send();
+            return Err(invalid(err));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(err: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, err)
+}
+
+impl Read for TlsStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.tls.reader().read(buf) {
+                Ok(0) if !buf.is_empty() => {
+                    self.clean_eof = true;
+                    return Ok(0);
+                }
+                // Without close_notify: many FTP servers never send it. The caller compares sizes.
+                Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            match self.tls.read_tls(&mut self.tcp) {
+                Ok(_) => self.process()?,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+                Err(err) => return Err(err),
+            }
+            // Answers to key updates.
+            self.send()?;
+        }
+    }
+}
+
+impl Write for TlsStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let written = self.tls.writer().write(buf)?;
+        self.send()?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send()
+    }
+}

@@ -1,0 +1,218 @@
+//! Transfers of a session: a data connection, a command, and the reply at the end.
+
+use std::time::Duration;
+
+use super::control::{Command, Control};
+use super::data::{DataConnection, Stream};
+use super::refusal::refusal;
+use super::rendezvous::Rendezvous;
+use super::reply::Reply;
+use super::session::{Session, check};
+use super::tls::TlsStream;
+use crate::net::Deadline;
+use crate::vfs::error::{Error, ErrorKind, Result};
+
+/// How long a transfer that is given up may take to be answered.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a server that said 226 at once is given to make the data connection after all.
+const EMPTY_LIMIT: Duration = Duration::from_secs(1);
+
+/// What became of a transfer command.
+#[derive(Debug)]
+pub enum Begun {
+    /// The server said 1xx (or at once 2xx, see [`Session::begin_data`]): bytes may flow.
+    Open(DataConnection),
+    /// It refused the transfer command or REST; the session is in step.
+    Refused(Reply),
+}
+
+impl Session {
+    /// Opens a data connection and sends `command` (RETR, STOR, APPE, MLSD, LIST, NLST…), after
+    /// `REST offset` if that is not 0.
+    ///
+    /// A server that answers 2xx without 1xx (an empty listing on some) counts as begun: reading
+    /// gives what there is, `end_data` returns that reply.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command). If no data connection can be made, `Protocol`, `TimedOut` or
+    /// `Disconnected`, and the session is still good (see [`is_broken`](Self::is_broken)).
+    pub fn begin_data(&mut self, command: &[u8], offset: u64) -> Result<Begun> {
+        check(command)?;
+        let rendezvous = self.arrange()?;
+        if offset > 0 {
+            let reply = self.command(format!("REST {offset}").as_bytes())?;
+            if !reply.wants_more() {
+                return Ok(Begun::Refused(reply));
+            }
+        }
+        self.settle()?;
+        let deadline = Deadline::after(self.host.options().timeout);
+        let reply = self.talk(|control| {
+            control.send(&[command])?;
+            control.receive(deadline)
+        })?;
+        self.answered += 1;
+        let early = match reply.code() {
+            421 => return Err(self.break_off(refusal(&Command(command).to_string(), &reply))),
+            100..=199 => None,
+            200..=299 => Some(reply),
+            _ => {
+                if offset > 0 {
+                    // Some servers keep the offset for the next transfer.
+                    self.command(b"REST 0")?;
+                }
+                return Ok(Begun::Refused(reply));
+            }
+        };
+        self.transferring = true;
+        let joined = match (rendezvous, &early) {
+            (Rendezvous::Connected(tcp), _) => Ok(Some(tcp)),
+            (Rendezvous::Expected(listener), None) => self.accept(&listener, deadline).map(Some),
+            (Rendezvous::Expected(listener), Some(_)) => {
+                Ok(self.accept(&listener, Deadline::after(EMPTY_LIMIT)).ok())
+            }
+        };
+        let stream = joined.and_then(|tcp| match (tcp, &self.tls) {
+            (None, _) => Ok(Stream::Empty),
+            (Some(tcp), None) => Ok(Stream::Plain(tcp)),
+            (Some(tcp), Some(tls)) => TlsStream::connect(tls, tcp, self.host.options().timeout)
+                .map(|tls| Stream::Tls(Box::new(tls)))
+                .map_err(|err| tls.failure(&err)),
+        });
+        match stream {
+            Ok(stream) => Ok(Begun::Open(DataConnection::new(
+                stream,
+                early,
+                &self.host.options().host,
+            ))),
+            Err(error) => self.not_joined(error, early),
+        }
+    }
+
+    /// The server began a transfer whose data connection failed: it will say so.
+    fn not_joined(&mut self, error: Error, early: Option<Reply>) -> Result<Begun> {
+        let over_tls13 = self.tls.is_some() && self.control.as_ref().is_some_and(Control::is_tls13);
+        let reply = match early {
+            Some(reply) => Ok(reply),
+            None => self.talk(|control| control.final_reply(Deadline::after(GIVE_UP_LIMIT))),
+        };
+        self.transferring = false;
+        self.suspect(over_tls13, &reply);
+        match reply {
+            Ok(reply) if reply.code() == 421 => Err(self.break_off(error)),
+            Ok(reply) if reply.code() >= 400 => Ok(Begun::Refused(reply)),
+            Ok(_) | Err(_) => Err(error),
+        }
+    }
+
+    /// Ends a transfer in good order: tells the server that all was sent (uploads) or takes note
+    /// that all was read (downloads, read to the end before), and returns the final reply: 2xx or
+    /// an error reply.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command). `Disconnected` here, or a 425 or 522, may mean that the
+    /// server wanted the TLS session of the control connection and rustls had none left; that is
+    /// noted, and the same transfer on a new session will work.
+    pub fn end_data(&mut self, mut data: DataConnection) -> Result<Reply> {
+        // Whatever goes wrong with the farewell, the server's reply says how it ended.
+        let finished = data.finish();
+        let early = data.take_early();
+        let suspect = data.is_suspect();
+        let reply = match early {
+            Some(reply) => {
+                drop(data);
+                self.check_step();
+                Ok(reply)
+            }
+            None => {
+                let deadline = Deadline::after(self.host.options().timeout);
+                let reply = self.talk(|control| control.final_reply(deadline));
+                drop(data);
+                reply
+            }
+        };
+        self.transferring = false;
+        self.answered += 1;
+        self.suspect(suspect, &reply);
+        let reply = reply?;
+        if reply.code() == 421 {
+            return Err(self.break_off(refusal(&self.host.options().host, &reply)));
+        }
+        if let Err(err) = finished {
+            log::debug!("{}: end of data: {err}", self.host.options().host);
+        }
+        self.count_tickets();
+        Ok(reply)
+    }
+
+    /// Gives a transfer up: closes the data connection and reads the one reply that is due,
+    /// whatever it says. Bounded by two seconds; a session that is not in step then is broken.
+    pub fn close_early(&mut self, mut data: DataConnection) {
+        let early = data.take_early();
+        drop(data);
+        self.transferring = false;
+        if early.is_none() {
+            // Not ABOR: servers answer it with one reply or two, in either order, or not at all.
+            let reply = self.talk(|control| control.receive(Deadline::after(GIVE_UP_LIMIT)));
+            match reply {
+                Ok(reply) if reply.code() == 421 => self.hang_up(),
+                Ok(reply) if matches!(reply.code() / 100, 2 | 4) => return,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        // Pure-FTPd ends with 150; on another server that would not be the last word.
+        self.check_step();
+    }
+
+    /// Asks for a reply that cannot be taken for a late one.
+    fn check_step(&mut self) {
+        let deadline = Deadline::after(GIVE_UP_LIMIT.min(self.host.options().timeout));
+        let checked = self.talk(|control| {
+            control.send(&[b"NOOP"])?;
+            let reply = control.receive(deadline)?;
+            let late = matches!(
+                reply.code(),
+                100..=199 | 225 | 226 | 250 | 421 | 425 | 426 | 451
+            );
+            if late || !control.is_at_rest() {
+                return Err(Error::new(ErrorKind::Disconnected, "out of step"));
+            }
+            Ok(())
+        });
+        if let Err(error) = checked {
+            log::debug!("{}: {error}", self.host.options().host);
+        }
+    }
+
+    /// TLS 1.3 tickets are good for one connection, and some servers give too few.
+    fn count_tickets(&mut self) {
+        let tls13 = self.control.as_ref().is_some_and(Control::is_tls13);
+        if tls13 && self.tls.as_ref().is_some_and(|tls| tls.is_out_of_tickets()) {
+            self.leave_tls13("the server gives too few session tickets");
+        }
+    }
+
+    /// Notes a refusal that may be for want of a resumed session.
+    fn suspect(&mut self, suspect: bool, reply: &Result<Reply>) {
+        let refused = match reply {
+            Ok(reply) => matches!(reply.code(), 425 | 522),
+            Err(error) => error.kind() == ErrorKind::Disconnected,
+        };
+        if suspect && refused {
+            self.leave_tls13("a data connection without a resumed session was refused");
+        }
+    }
+
+    /// A TLS 1.2 session may be resumed without end: the sessions to come use that.
+    fn leave_tls13(&mut self, why: &str) {
+        let name = &self.host.options().host;
+        if !self
+            .host
+            .facts(|facts| std::mem::replace(&mut facts.tls12_only, true))
+        {
+            log::info!("{name}: {why}; using TLS 1.2");
+        }
+        self.spent = true;
+    }
+}

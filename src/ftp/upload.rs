@@ -1,0 +1,352 @@
+//! Uploads: a new content goes to a temporary name beside its file, and takes its place when it is
+//! complete.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+
+use super::data::DataConnection;
+use super::options::UploadMode;
+use super::pool::{Lease, Purpose};
+use super::probes;
+use super::refusal::{classify, refusal};
+use super::replace::Replacement;
+use super::reply::Reply;
+use super::server::FtpServer;
+use super::session::Session;
+use super::stat::size_of;
+use super::temporary;
+use super::transfer::Begun;
+use super::ways::NewName;
+use crate::net;
+use crate::vfs::attr::Attr;
+use crate::vfs::backend::{Publish, Upload};
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::RemotePath;
+
+/// What becomes of the file at the name that is written to, if the upload fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A temporary name, or a new one: it is removed.
+    Own,
+    /// The file itself, because the server leaves no other way: nothing can be done.
+    Target,
+    /// The file's tail is being written, what was there before is not touched.
+    Tail,
+}
+
+/// A STOR or APPE under way, with the session it occupies.
+#[derive(Debug)]
+struct Storing {
+    server: Arc<FtpServer>,
+    /// `None` once it is published.
+    open: Option<(Lease, DataConnection)>,
+    /// The name that is written to.
+    name: RemotePath,
+    place: Place,
+}
+
+impl FtpServer {
+    /// Begins to store; see [`Transfers::store`](crate::vfs::backend::Transfers::store).
+    pub(super) fn store(
+        self: &Arc<Self>,
+        path: &RemotePath,
+        wait: bool,
+    ) -> Result<Box<dyn Upload>> {
+        let storing = match self.begin_store(path, wait) {
+            // The session had died unnoticed; nothing of the content was sent yet.
+            Err(err) if err.kind() == ErrorKind::Disconnected => self.begin_store(path, wait)?,
+            begun => begun?,
+        };
+        Ok(Box::new(storing))
+    }
+
+    fn begin_store(self: &Arc<Self>, path: &RemotePath, wait: bool) -> Result<Storing> {
+        let mut lease = self.pool.lease(Purpose::Transfer, wait)?;
+        self.sweep(&mut lease);
+        self.check_name(&mut lease, path)?;
+        let mut refused = None;
+        // Guests may often store new files, and neither rename nor remove them.
+        let guest = self.options().upload == UploadMode::Auto && self.options().user == "anonymous";
+        let new = guest && !self.is_there(&mut lease, path)?;
+        let kinds = if new {
+            vec![NewName::Direct]
+        } else {
+            self.name_kinds(&mut lease, path)?
+        };
+        for kind in kinds {
+            let name = match kind {
+                NewName::Dotted => temporary::dotted(path, "part")?,
+                NewName::Tilde => temporary::tilde(path)?,
+                NewName::Direct => path.clone(),
+            };
+            let place = match kind {
+                NewName::Direct if !new && self.is_there(&mut lease, path)? => Place::Target,
+                _ => Place::Own,
+            };
+            let temporary = kind != NewName::Direct;
+            if temporary {
+                self.in_flight.with(|names| names.insert(name.clone()));
+            }
+            let begun = lease.begin_data(&self.line("STOR", &name)?, 0);
+            if temporary && !matches!(begun, Ok(Begun::Open(_))) {
+                self.in_flight.with(|names| names.remove(&name));
+            }
+            match begun? {
+                Begun::Open(data) => {
+                    // A directory may refuse new names where the server as a whole does not.
+                    if place == Place::Own && (temporary || refused.is_some()) {
+                        self.ways.with(|ways| ways.new_name = Some(kind));
+                    }
+                    let open = Some((lease, data));
+                    return Ok(Storing {
+                        server: Arc::clone(self),
+                        open,
+                        name,
+                        place,
+                    });
+                }
+                Begun::Refused(reply) => {
+                    let hopeless = matches!(
+                        classify(&reply).kind,
+                        ErrorKind::NoSpace
+                            | ErrorKind::QuotaExceeded
+                            | ErrorKind::ReadOnly
+                            | ErrorKind::Disconnected
+                            | ErrorKind::NotFound
+                    );
+                    refused = Some(reply);
+                    if hopeless {
+                        break;
+                    }
+                }
+            }
+        }
+        let Some(reply) = refused else {
+            return Err(ErrorKind::Unsupported.into());
+        };
+        Err(self.explain(&mut lease, probes::PLACE, ("STOR", path), &reply))
+    }
+
+    /// The kinds of names to try, best first.
+    fn name_kinds(&self, s: &mut Session, path: &RemotePath) -> Result<Vec<NewName>> {
+        let all = [NewName::Dotted, NewName::Tilde, NewName::Direct];
+        match self.options().upload {
+            UploadMode::Direct => return Ok(vec![NewName::Direct]),
+            UploadMode::Rename => return Ok(vec![NewName::Dotted, NewName::Tilde]),
+            UploadMode::Auto => {}
+        }
+        if let Some(known) = self.ways.with(|ways| ways.new_name) {
+            // What was learned of one directory does not bind the others, but goes first.
+            let mut kinds = all.to_vec();
+            kinds.retain(|kind| *kind != known);
+            kinds.insert(0, known);
+            return Ok(kinds);
+        }
+        // Whether renaming is allowed at all shows before a content is sent in vain.
+        let reply = self.ask(s, "RNFR", path)?;
+        let verdict = classify(&reply);
+        let never = verdict.kind == ErrorKind::Unsupported
+            || verdict.told && verdict.kind == ErrorKind::PermissionDenied;
+        Ok(if never {
+            vec![NewName::Direct]
+        } else {
+            all.to_vec()
+        })
+    }
+
+    /// Whether a file has that name, in one round trip. Where guests may not read what they
+    /// stored, SIZE is refused and STAT tells.
+    fn is_there(&self, s: &mut Session, path: &RemotePath) -> Result<bool> {
+        if self.has_mlst(s)
+            && let Some(told) = self.mlst(s, path)?
+        {
+            return Ok(told.is_ok());
+        }
+        let [size, stat] = self.ask_all(s, [("SIZE", path), ("STAT", path)])?;
+        Ok(size.is_ok() || stat.is_ok() && stat.body().iter().any(|line| !line.is_empty()))
+    }
+
+    /// Begins to append; see [`Transfers::append`](crate::vfs::backend::Transfers::append).
+    pub(super) fn append(
+        self: &Arc<Self>,
+        path: &RemotePath,
+        base: u64,
+    ) -> Result<Box<dyn Upload>> {
+        let unsupported = |why: &str| {
+            Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("APPE {path}: {why}"),
+            ))
+        };
+        if self.ways.with(|ways| ways.append) == Some(false) {
+            return unsupported("the server cannot");
+        }
+        let mut lease = self.pool.lease(Purpose::Transfer, true)?;
+        match size_of(&self.ask(&mut lease, "SIZE", path)?) {
+            Some(size) if size == base => {}
+            Some(size) => {
+                let detail = format!("{path}: has {size} bytes now, not {base}");
+                return Err(Error::new(ErrorKind::Stale, detail));
+            }
+            None => return unsupported("the size cannot be verified"),
+        }
+        match lease.begin_data(&self.line("APPE", path)?, 0)? {
+            Begun::Open(data) => Ok(Box::new(Storing {
+                server: Arc::clone(self),
+                open: Some((lease, data)),
+                name: path.clone(),
+                place: Place::Tail,
+            })),
+            Begun::Refused(reply) if classify(&reply).kind == ErrorKind::Unsupported => {
+                self.ways.with(|ways| ways.append = Some(false));
+                unsupported(&reply.text())
+            }
+            Begun::Refused(reply) => {
+                Err(self.explain(&mut lease, probes::FILE, ("APPE", path), &reply))
+            }
+        }
+    }
+}
+
+impl Storing {
+    fn data(&mut self) -> Result<&mut DataConnection> {
+        match &mut self.open {
+            Some((_, data)) => Ok(data),
+            None => Err(ErrorKind::BadHandle.into()),
+        }
+    }
+
+    /// A data connection that breaks is only half of the story: the other half, "552 Disk full",
+    /// waits on the control connection.
+    fn broken(&mut self, err: Error) -> Error {
+        // After a stall it would be waited for in vain; the drop closes.
+        if err.kind() != ErrorKind::Disconnected {
+            return err;
+        }
+        let Some((mut lease, data)) = self.open.take() else {
+            return err;
+        };
+        let told = lease.end_data(data);
+        self.remove_own(&mut lease);
+        match told {
+            Ok(reply) if !reply.is_ok() => {
+                let told = refusal(&format!("STOR {}", self.name), &reply);
+                self.server.noted(&self.name, told)
+            }
+            _ => err,
+        }
+    }
+
+    fn remove_own(&self, s: &mut Session) {
+        if self.place == Place::Own {
+            self.server.discard(s, &self.name);
+        }
+    }
+
+    /// Waits for the server's word that all has come. Where the word is lost, the content may be
+    /// whole nevertheless.
+    fn end(&self, lease: &mut Option<Lease>, data: DataConnection, size: u64) -> Result<()> {
+        let server = &self.server;
+        let mut data = Some(data);
+        server.recovering(lease, |s, _| {
+            let reply = match data.take() {
+                Some(data) => s.end_data(data)?,
+                None => {
+                    let reply = server.ask(s, "SIZE", &self.name)?;
+                    if size_of(&reply) == Some(size) {
+                        return Ok(());
+                    }
+                    reply
+                }
+            };
+            if reply.is_ok() && reply.code() != 213 {
+                return Ok(());
+            }
+            Err(server.noted(&self.name, refusal(&format!("STOR {}", self.name), &reply)))
+        })
+    }
+
+    /// Verifies the size, sets times and mode, and takes the file's place.
+    fn put(&self, lease: &mut Option<Lease>, at: &RemotePath, what: &Publish) -> Result<Attr> {
+        let server = &*self.server;
+        let mtime = server.recovering(lease, |s, _| server.dress(s, &self.name, what))?;
+        if self.name != *at {
+            let job = Replacement::new(server, &self.name, at, Some(what.size))?;
+            server.recovering(lease, |s, resumed| server.replace(s, &job, resumed))?;
+            server.in_flight.with(|names| names.remove(&self.name));
+        }
+        server.recovering(lease, |s, _| server.published(s, at, what, mtime))
+    }
+}
+
+impl Upload for Storing {
+    fn write(&mut self, data: &[u8]) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let sent = self.data()?.write_all(data);
+        sent.map_err(|err| self.broken(net::failure(format_args!("STOR {}", self.name), &err)))
+    }
+
+    fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let sent = self.data()?.send_file(file, offset, len);
+        sent.map_err(|err| self.broken(err))
+    }
+
+    fn publish(mut self: Box<Self>, at: &RemotePath, what: &Publish) -> Result<Attr> {
+        let Some((lease, data)) = self.open.take() else {
+            return Err(ErrorKind::BadHandle.into());
+        };
+        let mut lease = Some(lease);
+        let done = self
+            .end(&mut lease, data, what.size)
+            .and_then(|()| self.put(&mut lease, at, what));
+        if done.is_err() && self.place == Place::Own {
+            match &mut lease {
+                Some(lease) => self.server.discard(lease, &self.name),
+                None => self
+                    .server
+                    .litter
+                    .with(|litter| litter.push(self.name.clone())),
+            }
+        }
+        done
+    }
+}
+
+impl Drop for Storing {
+    fn drop(&mut self) {
+        let Some((mut lease, data)) = self.open.take() else {
+            return;
+        };
+        let server = Arc::clone(&self.server);
+        let (name, place) = (self.name.clone(), self.place);
+        let work = move || {
+            lease.close_early(data);
+            if place == Place::Own {
+                server.discard(&mut lease, &name);
+            }
+        };
+        let abandoning = std::thread::Builder::new().name("ftp-abandon".into());
+        if abandoning.spawn(work).is_err() && self.place == Place::Own {
+            self.server
+                .litter
+                .with(|litter| litter.push(self.name.clone()));
+        }
+    }
+}
+
+/// The refusal of a size that is not the one that was sent.
+pub(super) fn short(path: &RemotePath, found: u64, sent: u64, reply: &Reply) -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        format!(
+            "STOR {path}: the server has {found} of {sent} bytes ({})",
+            reply.text()
+        ),
+    )
+}

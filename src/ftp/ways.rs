@@ -1,0 +1,157 @@
+//! The ways of one server: which of several commands it takes for the same thing.
+
+use super::listing::Dialect;
+use super::options::ListingMode;
+
+/// A command that sets a modification time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeCommand {
+    /// `MFMT YYYYMMDDhhmmss path` (draft-somers-ftp-mfxx section 3).
+    Mfmt,
+    /// `SITE UTIME path atime mtime ctime UTC` (ncftpd, Pure-FTPd, ProFTPD).
+    SiteUtimeFive,
+    /// `SITE UTIME YYYYMMDDhhmmss path` (older ProFTPD, Serv-U).
+    SiteUtimeTwo,
+    /// `MDTM YYYYMMDDhhmmss path` (vsftpd, IIS, Serv-U).
+    MdtmSet,
+}
+
+impl TimeCommand {
+    /// In the order they are tried: the only one with a specification first. `MDTM` last: a server
+    /// that does not know it takes the time for a part of the name.
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Mfmt,
+        Self::SiteUtimeFive,
+        Self::SiteUtimeTwo,
+        Self::MdtmSet,
+    ];
+
+    /// How `ferryfs status` calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Mfmt => "MFMT",
+            Self::SiteUtimeFive => "SITE UTIME (5 arguments)",
+            Self::SiteUtimeTwo => "SITE UTIME (2 arguments)",
+            Self::MdtmSet => "MDTM with a time",
+        }
+    }
+}
+
+/// How a new content gets its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NewName {
+    /// `.ferryfs-XXXX.part` beside the target.
+    Dotted,
+    /// `NAME.ferryfs-XXXX~`, where dot files are refused.
+    Tilde,
+    /// None: straight to the final name, where renaming is refused.
+    Direct,
+}
+
+/// What was found out by trying, shared by all sessions; `None`: not tried yet.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ways {
+    /// MLST and MLSD are understood.
+    pub(crate) mlst: Option<bool>,
+    /// MLST tells of a link's target as if it were the file (ProFTPD).
+    pub(crate) mlst_follows: Option<bool>,
+    /// How often MLST was doubted without reason.
+    pub(crate) mlst_doubts: u8,
+    /// The command that lists directories.
+    pub(crate) listing: Option<ListingMode>,
+    /// `LIST -a` means "all", not "the files called -a".
+    pub(crate) list_all: Option<bool>,
+    /// What LIST is written in.
+    pub(crate) dialect: Option<Dialect>,
+    /// `STAT file` answers with the file's line.
+    pub(crate) stat: Option<bool>,
+    /// SIZE is understood.
+    pub(crate) size: Option<bool>,
+    /// MDTM is understood.
+    pub(crate) mdtm: Option<bool>,
+    /// REST before RETR is obeyed.
+    pub(crate) rest: Option<bool>,
+    /// APPE is understood.
+    pub(crate) append: Option<bool>,
+    /// RNTO replaces a file.
+    pub(crate) rename_over: Option<bool>,
+    /// Which names a new content may have; only ever moved on to the next kind.
+    pub(crate) new_name: Option<NewName>,
+    /// A name may end in a space and keeps it.
+    pub(crate) final_spaces: Option<bool>,
+    /// SITE CHMOD is understood.
+    pub(crate) chmod: Option<bool>,
+    /// The command that sets times; `Some(None)`: none does.
+    pub(crate) set_time: Option<Option<TimeCommand>>,
+    /// Times of directories can be set.
+    pub(crate) directory_times: Option<bool>,
+    /// Seconds that LIST times are ahead of UTC, as measured.
+    pub(crate) time_offset: Option<i64>,
+    /// Measurements of the offset that found no suitable file.
+    pub(crate) offset_tries: u8,
+}
+
+impl Ways {
+    /// What is odd about this server, one line each, for `status` and `doctor`.
+    pub(crate) fn quirks(&self) -> Vec<String> {
+        let mut quirks = Vec::new();
+        let mut say = |odd: bool, line: &str| {
+            if odd {
+                quirks.push(line.to_owned());
+            }
+        };
+        say(
+            self.mlst == Some(false),
+            "no MLST: directories are listed with LIST",
+        );
+        say(
+            self.mlst_follows == Some(true),
+            "MLST hides symbolic links: directories with links are listed twice",
+        );
+        say(
+            self.list_all == Some(false),
+            "LIST -a is not understood: dot files may be hidden",
+        );
+        say(
+            self.size == Some(false),
+            "no SIZE: uploads cannot be verified by it",
+        );
+        say(
+            self.rest == Some(false),
+            "no REST: a read at an offset reads from the start",
+        );
+        say(
+            self.append == Some(false),
+            "no APPE: growing a file sends it whole",
+        );
+        say(
+            self.rename_over == Some(false),
+            "a rename does not replace a file: the old one is moved aside first",
+        );
+        say(
+            self.new_name == Some(NewName::Tilde),
+            "dot files are refused: temporary names end in ~",
+        );
+        say(
+            self.new_name == Some(NewName::Direct),
+            "no temporary names: a file is written in place",
+        );
+        say(
+            self.final_spaces == Some(false),
+            "names that end in a space would be changed: they are refused",
+        );
+        say(
+            self.chmod == Some(false),
+            "no SITE CHMOD: modes cannot be changed",
+        );
+        say(
+            self.set_time == Some(None),
+            "modification times cannot be set",
+        );
+        say(
+            self.directory_times == Some(false),
+            "modification times of directories cannot be set",
+        );
+        quirks
+    }
+}

@@ -1,0 +1,786 @@
+//! The FUSE binding: unpacks each request, calls the [`Vfs`], replies. No decisions are made here.
+//!
+//! What memory can answer is answered on fuser's event threads; the rest is handed, with its
+//! reply, to threads that may wait for the network (`requests`), under a watchdog (`watch`).
+
+mod attr;
+mod buffers;
+mod errno;
+pub(crate) mod mounting;
+mod requests;
+mod watch;
+mod workers;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow, WriteFlags,
+};
+
+use self::attr::{NEGATIVE_VALIDITY, bare, file_attr, file_type, ino};
+use self::buffers::Buffers;
+use self::requests::{Class, Request, Requests, report};
+use crate::vfs::attr::FileKind;
+use crate::vfs::backend::OpenHow;
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::NAME_MAX;
+use crate::vfs::{Change, DirItemPlus, Entry, NewTime, Opened, RenameHow, Vfs};
+
+/// Requests the kernel may have under way in the background (read-ahead, mostly).
+const BACKGROUND: u16 = 64;
+
+/// The largest request; the kernel cuts it to its own limit (1 MiB by default).
+const MAX_WRITE: u32 = 1024 * 1024;
+
+/// The filesystem as fuser wants it.
+pub(crate) struct Filesystem {
+    vfs: Arc<Vfs>,
+    requests: Requests,
+    buffers: Arc<Buffers>,
+}
+
+impl Filesystem {
+    /// `limit` is the longest a metadata request may take.
+    pub(crate) fn new(vfs: Arc<Vfs>, limit: Duration) -> std::io::Result<Self> {
+        let buffers = Arc::new(Buffers::default());
+        Ok(Self {
+            vfs,
+            requests: Requests::new(limit)?,
+            buffers,
+        })
+    }
+
+    /// `entry`-like operations: what they counted is forgotten if nobody waits any more.
+    fn entry_op(
+        &self,
+        what: Request,
+        reply: ReplyEntry,
+        work: impl FnOnce(&Vfs) -> Result<Entry> + Send + 'static,
+    ) {
+        let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
+        self.requests.hand_over(
+            what,
+            reply,
+            move || work(&vfs),
+            answer_entry,
+            move |entry| undoing.forget(entry.stat.ino, 1),
+        );
+    }
+
+    /// Operations without a result.
+    fn empty_op(
+        &self,
+        what: Request,
+        reply: ReplyEmpty,
+        work: impl FnOnce(&Vfs) -> Result<()> + Send + 'static,
+    ) {
+        let vfs = Arc::clone(&self.vfs);
+        self.requests.hand_over(
+            what,
+            reply,
+            move || work(&vfs),
+            |reply, ()| reply.ok(),
+            |()| {},
+        );
+    }
+}
+
+fn request(name: &'static str, class: Class, req: &fuser::Request, of: INodeNo) -> Request {
+    Request {
+        name,
+        ino: ino(of),
+        caller: req.pid(),
+        class,
+    }
+}
+
+fn failed(name: &str, of: INodeNo, err: &Error) -> Errno {
+    report(name, ino(of), err);
+    errno::errno(err.kind())
+}
+
+fn answer_entry(reply: ReplyEntry, entry: Entry) {
+    reply.entry(
+        &entry.valid,
+        &file_attr(&entry.stat),
+        Generation(entry.generation),
+    );
+}
+
+fn answer_lookup(reply: ReplyEntry, name: &'static str, of: INodeNo, outcome: Result<Entry>) {
+    match outcome {
+        Ok(entry) => answer_entry(reply, entry),
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            // Inode 0 means "absent, and you may remember it".
+            let absent = bare(0, FileKind::File);
+            reply.entry(&NEGATIVE_VALIDITY, &absent, Generation(0));
+        }
+        Err(err) => reply.error(failed(name, of, &err)),
+    }
+}
+
+fn open_flags(opened: &Opened) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
+    flags
+}
+
+fn how(flags: OpenFlags) -> OpenHow {
+    let mode = flags.acc_mode();
+    OpenHow {
+        read: mode != OpenAccMode::O_WRONLY,
+        write: mode != OpenAccMode::O_RDONLY,
+        truncate: flags.0 & libc::O_TRUNC != 0,
+        create: None,
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+impl fuser::Filesystem for Filesystem {
+    fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Each is an optimisation or a nicety that an older kernel may lack.
+        for wanted in [
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_MAX_PAGES,
+        ] {
+            let _ = config.add_capabilities(wanted);
+        }
+        let _ = config.set_max_write(MAX_WRITE);
+        let _ = config.set_max_background(BACKGROUND);
+        if let Err(most) = config.set_max_readahead(MAX_WRITE) {
+            let _ = config.set_max_readahead(most);
+        }
+        // FTP's times are whole seconds (RFC 3659 section 2.3); the kernel rounds likewise.
+        let _ = config.set_time_granularity(Duration::from_secs(1));
+        Ok(())
+    }
+
+    fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if let Some(outcome) = self.vfs.lookup_cached(ino(parent), name) {
+            return answer_lookup(reply, "lookup", parent, outcome);
+        }
+        let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
+        let name = name.to_os_string();
+        self.requests.hand_over(
+            request("lookup", Class::Metadata, req, parent),
+            reply,
+            // An absent name is an answer, too: it goes through the same door.
+            move || match vfs.lookup(ino(parent), &name) {
+                Err(err) if err.kind() == ErrorKind::NotFound => Ok(Err(err)),
+                Err(err) => Err(err),
+                Ok(entry) => Ok(Ok(entry)),
+            },
+            move |reply, outcome| answer_lookup(reply, "lookup", parent, outcome),
+            move |outcome| {
+                if let Ok(entry) = outcome {
+                    undoing.forget(entry.stat.ino, 1);
+                }
+            },
+        );
+    }
+
+    fn forget(&self, _: &fuser::Request, of: INodeNo, lookups: u64) {
+        self.vfs.forget(ino(of), lookups);
+    }
+
+    fn getattr(&self, req: &fuser::Request, of: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        if let Some(outcome) = self.vfs.getattr_cached(ino(of)) {
+            return match outcome {
+                Ok((stat, valid)) => reply.attr(&valid, &file_attr(&stat)),
+                Err(err) => reply.error(failed("getattr", of, &err)),
+            };
+        }
+        let vfs = Arc::clone(&self.vfs);
+        self.requests.hand_over(
+            request("getattr", Class::Metadata, req, of),
+            reply,
+            move || vfs.getattr(ino(of)),
+            |reply, (stat, valid)| reply.attr(&valid, &file_attr(&stat)),
+            |_| {},
+        );
+    }
+
+    fn setattr(
+        &self,
+        req: &fuser::Request,
+        of: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let mtime = mtime.map(|time| match time {
+            TimeOrNow::SpecificTime(time) => NewTime::At(time),
+            TimeOrNow::Now => NewTime::Now,
+        });
+        let change = Change {
+            mode,
+            uid,
+            gid,
+            size,
+            mtime,
+            fh: fh.map(|fh| fh.0),
+        };
+        // A truncate uploads the file before it answers.
+        let class = if size.is_some() {
+            Class::Content
+        } else {
+            Class::Metadata
+        };
+        let vfs = Arc::clone(&self.vfs);
+        self.requests.hand_over(
+            request("setattr", class, req, of),
+            reply,
+            move || vfs.setattr(ino(of), &change),
+            |reply, (stat, valid)| reply.attr(&valid, &file_attr(&stat)),
+            |_| {},
+        );
+    }
+
+    fn readlink(&self, req: &fuser::Request, of: INodeNo, reply: ReplyData) {
+        let vfs = Arc::clone(&self.vfs);
+        self.requests.hand_over(
+            request("readlink", Class::Metadata, req, of),
+            reply,
+            move || vfs.readlink(ino(of)),
+            |reply, target| reply.data(&target),
+            |_| {},
+        );
+    }
+
+    fn mknod(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
+            return reply.error(errno::errno(ErrorKind::NotPermitted));
+        }
+        let name = name.to_os_string();
+        self.entry_op(
+            request("mknod", Class::Content, req, parent),
+            reply,
+            move |vfs| {
+                let how = OpenHow {
+                    write: true,
+                    ..OpenHow::default()
+                };
+                let (entry, opened) = vfs.create(ino(parent), &name, mode & !umask, how, true)?;
+                let stored = vfs.flush(opened.fh);
+                let released = vfs.release(opened.fh);
+                stored
+                    .and(released)
+                    .map(|()| entry.clone())
+                    .inspect_err(|_| {
+                        vfs.forget(entry.stat.ino, 1);
+                    })
+            },
+        );
+    }
+
+    fn mkdir(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let name = name.to_os_string();
+        self.entry_op(
+            request("mkdir", Class::Metadata, req, parent),
+            reply,
+            move |vfs| vfs.mkdir(ino(parent), &name, mode & !umask),
+        );
+    }
+
+    fn unlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_os_string();
+        // The content of an open file is fetched before the server's copy goes.
+        self.empty_op(
+            request("unlink", Class::Content, req, parent),
+            reply,
+            move |vfs| vfs.unlink(ino(parent), &name),
+        );
+    }
+
+    fn rmdir(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_os_string();
+        self.empty_op(
+            request("rmdir", Class::Metadata, req, parent),
+            reply,
+            move |vfs| vfs.rmdir(ino(parent), &name),
+        );
+    }
+
+    fn symlink(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let (name, target) = (name.to_os_string(), target.as_os_str().as_bytes().to_vec());
+        self.entry_op(
+            request("symlink", Class::Metadata, req, parent),
+            reply,
+            move |vfs| vfs.symlink(ino(parent), &name, &target),
+        );
+    }
+
+    fn rename(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        if flags.intersects(!RenameFlags::RENAME_NOREPLACE) {
+            return reply.error(errno::errno(ErrorKind::Invalid));
+        }
+        let how = RenameHow {
+            no_replace: flags.contains(RenameFlags::RENAME_NOREPLACE),
+        };
+        let (name, newname) = (name.to_os_string(), newname.to_os_string());
+        // An open source is uploaded first, an open target fetched.
+        self.empty_op(
+            request("rename", Class::Content, req, parent),
+            reply,
+            move |vfs| vfs.rename(ino(parent), &name, ino(newparent), &newname, how),
+        );
+    }
+
+    fn open(&self, req: &fuser::Request, of: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
+        let how = how(flags);
+        self.requests.hand_over(
+            request("open", Class::Metadata, req, of),
+            reply,
+            move || vfs.open(ino(of), how),
+            |reply, opened| reply.opened(FileHandle(opened.fh), open_flags(&opened)),
+            move |opened| {
+                let _ = undoing.release(opened.fh);
+            },
+        );
+    }
+
+    fn create(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
+        let name = name.to_os_string();
+        let how = how(OpenFlags(flags));
+        let exclusive = flags & libc::O_EXCL != 0;
+        self.requests.hand_over(
+            request("create", Class::Metadata, req, parent),
+            reply,
+            move || vfs.create(ino(parent), &name, mode & !umask & 0o7777, how, exclusive),
+            |reply, (entry, opened)| {
+                let attr = file_attr(&entry.stat);
+                let generation = Generation(entry.generation);
+                let (fh, flags) = (FileHandle(opened.fh), open_flags(&opened));
+                reply.created(&entry.valid, &attr, generation, fh, flags);
+            },
+            move |(entry, opened)| {
+                let _ = undoing.release(opened.fh);
+                undoing.forget(entry.stat.ino, 1);
+            },
+        );
+    }
+
+    fn read(
+        &self,
+        req: &fuser::Request,
+        of: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let (vfs, buffers) = (Arc::clone(&self.vfs), Arc::clone(&self.buffers));
+        let kept = Arc::clone(&self.buffers);
+        self.requests.hand_over(
+            request("read", Class::Content, req, of),
+            reply,
+            move || {
+                let mut buffer = buffers.take(size as usize);
+                let read = vfs.read(fh.0, offset, &mut buffer);
+                if read.is_err() {
+                    buffers.give_back(buffer);
+                    return read.map(|_| Vec::new());
+                }
+                read.map(|len| {
+                    buffer.truncate(len);
+                    buffer
+                })
+            },
+            move |reply, buffer| {
+                reply.data(&buffer);
+                kept.give_back(buffer);
+            },
+            |_| {},
+        );
+    }
+
+    /// On the event thread: writes go to the local staging file and never wait for the network.
+    fn write(
+        &self,
+        _: &fuser::Request,
+        of: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.vfs.write(fh.0, offset, data) {
+            Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
+            Err(err) => reply.error(failed("write", of, &err)),
+        }
+    }
+
+    fn flush(
+        &self,
+        req: &fuser::Request,
+        of: INodeNo,
+        fh: FileHandle,
+        _: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        if self.vfs.is_clean(fh.0) {
+            return reply.ok();
+        }
+        self.empty_op(
+            request("close", Class::Content, req, of),
+            reply,
+            move |vfs| vfs.flush(fh.0),
+        );
+    }
+
+    fn release(
+        &self,
+        req: &fuser::Request,
+        of: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.empty_op(
+            request("release", Class::Content, req, of),
+            reply,
+            move |vfs| vfs.release(fh.0),
+        );
+    }
+
+    fn fsync(
+        &self,
+        req: &fuser::Request,
+        of: INodeNo,
+        fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.empty_op(
+            request("fsync", Class::Content, req, of),
+            reply,
+            move |vfs| vfs.fsync(fh.0),
+        );
+    }
+
+    fn opendir(&self, req: &fuser::Request, of: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.vfs.opendir_cached(ino(of)) {
+            Some(Ok(fh)) => return reply.opened(FileHandle(fh), FopenFlags::empty()),
+            Some(Err(err)) => return reply.error(failed("opendir", of, &err)),
+            None => {}
+        }
+        let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
+        self.requests.hand_over(
+            // A long listing takes as long as it flows.
+            request("opendir", Class::Metadata, req, of),
+            reply,
+            move || vfs.opendir(ino(of)),
+            |reply, fh| reply.opened(FileHandle(fh), FopenFlags::empty()),
+            move |fh| undoing.releasedir(fh),
+        );
+    }
+
+    fn readdir(
+        &self,
+        _: &fuser::Request,
+        of: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let outcome = self.vfs.readdir(fh.0, offset, &mut |item| {
+            !reply.add(
+                INodeNo(item.ino),
+                item.offset,
+                file_type(item.kind),
+                item.name,
+            )
+        });
+        match outcome {
+            Ok(()) => reply.ok(),
+            Err(err) => reply.error(failed("readdir", of, &err)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &fuser::Request,
+        of: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let outcome = self.vfs.readdirplus(fh.0, offset, &mut |item| {
+            let DirItemPlus { item, entry } = item;
+            let (attr, valid) = match entry {
+                Some(entry) => (file_attr(&entry.stat), entry.valid),
+                // `.` and `..`, of which the kernel looks at nothing but number and kind.
+                None => (bare(item.ino, item.kind), Duration::ZERO),
+            };
+            let (ino, generation) = (INodeNo(item.ino), Generation(0));
+            !reply.add(ino, item.offset, item.name, &valid, &attr, generation)
+        });
+        match outcome {
+            Ok(()) => reply.ok(),
+            Err(err) => reply.error(failed("readdir", of, &err)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.releasedir(fh.0);
+        reply.ok();
+    }
+
+    /// What the server did is done; there is nothing of ours to bring to it.
+    fn fsyncdir(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        _: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn statfs(&self, req: &fuser::Request, of: INodeNo, reply: ReplyStatfs) {
+        let vfs = Arc::clone(&self.vfs);
+        self.requests.hand_over(
+            request("statfs", Class::Metadata, req, of),
+            reply,
+            move || vfs.statfs(),
+            |reply, space| {
+                const BLOCK: u64 = 4096;
+                let (total, free) =
+                    space.map_or((0, 0), |s| (s.total.unwrap_or(s.available), s.available));
+                let (total, free) = (total / BLOCK, free / BLOCK);
+                reply.statfs(
+                    total,
+                    free,
+                    free,
+                    0,
+                    0,
+                    BLOCK as u32,
+                    NAME_MAX as u32,
+                    BLOCK as u32,
+                );
+            },
+            |_| {},
+        );
+    }
+
+    fn setxattr(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(errno::errno(ErrorKind::Unsupported));
+    }
+
+    fn removexattr(&self, _: &fuser::Request, _: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(errno::errno(ErrorKind::Unsupported));
+    }
+
+    fn getxattr(
+        &self,
+        req: &fuser::Request,
+        of: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        // The kernel asks for security.capability before every write.
+        if !name.as_bytes().starts_with(b"user.ftp.") {
+            return reply.error(errno::errno(ErrorKind::NoData));
+        }
+        let (vfs, name) = (Arc::clone(&self.vfs), name.to_os_string());
+        self.requests.hand_over(
+            request("getxattr", Class::Metadata, req, of),
+            reply,
+            move || vfs.getxattr(ino(of), &name),
+            move |reply, value| answer_xattr(reply, size, &value),
+            |_| {},
+        );
+    }
+
+    fn access(&self, _: &fuser::Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.error(errno::NEVER_ASK_AGAIN);
+    }
+
+    fn fallocate(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(errno::NEVER_ASK_AGAIN);
+    }
+
+    fn lseek(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        reply.error(errno::NEVER_ASK_AGAIN);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset_in: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _offset_out: u64,
+        _len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(errno::NEVER_ASK_AGAIN);
+    }
+
+    fn ioctl(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(errno::NEVER_ASK_AGAIN);
+    }
+
+    fn poll(
+        &self,
+        _: &fuser::Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(errno::NEVER_ASK_AGAIN);
+    }
+
+    fn listxattr(&self, req: &fuser::Request, of: INodeNo, size: u32, reply: ReplyXattr) {
+        let vfs = Arc::clone(&self.vfs);
+        self.requests.hand_over(
+            request("listxattr", Class::Metadata, req, of),
+            reply,
+            move || vfs.listxattr(ino(of)),
+            move |reply, names| {
+                let list: Vec<u8> = names
+                    .iter()
+                    .flat_map(|name| name.bytes().chain([0]))
+                    .collect();
+                answer_xattr(reply, size, &list);
+            },
+            |_| {},
+        );
+    }
+}
+
+/// `size` 0 asks how large the answer is.
+fn answer_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+    let len = u32::try_from(value.len()).unwrap_or(u32::MAX);
+    if size == 0 {
+        reply.size(len);
+    } else if len > size {
+        reply.error(errno::errno(ErrorKind::Range));
+    } else {
+        reply.data(value);
+    }
+}

@@ -1,0 +1,143 @@
+//! Handing requests, with their replies, to threads that may wait.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fuser::Errno;
+
+use super::errno;
+use super::watch::{Waiting, Watch};
+use super::workers::Workers;
+use crate::vfs::error::{Error, Result};
+
+/// Most threads that wait for metadata.
+const METADATA_THREADS: usize = 16;
+/// Most threads that wait for file contents; each holds a buffer of up to 1 MiB while it does.
+const CONTENT_THREADS: usize = 24;
+
+/// What a request is about, and so which threads it may occupy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Names and attributes: answered, or timed out, within the mount's time limit.
+    Metadata,
+    /// File contents: they take as long as bytes flow; the sockets' own limits end a stall.
+    Content,
+}
+
+/// A reply that can be used up by an error.
+pub(super) trait Reply: Send + 'static {
+    fn fail(self, errno: Errno);
+}
+
+macro_rules! replies {
+    ($($reply:ty),*) => { $(impl Reply for $reply {
+        fn fail(self, errno: Errno) { self.error(errno); }
+    })* };
+}
+
+replies!(
+    fuser::ReplyEmpty,
+    fuser::ReplyData,
+    fuser::ReplyEntry,
+    fuser::ReplyAttr,
+    fuser::ReplyOpen,
+    fuser::ReplyCreate,
+    fuser::ReplyStatfs,
+    fuser::ReplyXattr
+);
+
+/// The threads and their watchdog.
+pub(super) struct Requests {
+    metadata: Workers,
+    content: Workers,
+    watch: Watch,
+    limit: Duration,
+}
+
+impl Requests {
+    /// `limit` is the longest a metadata request may take.
+    pub(super) fn new(limit: Duration) -> std::io::Result<Self> {
+        Ok(Self {
+            metadata: Workers::new("metadata", METADATA_THREADS),
+            content: Workers::new("content", CONTENT_THREADS),
+            watch: Watch::start()?,
+            limit,
+        })
+    }
+
+    /// Runs `work` on a thread of its class and gives its outcome to `answer`. If the caller has
+    /// been answered meanwhile (it was interrupted, or the deadline passed), `undo` takes back
+    /// what `work` did for the kernel: a lookup it counted, a handle it opened.
+    pub(super) fn hand_over<R: Reply, T>(
+        &self,
+        what: Request,
+        reply: R,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+        answer: impl FnOnce(R, T) + Send + 'static,
+        undo: impl FnOnce(T) + Send + 'static,
+    ) {
+        let slot = Arc::new(Slot(Mutex::new(Some(reply))));
+        let (workers, limit) = match what.class {
+            Class::Metadata => (&self.metadata, Some(self.limit)),
+            Class::Content => (&self.content, None),
+        };
+        let waiting: Arc<dyn Waiting> = Arc::<Slot<R>>::clone(&slot);
+        self.watch.add(Arc::downgrade(&waiting), what.caller, limit);
+        drop(waiting);
+        workers.submit(move || {
+            // Nobody waits any more: work that changes nothing need not be done.
+            let outcome = work();
+            match (slot.take(), outcome) {
+                (Some(reply), Ok(value)) => answer(reply, value),
+                (Some(reply), Err(err)) => {
+                    report(what.name, what.ino, &err);
+                    reply.fail(errno::errno(err.kind()));
+                }
+                (None, Ok(value)) => undo(value),
+                (None, Err(err)) => report(what.name, what.ino, &err),
+            }
+        });
+    }
+}
+
+/// What is asked, by whom.
+#[derive(Clone, Copy)]
+pub(super) struct Request {
+    /// The operation's name, for the log.
+    pub(super) name: &'static str,
+    /// The inode it is about, for the log.
+    pub(super) ino: u64,
+    /// Thread that waits for the answer; 0 where it is not visible from here.
+    pub(super) caller: u32,
+    /// Which threads may do it.
+    pub(super) class: Class,
+}
+
+/// Logs a failure, once, as loudly as its kind deserves.
+pub(super) fn report(name: &str, ino: u64, err: &Error) {
+    log::log!(errno::level(err.kind()), "{name} of inode {ino}: {err}");
+}
+
+/// A reply that is used at most once, by whoever comes first.
+struct Slot<R>(Mutex<Option<R>>);
+
+impl<R> Slot<R> {
+    fn take(&self) -> Option<R> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<R: Reply> Waiting for Slot<R> {
+    fn is_answered(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
+    }
+
+    fn give_up(&self, errno: Errno) {
+        if let Some(reply) = self.take() {
+            reply.fail(errno);
+        }
+    }
+}

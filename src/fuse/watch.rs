@@ -1,0 +1,190 @@
+//! The watchdog: no process that waits for us is unkillable.
+//!
+//! fuser answers `FUSE_INTERRUPT` with ENOSYS, after which the kernel waits for our reply whatever
+//! the caller is told, `kill -9` included. So requests that take long are watched from here: where
+//! the caller has been told to stop, its request is answered with EINTR, and where a deadline has
+//! passed, with ETIMEDOUT. The work behind goes on until its own time limits end it, and finds that
+//! nobody waits for the answer any more.
+
+use std::fs;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fuser::Errno;
+
+use crate::sync::Locked;
+
+/// Requests younger than this are left alone: nearly all of them.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Signals that ask a process to stop, whether or not it catches them: HUP, INT, QUIT, KILL, TERM.
+/// A caught SIGALRM or SIGCHLD must not fail a `read` that programs expect to complete.
+const STOP_SIGNALS: u64 = mask(&[1, 2, 3, 9, 15]);
+
+/// Signals that do not end a process by default: CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH.
+const HARMLESS_SIGNALS: u64 = mask(&[17, 18, 19, 20, 21, 22, 23, 28]);
+
+/// A request that somebody waits for.
+pub(super) trait Waiting: Send + Sync {
+    /// Whether it has been answered.
+    fn is_answered(&self) -> bool;
+    /// Answers with `errno` unless it has been answered.
+    fn give_up(&self, errno: Errno);
+}
+
+/// Watches requests; ends when dropped.
+pub(super) struct Watch {
+    watched: Arc<Locked<Vec<Watched>>>,
+    wake: mpsc::Sender<()>,
+}
+
+struct Watched {
+    request: Weak<dyn Waiting>,
+    caller: u32,
+    since: Instant,
+    deadline: Option<Instant>,
+}
+
+impl Watch {
+    pub(super) fn start() -> std::io::Result<Self> {
+        let watched = Arc::new(Locked::new(Vec::new()));
+        let (wake, woken) = mpsc::channel();
+        let list = Arc::clone(&watched);
+        thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || run(&list, &woken))?;
+        Ok(Self { watched, wake })
+    }
+
+    /// Watches `request` of the thread `caller` (0: not visible from here), at most for `limit`.
+    pub(super) fn add(&self, request: Weak<dyn Waiting>, caller: u32, limit: Option<Duration>) {
+        let since = Instant::now();
+        let deadline = limit.map(|limit| since + limit);
+        let first = self.watched.with(|list| {
+            list.push(Watched {
+                request,
+                caller,
+                since,
+                deadline,
+            });
+            list.len() == 1
+        });
+        if first {
+            let _ = self.wake.send(());
+        }
+    }
+}
+
+fn run(list: &Locked<Vec<Watched>>, woken: &mpsc::Receiver<()>) {
+    loop {
+        // Sleep until something is watched, then look at it every GRACE.
+        if list.with(|list| list.is_empty()) && woken.recv().is_err() {
+            return;
+        }
+        match woken.recv_timeout(GRACE) {
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let old = list.with(|list| {
+            list.retain(|watched| {
+                watched
+                    .request
+                    .upgrade()
+                    .is_some_and(|request| !request.is_answered())
+            });
+            let old = list
+                .iter()
+                .filter(|watched| watched.since.elapsed() >= GRACE);
+            old.map(|w| (w.request.clone(), w.caller, w.deadline))
+                .collect::<Vec<_>>()
+        });
+        for (request, caller, deadline) in old {
+            let Some(request) = request.upgrade() else {
+                continue;
+            };
+            if caller != 0 && was_told_to_stop(caller) {
+                request.give_up(Errno::EINTR);
+            } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                request.give_up(Errno::ETIMEDOUT);
+            }
+        }
+    }
+}
+
+/// Whether the thread has a signal pending that asks it to stop. A thread that cannot be seen
+/// (another pid namespace) counts as patient.
+fn was_told_to_stop(thread: u32) -> bool {
+    fs::read_to_string(format!("/proc/{thread}/status")).is_ok_and(|status| stops(&status))
+}
+
+fn stops(status: &str) -> bool {
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+            .unwrap_or(0)
+    };
+    let pending = field("SigPnd:") | field("ShdPnd:");
+    let deliverable = pending & !field("SigBlk:") & !field("SigIgn:");
+    let caught = field("SigCgt:");
+    deliverable & (STOP_SIGNALS | !(caught | HARMLESS_SIGNALS)) != 0
+}
+
+const fn mask(signals: &[u32]) -> u64 {
+    let mut mask = 0;
+    let mut rest = signals;
+    while let [signal, tail @ ..] = rest {
+        mask |= 1 << (*signal - 1);
+        rest = tail;
+    }
+    mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(pending: &[u32], blocked: &[u32], ignored: &[u32], caught: &[u32]) -> String {
+        format!(
+            "Name:\tcp\nSigQ:\t0/1\nSigPnd:\t{:016x}\nShdPnd:\t0000000000000000\nSigBlk:\t{:016x}\n\
+             SigIgn:\t{:016x}\nSigCgt:\t{:016x}\n",
+            mask(pending),
+            mask(blocked),
+            mask(ignored),
+            mask(caught)
+        )
+    }
+
+    #[test]
+    fn a_process_told_to_stop_is_seen() {
+        for signal in [1, 2, 3, 9, 15] {
+            assert!(stops(&status(&[signal], &[], &[], &[])), "{signal}");
+            assert!(
+                stops(&status(&[signal], &[], &[], &[signal])),
+                "{signal} caught"
+            );
+        }
+        assert!(
+            stops(&status(&[14], &[], &[], &[])),
+            "an uncaught SIGALRM ends the process"
+        );
+    }
+
+    #[test]
+    fn other_signals_are_left_alone() {
+        assert!(!stops(&status(&[], &[], &[], &[])));
+        assert!(
+            !stops(&status(&[14], &[], &[], &[14])),
+            "git's progress timer"
+        );
+        assert!(
+            !stops(&status(&[17], &[], &[], &[17])),
+            "a child of the shell ended"
+        );
+        assert!(!stops(&status(&[17, 28], &[], &[], &[])));
+        assert!(!stops(&status(&[2], &[2], &[], &[])), "blocked");
+        assert!(!stops(&status(&[2], &[], &[2], &[])), "ignored");
+        assert!(!stops("not a status file"));
+    }
+}

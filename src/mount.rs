@@ -1,0 +1,356 @@
+//! One mount from beginning to end: builds the backend, the cache, the [`Vfs`] and the FUSE
+//! session, answers `ferryfs status`, `flush` and `umount`, and sees to an orderly end.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fuser::Session;
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{Config, Source};
+use crate::control::{Answer, Request, Server};
+use crate::daemon::{self, Ready};
+use crate::exit::{Exit, Failure, words};
+use crate::ftp::FtpBackend;
+use crate::fuse::Filesystem;
+use crate::fuse::mounting::{self, MountView};
+use crate::sync::Locked;
+use crate::vfs::cache::{Cached, DEFAULT_ENTRIES};
+use crate::vfs::content::Contents;
+use crate::vfs::error::{Error, ErrorKind};
+use crate::vfs::path::RemotePath;
+use crate::vfs::{Vfs, View};
+use crate::{mounts, state};
+
+/// Memory for the read windows of all open files together, in bytes.
+const READ_BUDGET: usize = 24 * 1024 * 1024;
+
+/// After an unmount the kernel releases the last handles; how long that may take before the
+/// session is given up.
+const SESSION_END: Duration = Duration::from_secs(10);
+
+/// Permission bits shown where the server tells none.
+const FILE_MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// What the main thread waits for.
+enum Event {
+    /// The kernel ended the session: somebody unmounted.
+    Ended(io::Result<()>),
+    /// SIGINT or SIGTERM.
+    Signal(i32),
+}
+
+/// Serves the mount of `config` until it is unmounted or told to end.
+///
+/// # Errors
+/// The mount could not be made, or content is left that is not on the server.
+pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
+    let mount = Arc::new(Mount::connect(config)?);
+    let session = mount.attach(config)?;
+    let (events, happened) = mpsc::channel();
+    run_session(session, events.clone())?;
+    watch_signals(events)?;
+    let device = mounts::find(&mount.directory)
+        .ok()
+        .flatten()
+        .map(|mounted| mounted.device);
+    device
+        .as_deref()
+        .into_iter()
+        .for_each(mounting::raise_read_ahead);
+    let answering = Arc::clone(&mount);
+    let control = Server::start(
+        &state::socket(&config.state_dir),
+        Arc::new(move |request| answering.answer(request)),
+    )
+    .map_err(|err| Failure::system("control socket", &err))?;
+    daemon::status(&config.url_shown);
+    ready.report();
+    log::info!(
+        "{} mounted on {}",
+        config.url_shown,
+        mount.directory.display()
+    );
+    let outcome = mount.wait_for_end(&happened);
+    daemon::stopping();
+    // The answer to `ferryfs umount` is on its way: dropping the server waits for it.
+    drop(control);
+    mount.ftp.close();
+    outcome
+}
+
+/// The parts of a mount.
+struct Mount {
+    directory: PathBuf,
+    ftp: Arc<FtpBackend>,
+    contents: Arc<Contents>,
+    vfs: Arc<Vfs>,
+    timeout: Duration,
+    ended: Locked<bool>,
+}
+
+impl Mount {
+    fn connect(config: &Config) -> Result<Self, Failure> {
+        let Source::Ftp(options) = &config.source;
+        let staging = config.state_dir.join("staging");
+        let contents =
+            Contents::new(&staging, READ_BUDGET).map_err(|err| Failure::new(Exit::Failed, err))?;
+        let ftp = FtpBackend::connect((**options).clone(), Arc::clone(&contents))
+            .map_err(|err| refused(&config.url_shown, &err))?;
+        let ftp = Arc::new(ftp);
+        let cached = Cached::new(Arc::clone(&ftp) as _, config.validity, DEFAULT_ENTRIES);
+        let view = View {
+            uid: config.uid,
+            gid: config.gid,
+            umask: config.umask,
+            file_mode: FILE_MODE,
+            dir_mode: DIRECTORY_MODE,
+            read_only: config.flags.read_only,
+            validity: config.validity,
+        };
+        Ok(Self {
+            directory: config.mountpoint.clone(),
+            ftp,
+            contents,
+            vfs: Arc::new(Vfs::new(Arc::new(cached), view)),
+            timeout: config.timeout(),
+            ended: Locked::new(false),
+        })
+    }
+
+    fn attach(&self, config: &Config) -> Result<Session<Filesystem>, Failure> {
+        let flags = &config.flags;
+        let view = MountView {
+            source: config.fsname.clone(),
+            read_only: flags.read_only,
+            allow_other: flags.allow_other,
+            allow_root: flags.allow_root,
+            default_permissions: flags.default_permissions,
+            exec: flags.exec,
+            suid: flags.suid,
+            dev: flags.dev,
+            atime: flags.atime,
+        };
+        let failed = |err: io::Error| {
+            let line = format!(
+                "{}: cannot mount: {}; /dev/fuse must exist, and users need fusermount3",
+                self.directory.display(),
+                words(&err)
+            );
+            Failure::new(Exit::Mount, line)
+        };
+        let filesystem = Filesystem::new(Arc::clone(&self.vfs), self.timeout).map_err(failed)?;
+        mounting::mount(filesystem, &self.directory, &view).map_err(failed)
+    }
+
+    fn wait_for_end(&self, happened: &Receiver<Event>) -> Result<(), Failure> {
+        let ended = match happened.recv() {
+            Ok(Event::Ended(result)) => result,
+            Ok(Event::Signal(signal)) => {
+                log::info!("ending on signal {signal}");
+                self.end_on_signal(happened)
+            }
+            Err(_) => Ok(()),
+        };
+        self.ended.with(|ended| *ended = true);
+        if let Err(err) = ended {
+            log::error!("the kernel ended the mount: {}", words(&err));
+        }
+        self.commit_rest()
+    }
+
+    /// What is dirty goes to the server first, while programs may still see the mount; then it is
+    /// detached, and the session ends when the last open file is closed. A second signal cuts all
+    /// waiting short.
+    fn end_on_signal(&self, happened: &Receiver<Event>) -> io::Result<()> {
+        let vfs = Arc::clone(&self.vfs);
+        let (done, committed) = mpsc::channel();
+        thread::Builder::new()
+            .name("commit".into())
+            .spawn(move || {
+                let _ = vfs.commit_all();
+                let _ = done.send(());
+            })?;
+        let again = || matches!(happened.try_recv(), Ok(Event::Signal(_)));
+        while committed.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
+            if again() {
+                break;
+            }
+        }
+        if mounts::detach(&self.directory, false).is_err() {
+            mounts::detach(&self.directory, true)?;
+        }
+        let deadline = Instant::now() + SESSION_END;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match happened.recv_timeout(left) {
+                Ok(Event::Ended(result)) => return result,
+                Ok(Event::Signal(_)) | Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    fn commit_rest(&self) -> Result<(), Failure> {
+        self.vfs
+            .commit_all()
+            .map_err(|failures| left_over(&failures))
+    }
+
+    fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::done(self.status()),
+            Request::Flush { timeout } => match self.commit_within(timeout) {
+                Ok(()) => Answer::done(Value::Null),
+                Err(failure) => Answer::failed(&failure, self.dirty()),
+            },
+            Request::Umount { lazy, timeout } => match self.unmount(lazy, timeout) {
+                Ok(()) => Answer::done(Value::Null),
+                Err(failure) => Answer::failed(&failure, self.dirty()),
+            },
+        }
+    }
+
+    /// Everything to the server, then off the directory, then what was written in between.
+    fn unmount(&self, lazy: bool, timeout: Duration) -> Result<(), Failure> {
+        let began = Instant::now();
+        if lazy {
+            self.detach(true)?;
+        }
+        self.commit_within(timeout)?;
+        if !lazy {
+            self.detach(false)?;
+        }
+        // Until the session ends somebody may still write through a file that is open.
+        let patience = Instant::now() + SESSION_END;
+        while !self.ended.with(|ended| *ended) && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.commit_within(timeout.saturating_sub(began.elapsed()).max(self.timeout))
+    }
+
+    fn detach(&self, lazy: bool) -> Result<(), Failure> {
+        mounts::detach(&self.directory, lazy).map_err(|err| {
+            let remedy = "close what is open there (fuser -vm shows it) or use umount --lazy";
+            let line = format!("{}: {}; {remedy}", self.directory.display(), words(&err));
+            Failure::new(Exit::Incomplete, line)
+        })
+    }
+
+    fn commit_within(&self, timeout: Duration) -> Result<(), Failure> {
+        let vfs = Arc::clone(&self.vfs);
+        let (done, committed) = mpsc::channel();
+        thread::Builder::new()
+            .name("commit".into())
+            .spawn(move || {
+                let _ = done.send(vfs.commit_all());
+            })
+            .map_err(|err| Failure::system("commit", &err))?;
+        match committed.recv_timeout(timeout) {
+            Ok(outcome) => outcome.map_err(|failures| left_over(&failures)),
+            Err(_) => {
+                let left = self.vfs.dirty().len();
+                let line = format!("{left} files are not on the server yet; try again later");
+                Err(Failure::new(Exit::Incomplete, line))
+            }
+        }
+    }
+
+    fn dirty(&self) -> Value {
+        let dirty = self.vfs.dirty().into_iter();
+        dirty
+            .map(|file| json!({"path": file.path.to_string(), "bytes": file.bytes}))
+            .collect()
+    }
+
+    fn status(&self) -> Value {
+        let (server, files) = (self.ftp.report(), self.contents.report());
+        let connections = self.ftp.connections();
+        json!({
+            "server": server.banner,
+            "system": server.system,
+            "tls": server.tls,
+            "listing": server.listing,
+            "set_time": server.set_time,
+            "time_offset": server.time_offset,
+            "pipelining": server.pipelining,
+            "features": server.features.join(", "),
+            "quirks": server.quirks,
+            "connections": {
+                "open": connections.open,
+                "idle": connections.idle,
+                "transfers": connections.transfers,
+                "waiting": connections.waiting,
+                "limit": connections.limit,
+            },
+            "last_error": connections.last_error,
+            "files": {
+                "open": files.open_files,
+                "downloads": files.streams,
+                "uploads": files.uploads,
+                "buffered_bytes": files.buffered,
+            },
+            "dirty": self.dirty(),
+        })
+    }
+}
+
+fn run_session(session: Session<Filesystem>, events: Sender<Event>) -> Result<(), Failure> {
+    thread::Builder::new()
+        .name("session".into())
+        .spawn(move || {
+            let _ = events.send(Event::Ended(session.run()));
+        })
+        .map(drop)
+        .map_err(|err| Failure::system("session thread", &err))
+}
+
+fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM]).map_err(|err| Failure::system("signal handlers", &err))?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if events.send(Event::Signal(signal)).is_err() {
+                    return;
+                }
+            }
+        })
+        .map(drop)
+        .map_err(|err| Failure::system("signal thread", &err))
+}
+
+/// Why the server could not be mounted, with the exit code that scripts tell apart.
+fn refused(url: &str, err: &Error) -> Failure {
+    let code = match err.kind() {
+        ErrorKind::PermissionDenied => Exit::Login,
+        ErrorKind::Untrusted => Exit::Tls,
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Exit::NoDirectory,
+        ErrorKind::Disconnected | ErrorKind::TimedOut | ErrorKind::Busy => Exit::Connect,
+        _ => Exit::Failed,
+    };
+    Failure::new(code, format!("{url}: {err}"))
+}
+
+fn left_over(failures: &[(RemotePath, Error)]) -> Failure {
+    let shown: Vec<String> = failures
+        .iter()
+        .take(3)
+        .map(|(path, err)| format!("{path}: {err}"))
+        .collect();
+    let more = failures.len().saturating_sub(shown.len());
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    let line = format!("not on the server: {}{more}", shown.join("; "));
+    Failure::new(Exit::Incomplete, line)
+}

@@ -1,0 +1,102 @@
+//! An open file whose commits show in the cache.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Memory;
+use crate::vfs::attr::{Attr, SetAttr};
+use crate::vfs::backend::{OpenFile, OpenHow};
+use crate::vfs::error::Result;
+use crate::vfs::path::RemotePath;
+
+/// Passes everything on, and enters in the cache what a commit made of the file.
+pub(super) struct CachedFile {
+    inner: Arc<dyn OpenFile>,
+    memory: Memory,
+    /// Commits whose result is not in the cache yet. Until it is, the file says that it is dirty,
+    /// so that nobody takes an older listing for the truth.
+    committing: AtomicUsize,
+}
+
+impl CachedFile {
+    pub(super) const fn new(inner: Arc<dyn OpenFile>, memory: Memory) -> Self {
+        Self {
+            inner,
+            memory,
+            committing: AtomicUsize::new(0),
+        }
+    }
+
+    /// Runs what stores the content. If there was any, the cache learns what the file has become.
+    fn publish(&self, at: &RemotePath, store: impl FnOnce() -> Result<()>) -> Result<()> {
+        if !self.inner.is_dirty() {
+            return store();
+        }
+        self.committing.fetch_add(1, Ordering::SeqCst);
+        let result = self.memory.change(&[at], store, |listings, now, ()| {
+            listings.put(at, self.inner.attr(), now);
+        });
+        self.committing.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    fn refute<T>(&self, at: &RemotePath, result: Result<T>) -> Result<T> {
+        if let Err(err) = &result {
+            self.memory.refuted(at, err);
+        }
+        result
+    }
+}
+
+impl OpenFile for CachedFile {
+    fn attr(&self) -> Attr {
+        self.inner.attr()
+    }
+
+    fn reopen(&self, at: &RemotePath, known: Option<&Attr>, how: OpenHow) -> Result<()> {
+        self.refute(at, self.inner.reopen(at, known, how))
+    }
+
+    fn read_at(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.refute(at, self.inner.read_at(at, offset, buf))
+    }
+
+    fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
+        self.refute(at, self.inner.write_at(at, offset, data))
+    }
+
+    fn set_len(&self, at: &RemotePath, len: u64) -> Result<()> {
+        self.refute(at, self.inner.set_len(at, len))
+    }
+
+    fn set_attr(&self, at: &RemotePath, change: &SetAttr) -> Result<()> {
+        // Of a dirty file it is the commit that sets them.
+        if self.inner.is_dirty() {
+            return self.inner.set_attr(at, change);
+        }
+        self.memory.change(
+            &[at],
+            || self.inner.set_attr(at, change),
+            |listings, now, ()| listings.set_attr(at, change, now),
+        )
+    }
+
+    fn commit(&self, at: &RemotePath) -> Result<()> {
+        self.publish(at, || self.inner.commit(at))
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.committing.load(Ordering::SeqCst) > 0 || self.inner.is_dirty()
+    }
+
+    fn detach(&self, at: &RemotePath) -> Result<bool> {
+        self.inner.detach(at)
+    }
+
+    fn close(&self, at: Option<&RemotePath>) -> Result<()> {
+        match at {
+            Some(path) => self.publish(path, || self.inner.close(at)),
+            None => self.inner.close(None),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Directories: a snapshot at `opendir`, read in pieces.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attr::{DirEntry, FileKind};
+use super::error::{ErrorKind, Result};
+use super::inodes::Place;
+use super::{Entry, Ino, Vfs};
+use crate::sync::Locked;
+
+/// One item of `readdir`.
+#[derive(Debug, Clone, Copy)]
+pub struct DirItem<'a> {
+    /// Its inode, or a number that no inode has while the kernel does not know it; never 0.
+    pub ino: Ino,
+    /// Where to go on after it.
+    pub offset: u64,
+    /// File, directory or link.
+    pub kind: FileKind,
+    /// Its name; `.` and `..` included.
+    pub name: &'a OsStr,
+}
+
+/// One item of `readdirplus`.
+#[derive(Debug, Clone, Copy)]
+pub struct DirItemPlus<'a> {
+    /// See [`DirItem`].
+    pub item: DirItem<'a>,
+    /// What a lookup would say; one lookup was counted. `None` for `.` and `..`.
+    pub entry: Option<Entry>,
+}
+
+/// What a directory had when it was opened.
+#[derive(Debug, Clone)]
+struct Snapshot {
+    listing: Arc<[DirEntry]>,
+    /// Files that are only being written yet.
+    written: Arc<[DirEntry]>,
+    /// Number of the first entry, should the kernel not know it.
+    first: Ino,
+    /// Whether reading has begun.
+    begun: bool,
+}
+
+impl Snapshot {
+    fn get(&self, position: usize) -> Option<&DirEntry> {
+        let beyond = position.checked_sub(self.listing.len());
+        beyond.map_or_else(
+            || self.listing.get(position),
+            |beyond| self.written.get(beyond),
+        )
+    }
+}
+
+/// One open directory.
+#[derive(Debug)]
+pub(super) struct OpenDirectory {
+    ino: Ino,
+    snapshot: Locked<Snapshot>,
+}
+
+impl Vfs {
+    /// Opens a directory. What it has now is what reading it will show.
+    ///
+    /// # Errors
+    /// `NotFound`; `NotADirectory`; the server's.
+    pub fn opendir(&self, ino: Ino) -> Result<u64> {
+        let listing = match self.directory(ino)? {
+            Place::At(path) => self.backend.list(&path)?,
+            Place::Orphan => Arc::from([]),
+        };
+        Ok(self.open_listing(ino, listing))
+    }
+
+    /// As [`opendir`](Self::opendir) from memory; `None`: only the server can tell.
+    pub fn opendir_cached(&self, ino: Ino) -> Option<Result<u64>> {
+        let listing = match self.directory(ino) {
+            Ok(Place::At(path)) => self.backend.known_list(&path)?.0,
+            Ok(Place::Orphan) => Arc::from([]),
+            Err(err) => return Some(Err(err)),
+        };
+        Some(Ok(self.open_listing(ino, listing)))
+    }
+
+    /// Tells `each` the items from `offset` on, until it returns `false`: its buffer is full, and
+    /// that item is the next.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn readdir(
+        &self,
+        fh: u64,
+        offset: u64,
+        each: &mut dyn FnMut(DirItem<'_>) -> bool,
+    ) -> Result<()> {
+        self.read_items(fh, offset, |item, _| Some(each(item)))
+    }
+
+    /// As [`readdir`](Self::readdir), with what is known of each item. Its lookup is counted if
+    /// `each` takes it. Names that were removed since are left out, lest the kernel believe in
+    /// them again.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn readdirplus(
+        &self,
+        fh: u64,
+        offset: u64,
+        each: &mut dyn FnMut(DirItemPlus<'_>) -> bool,
+    ) -> Result<()> {
+        let dir = self.directories.get(fh)?.ino;
+        let place = self.place(dir)?;
+        self.read_items(fh, offset, |mut item, entry| {
+            let Some(listed) = entry else {
+                return Some(each(DirItemPlus { item, entry: None }));
+            };
+            let Place::At(path) = &place else {
+                return None;
+            };
+            let path = path.join(&listed.name);
+            let entry = match self.known_attr_of_child(dir, &listed.name, &path) {
+                Some(Ok((attr, valid))) => self.entry(dir, &listed.name, &attr, valid).ok(),
+                Some(Err(err)) if err.kind() == ErrorKind::NotFound => return None,
+                // The listing has aged while it was read: what it said, to be asked again at once.
+                Some(Err(_)) | None => self
+                    .entry(dir, &listed.name, &listed.attr, Duration::ZERO)
+                    .ok(),
+            };
+            if let Some(entry) = entry {
+                item.ino = entry.stat.ino;
+                item.kind = entry.stat.kind;
+            }
+            let taken = each(DirItemPlus { item, entry });
+            if let Some(entry) = entry.filter(|_| !taken) {
+                self.forget(entry.stat.ino, 1);
+            }
+            Some(taken)
+        })
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, fh: u64) {
+        if let Ok(dir) = self.directories.remove(fh) {
+            self.inodes.with(|inodes| inodes.unpin(dir.ino));
+        }
+    }
+
+    fn directory(&self, ino: Ino) -> Result<Place> {
+        match self.inodes.with(|inodes| inodes.kind(ino)) {
+            Some(FileKind::Directory) | None => self.place(ino),
+            Some(FileKind::File | FileKind::Symlink) => Err(ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn open_listing(&self, ino: Ino, listing: Arc<[DirEntry]>) -> u64 {
+        self.inodes.with(|inodes| inodes.pin(ino));
+        self.directories.insert(OpenDirectory {
+            ino,
+            snapshot: Locked::new(self.snapshot(ino, listing)),
+        })
+    }
+
+    fn snapshot(&self, ino: Ino, listing: Arc<[DirEntry]>) -> Snapshot {
+        let children = self.inodes.with(|inodes| inodes.children(ino));
+        let written: Arc<[DirEntry]> = children
+            .into_iter()
+            .filter_map(|(name, child)| {
+                let attr = self.being_written(child)?;
+                let listed = listing.iter().any(|entry| entry.name == name);
+                (!listed).then_some(DirEntry { name, attr })
+            })
+            .collect();
+        let count = (listing.len() + written.len()) as u64;
+        Snapshot {
+            listing,
+            written,
+            first: self.inodes.with(|inodes| inodes.reserve(count)),
+            begun: false,
+        }
+    }
+
+    /// The snapshot to read at `offset`. Who goes back to the start wants to see what is new, and
+    /// does if it is known.
+    fn snapshot_at(&self, dir: &OpenDirectory, offset: u64) -> Snapshot {
+        let rewound = dir.snapshot.with(|snapshot| {
+            let rewound = snapshot.begun && offset == 0;
+            snapshot.begun = true;
+            rewound
+        });
+        if rewound
+            && let Ok(Place::At(path)) = self.place(dir.ino)
+            && let Some((listing, _)) = self.backend.known_list(&path)
+        {
+            let mut fresh = self.snapshot(dir.ino, listing);
+            fresh.begun = true;
+            dir.snapshot.with(|snapshot| *snapshot = fresh);
+        }
+        dir.snapshot.with(|snapshot| snapshot.clone())
+    }
+
+    /// Gives `each` the items from `offset` on; `Some(false)` ends it.
+    fn read_items(
+        &self,
+        fh: u64,
+        offset: u64,
+        mut each: impl FnMut(DirItem<'_>, Option<&DirEntry>) -> Option<bool>,
+    ) -> Result<()> {
+        let dir = self.directories.get(fh)?;
+        let snapshot = self.snapshot_at(&dir, offset);
+        let parent = self.inodes.with(|inodes| inodes.parent(dir.ino));
+        let mut next = offset;
+        loop {
+            next += 1;
+            let dots = |ino, name: &'static str| DirItem {
+                ino,
+                offset: next,
+                kind: FileKind::Directory,
+                name: OsStr::new(name),
+            };
+            let taken = match next {
+                1 => each(dots(dir.ino, "."), None),
+                2 => each(dots(parent, ".."), None),
+                _ => {
+                    let position = next - 3;
+                    let Some(entry) = usize::try_from(position)
+                        .ok()
+                        .and_then(|position| snapshot.get(position))
+                    else {
+                        return Ok(());
+                    };
+                    let known = self.inodes.with(|inodes| inodes.find(dir.ino, &entry.name));
+                    let item = DirItem {
+                        ino: known.unwrap_or(snapshot.first + position),
+                        offset: next,
+                        kind: entry.attr.kind,
+                        name: entry.name.as_os_str(),
+                    };
+                    each(item, Some(entry))
+                }
+            };
+            if taken == Some(false) {
+                return Ok(());
+            }
+        }
+    }
+}

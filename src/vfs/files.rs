@@ -1,0 +1,292 @@
+//! Files: open, create, read, write, and what close and fsync promise.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::attr::{Attr, FileKind};
+use super::backend::{OpenFile, OpenHow};
+use super::error::{Error, ErrorKind, Result};
+use super::inodes::Version;
+use super::path::{Name, RemotePath};
+use super::{Entry, Ino, Vfs};
+
+/// What `open` tells the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The handle.
+    pub fh: u64,
+    /// The kernel's pages are of this version of the file.
+    pub keep_cache: bool,
+    /// The size is not known: only a read can find the end.
+    pub direct_io: bool,
+}
+
+/// A file with content that the server has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dirty {
+    /// Where it is.
+    pub path: RemotePath,
+    /// Its size here.
+    pub bytes: u64,
+}
+
+/// One open file description.
+pub(super) struct FileHandle {
+    ino: Ino,
+    read: bool,
+    write: bool,
+    file: Arc<dyn OpenFile>,
+}
+
+impl Vfs {
+    /// Opens `ino`.
+    ///
+    /// # Errors
+    /// `NotFound` or `Stale` if it is not there any more; what the backend says.
+    pub fn open(&self, ino: Ino, how: OpenHow) -> Result<Opened> {
+        if how.write || how.truncate {
+            self.writable()?;
+        }
+        match self.inodes.with(|inodes| inodes.kind(ino)) {
+            Some(FileKind::Directory) => return Err(ErrorKind::IsADirectory.into()),
+            Some(FileKind::Symlink) => return Err(ErrorKind::Loop.into()),
+            Some(FileKind::File) | None => {}
+        }
+        let how = OpenHow {
+            create: None,
+            ..how
+        };
+        let shared = self.enter(ino, how)?;
+        let keep_cache = self.pages_are_good(ino, shared.known.as_ref(), how);
+        let unknown_size = shared.known.is_some_and(|attr| attr.size.is_none());
+        Ok(Opened {
+            fh: self.handle(ino, how, shared.file),
+            keep_cache,
+            direct_io: unknown_size && !how.truncate,
+        })
+    }
+
+    /// Opens `name`, which is created with the permission bits `mode` if it does not exist.
+    ///
+    /// # Errors
+    /// `Exists` if it does and `exclusive` is wanted.
+    pub fn create(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        how: OpenHow,
+        exclusive: bool,
+    ) -> Result<(Entry, Opened)> {
+        self.writable()?;
+        let (name, path) = self.child(parent, name)?;
+        match self.attr_of_child(parent, &name, &path) {
+            Ok((attr, valid)) => {
+                match attr.kind {
+                    _ if exclusive => return Err(ErrorKind::Exists.into()),
+                    FileKind::Directory => return Err(ErrorKind::IsADirectory.into()),
+                    // The kernel took the name for a new one; told so, it looks again and follows.
+                    FileKind::Symlink => return Err(ErrorKind::Stale.into()),
+                    FileKind::File => {}
+                }
+                let entry = self.entry(parent, &name, &attr, valid)?;
+                match self.open(entry.stat.ino, how) {
+                    Ok(opened) => return Ok((entry, opened)),
+                    Err(err) => {
+                        self.forget(entry.stat.ino, 1);
+                        if err.kind() != ErrorKind::NotFound {
+                            return Err(err);
+                        }
+                    }
+                }
+            }
+            Err(err) if err.kind() == ErrorKind::NotFound => {}
+            Err(err) => return Err(err),
+        }
+        self.create_new(parent, &name, mode, how)
+    }
+
+    fn create_new(
+        &self,
+        parent: Ino,
+        name: &Name,
+        mode: u32,
+        how: OpenHow,
+    ) -> Result<(Entry, Opened)> {
+        let how = OpenHow {
+            create: Some(mode & 0o7777),
+            truncate: false,
+            ..how
+        };
+        // Someone else removed what is still open under this name: that is another file.
+        let gone = self.inodes.with(|inodes| inodes.find(parent, name));
+        let gone = gone.filter(|ino| self.open_files.get(*ino).is_some());
+        let ino = self.inodes.with(|inodes| {
+            if gone.is_some() {
+                inodes.orphan(parent, name, None);
+            }
+            inodes.bind_pinned(parent, name, FileKind::File)
+        });
+        let ino = ino.ok_or_else(|| Error::from(ErrorKind::Stale))?;
+        let created = self.enter(ino, how).and_then(|shared| {
+            self.inodes.with(|inodes| inodes.set_version(ino, None));
+            let attr = shared.file.attr();
+            let opened = Opened {
+                fh: self.handle(ino, how, shared.file),
+                keep_cache: false,
+                direct_io: false,
+            };
+            let entry = self.entry(parent, name, &attr, self.view.validity)?;
+            Ok((entry, opened))
+        });
+        self.inodes.with(|inodes| inodes.unpin(ino));
+        created
+    }
+
+    /// Reads from `offset`; fewer bytes than `buf` has only at the end.
+    ///
+    /// # Errors
+    /// `BadHandle` if it was not opened for that; `Stale` if the file changed on the server.
+    pub fn read(&self, fh: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let handle = self.handles.get(fh)?;
+        if !handle.read {
+            return Err(ErrorKind::BadHandle.into());
+        }
+        self.at_its_place(handle.ino, |at| handle.file.read_at(at, offset, buf))
+    }
+
+    /// Writes all of `data` at `offset`.
+    ///
+    /// # Errors
+    /// `BadHandle` if it was not opened for that; the error of an upload under way.
+    pub fn write(&self, fh: u64, offset: u64, data: &[u8]) -> Result<usize> {
+        let handle = self.handles.get(fh)?;
+        if !handle.write {
+            return Err(ErrorKind::BadHandle.into());
+        }
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let at = self.io_path(handle.ino)?;
+        handle.file.write_at(&at, offset, data)?;
+        Ok(data.len())
+    }
+
+    /// A descriptor of `fh` is closed: what was written is on the server when this returns `Ok`.
+    ///
+    /// # Errors
+    /// The server's. The content stays here and another `flush` tries again.
+    pub fn flush(&self, fh: u64) -> Result<()> {
+        let handle = self.handles.get(fh)?;
+        // A reader's close is no reason to upload what another has half written.
+        if !handle.write {
+            return Ok(());
+        }
+        self.commit(handle.ino, &*handle.file)
+    }
+
+    /// Whether `flush` of `fh` has nothing to do. Never blocks.
+    pub fn is_clean(&self, fh: u64) -> bool {
+        let handle = self.handles.get(fh);
+        handle.map_or(true, |handle| !handle.write || !handle.file.is_dirty())
+    }
+
+    /// Everything written to the file, by whomever, is on the server when this returns `Ok`.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn fsync(&self, fh: u64) -> Result<()> {
+        let handle = self.handles.get(fh)?;
+        self.commit(handle.ino, &*handle.file)
+    }
+
+    /// The last descriptor of `fh` is closed.
+    ///
+    /// # Errors
+    /// What could not be stored and is lost to the program; nobody listens but the log.
+    pub fn release(&self, fh: u64) -> Result<()> {
+        let handle = self.handles.remove(fh)?;
+        self.leave(handle.ino)
+    }
+
+    /// Files with content that the server has not.
+    pub fn dirty(&self) -> Vec<Dirty> {
+        let open = self.open_files.all();
+        let dirty = open.iter().filter_map(|(ino, _)| {
+            let attr = self.being_written(*ino)?;
+            let path = self.path(*ino).ok()?;
+            let bytes = attr.size.unwrap_or_default();
+            Some(Dirty { path, bytes })
+        });
+        let mut dirty: Vec<Dirty> = dirty.collect();
+        dirty.sort_by(|a, b| a.path.cmp(&b.path));
+        dirty
+    }
+
+    /// Brings everything written so far to the server.
+    ///
+    /// # Errors
+    /// What could not be stored, and why.
+    pub fn commit_all(&self) -> std::result::Result<(), Vec<(RemotePath, Error)>> {
+        let mut failed = Vec::new();
+        for (ino, file) in self.open_files.all() {
+            let Ok(path) = self.path(ino) else { continue };
+            if let Err(err) = self.commit(ino, &*file) {
+                failed.push((path, err));
+            }
+        }
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(failed)
+        }
+    }
+
+    /// The file and inode of a handle that may write.
+    pub(super) fn written_by(&self, fh: u64) -> Result<(Ino, Arc<dyn OpenFile>)> {
+        let handle = self.handles.get(fh)?;
+        if !handle.write {
+            return Err(ErrorKind::BadHandle.into());
+        }
+        Ok((handle.ino, Arc::clone(&handle.file)))
+    }
+
+    fn handle(&self, ino: Ino, how: OpenHow, file: Arc<dyn OpenFile>) -> u64 {
+        self.handles.insert(FileHandle {
+            ino,
+            read: how.read,
+            write: how.write,
+            file,
+        })
+    }
+
+    /// What the kernel's pages are of, after an attempt to store them.
+    pub(super) fn note_version(&self, ino: Ino, file: &dyn OpenFile, stored: &Result<()>) {
+        let attr = file.attr();
+        let version = stored.as_ref().ok().and_then(|()| Version::of(&attr));
+        self.inodes.with(|inodes| inodes.set_version(ino, version));
+    }
+
+    /// Whether the kernel's pages of `ino` are those of the version now opened.
+    fn pages_are_good(&self, ino: Ino, known: Option<&Attr>, how: OpenHow) -> bool {
+        self.inodes.with(|inodes| {
+            let before = inodes.version(ino);
+            // What is being written here went through the kernel's pages.
+            let Some(attr) = known.filter(|_| !how.truncate) else {
+                let keep = before.is_some();
+                if how.truncate {
+                    inodes.set_version(ino, None);
+                }
+                return keep;
+            };
+            let keep = before
+                .zip(Version::of(attr))
+                .is_some_and(|(before, now)| before.is(&now));
+            if !keep {
+                inodes.set_version(ino, Version::settled(attr, SystemTime::now()));
+            }
+            keep
+        })
+    }
+}

@@ -1,0 +1,318 @@
+//! Which number the kernel knows a name by.
+//!
+//! Identity is (parent, name); a path is computed by walking up, so that renaming a directory
+//! moves everything below it at once. A number lives as long as the kernel counts lookups of it, a
+//! handle pins it, or a child needs its path; it is never used again.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use super::attr::{Attr, FileKind};
+use super::path::{Name, RemotePath};
+
+/// An inode number.
+pub type Ino = u64;
+
+/// The number of the root, as FUSE wants it.
+pub const ROOT: Ino = 1;
+
+/// What tells two contents of one file apart, as far as the kernel's pages are concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Version {
+    size: u64,
+    mtime: SystemTime,
+    unique: Option<Box<[u8]>>,
+}
+
+impl Version {
+    /// The version that `attr` describes; `None` where it does not say enough.
+    pub(crate) fn of(attr: &Attr) -> Option<Self> {
+        Some(Self {
+            size: attr.size?,
+            mtime: attr.mtime?,
+            unique: attr.unique.clone(),
+        })
+    }
+
+    /// Whether this and `other` are one version. An identity that only one of them tells is no
+    /// difference: an upload does not learn it.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let other_file = self
+            .unique
+            .as_ref()
+            .zip(other.unique.as_ref())
+            .is_some_and(|(a, b)| a != b);
+        self.size == other.size && self.mtime == other.mtime && !other_file
+    }
+
+    /// As [`of`](Self::of), for a file others may be writing: `None` also while a second change
+    /// could leave the time stamp as it is, because it is coarse and recent.
+    pub(crate) fn settled(attr: &Attr, now: SystemTime) -> Option<Self> {
+        let grain = Duration::from_secs(if attr.mtime_exact { 2 } else { 120 });
+        let age = now.duration_since(attr.mtime?).ok()?;
+        (age > grain).then(|| Self::of(attr)).flatten()
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    /// Parent and name; `None` for the root and for an orphan.
+    at: Option<(Ino, Name)>,
+    kind: FileKind,
+    lookups: u64,
+    /// Handles and calls under way that need the node whatever the kernel forgets.
+    pins: u32,
+    children: HashMap<Name, Ino>,
+    /// What the kernel's page cache was filled from.
+    version: Option<Version>,
+    /// An orphan's last attributes.
+    last: Option<Box<Attr>>,
+}
+
+impl Node {
+    fn new(at: Option<(Ino, Name)>, kind: FileKind) -> Self {
+        Self {
+            at,
+            kind,
+            lookups: 0,
+            pins: 0,
+            children: HashMap::new(),
+            version: None,
+            last: None,
+        }
+    }
+}
+
+/// Where an inode is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Reachable by this path.
+    At(RemotePath),
+    /// Its name, or that of a directory above, was removed.
+    Orphan,
+}
+
+/// All inodes the kernel knows, and those that its knowledge rests on.
+#[derive(Debug)]
+pub(crate) struct Inodes {
+    nodes: HashMap<Ino, Node>,
+    next: Ino,
+}
+
+impl Inodes {
+    /// A table with nothing but the root.
+    pub(crate) fn new() -> Self {
+        Self {
+            nodes: HashMap::from([(ROOT, Node::new(None, FileKind::Directory))]),
+            next: ROOT + 1,
+        }
+    }
+
+    /// How many inodes there are, the root included.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Takes `count` numbers that no inode will have, and returns the first.
+    pub(crate) fn reserve(&mut self, count: u64) -> Ino {
+        let first = self.next;
+        self.next += count;
+        first
+    }
+
+    /// What kind of file `ino` is; `None` if it is not known.
+    pub(crate) fn kind(&self, ino: Ino) -> Option<FileKind> {
+        self.nodes.get(&ino).map(|node| node.kind)
+    }
+
+    /// Where `ino` is; `None` if it is not known.
+    pub(crate) fn place(&self, ino: Ino) -> Option<Place> {
+        let mut names = Vec::new();
+        let mut node = self.nodes.get(&ino)?;
+        let mut at = ino;
+        while let Some((parent, name)) = &node.at {
+            names.push(name);
+            at = *parent;
+            node = self.nodes.get(parent)?;
+        }
+        if at != ROOT {
+            return Some(Place::Orphan);
+        }
+        Some(Place::At(RemotePath::from_names(names.into_iter().rev())))
+    }
+
+    /// The directory `ino` is in: itself for the root and for an orphan.
+    pub(crate) fn parent(&self, ino: Ino) -> Ino {
+        let at = self.nodes.get(&ino).and_then(|node| node.at.as_ref());
+        at.map_or(ino, |(parent, _)| *parent)
+    }
+
+    /// The inode that `name` in `parent` has, if any.
+    pub(crate) fn find(&self, parent: Ino, name: &Name) -> Option<Ino> {
+        self.nodes.get(&parent)?.children.get(name).copied()
+    }
+
+    /// Names and inodes known in `dir`.
+    pub(crate) fn children(&self, dir: Ino) -> Vec<(Name, Ino)> {
+        let children = self.nodes.get(&dir).map(|node| node.children.iter());
+        children
+            .into_iter()
+            .flatten()
+            .map(|(name, ino)| (name.clone(), *ino))
+            .collect()
+    }
+
+    /// The inode of `name`, made if there is none, with one lookup more. An inode of another kind
+    /// is another file: the old one becomes an orphan. `None` if `parent` is not known.
+    pub(crate) fn look_up(&mut self, parent: Ino, name: &Name, kind: FileKind) -> Option<Ino> {
+        let ino = self.bind(parent, name, kind)?;
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups += 1;
+        }
+        Some(ino)
+    }
+
+    /// As [`look_up`](Self::look_up), but pinned instead of counted.
+    pub(crate) fn bind_pinned(&mut self, parent: Ino, name: &Name, kind: FileKind) -> Option<Ino> {
+        let ino = self.bind(parent, name, kind)?;
+        self.pin(ino);
+        Some(ino)
+    }
+
+    fn bind(&mut self, parent: Ino, name: &Name, kind: FileKind) -> Option<Ino> {
+        if let Some(ino) = self.find(parent, name) {
+            if self.kind(ino) == Some(kind) {
+                return Some(ino);
+            }
+            self.orphan(parent, name, None);
+        }
+        let ino = self.next;
+        self.nodes
+            .get_mut(&parent)?
+            .children
+            .insert(name.clone(), ino);
+        self.next += 1;
+        let node = Node::new(Some((parent, name.clone())), kind);
+        self.nodes.insert(ino, node);
+        Some(ino)
+    }
+
+    /// The kernel gives back `lookups` of `ino`.
+    pub(crate) fn forget(&mut self, ino: Ino, lookups: u64) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups = node.lookups.saturating_sub(lookups);
+        }
+        self.drop_unused(ino);
+    }
+
+    /// Keeps `ino` until [`unpin`](Self::unpin).
+    pub(crate) fn pin(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.pins += 1;
+        }
+    }
+
+    /// Takes back one [`pin`](Self::pin).
+    pub(crate) fn unpin(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.pins = node.pins.saturating_sub(1);
+        }
+        self.drop_unused(ino);
+    }
+
+    /// `name` is gone: whoever still has its inode keeps it without a path, and sees `last`.
+    pub(crate) fn orphan(&mut self, parent: Ino, name: &Name, last: Option<Attr>) {
+        let Some(ino) = self.find(parent, name) else {
+            return;
+        };
+        self.unhook(ino);
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.last = last.map(Box::new);
+        }
+        self.drop_unused(ino);
+        self.drop_unused(parent);
+    }
+
+    /// Moves one node to another name, whose own inode becomes an orphan that shows `replaced`.
+    pub(crate) fn rename(
+        &mut self,
+        (parent, name): (Ino, &Name),
+        (new_parent, new_name): (Ino, &Name),
+        replaced: Option<Attr>,
+    ) {
+        // The directory must outlive the loss of its child in between.
+        self.pin(new_parent);
+        self.orphan(new_parent, new_name, replaced);
+        let source = self.find(parent, name);
+        // A directory within itself would make a ring, which no walk up ever leaves.
+        if let Some(ino) = source.filter(|ino| !self.is_within(new_parent, *ino)) {
+            self.unhook(ino);
+            if let Some(dir) = self.nodes.get_mut(&new_parent) {
+                dir.children.insert(new_name.clone(), ino);
+            }
+            if let Some(node) = self.nodes.get_mut(&ino) {
+                node.at = Some((new_parent, new_name.clone()));
+            }
+            self.drop_unused(parent);
+        }
+        self.unpin(new_parent);
+    }
+
+    fn is_within(&self, mut ino: Ino, dir: Ino) -> bool {
+        while ino != dir {
+            match self.nodes.get(&ino).and_then(|node| node.at.as_ref()) {
+                Some((parent, _)) => ino = *parent,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes `ino` out of its directory.
+    fn unhook(&mut self, ino: Ino) {
+        let at = self.nodes.get_mut(&ino).and_then(|node| node.at.take());
+        if let Some((parent, name)) = at
+            && let Some(dir) = self.nodes.get_mut(&parent)
+        {
+            dir.children.remove(&name);
+        }
+    }
+
+    /// An orphan's last attributes.
+    pub(crate) fn last(&self, ino: Ino) -> Option<Attr> {
+        let last = self.nodes.get(&ino).and_then(|node| node.last.as_deref());
+        last.cloned()
+    }
+
+    /// What the kernel's pages of `ino` were filled from.
+    pub(crate) fn version(&self, ino: Ino) -> Option<&Version> {
+        self.nodes.get(&ino).and_then(|node| node.version.as_ref())
+    }
+
+    /// See [`version`](Self::version).
+    pub(crate) fn set_version(&mut self, ino: Ino, version: Option<Version>) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.version = version;
+        }
+    }
+
+    /// Removes `ino` if nothing needs it, and then its parents likewise.
+    fn drop_unused(&mut self, mut ino: Ino) {
+        while let Some(node) = self.nodes.get(&ino)
+            && ino != ROOT
+            && node.lookups == 0
+            && node.pins == 0
+            && node.children.is_empty()
+        {
+            let at = self.nodes.remove(&ino).and_then(|node| node.at);
+            let Some((parent, name)) = at else { return };
+            if let Some(dir) = self.nodes.get_mut(&parent) {
+                dir.children.remove(&name);
+            }
+            ino = parent;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! One open file for each inode, whoever has it open.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::backend::OpenFile;
+use super::inodes::Ino;
+use crate::sync::Locked;
+
+/// What has become of an open file's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It has one, and content goes there.
+    Named,
+    /// It was removed here: the content is for the handles only.
+    Detached,
+    /// It was detached with content that no server has, and then its removal failed.
+    Lost,
+}
+
+/// Locks of one open file, held across its own I/O. Whoever holds one may use the leaves (inodes,
+/// handles, this table); nothing waits for one while holding a leaf.
+#[derive(Debug, Default)]
+pub(crate) struct Gates {
+    /// Opening and closing, one at a time, so that the file is opened once and not opened before
+    /// its last content is stored. May be followed by `naming`, never the reverse.
+    pub(crate) opening: Mutex<()>,
+    /// Shared by what tells the server something under the file's name, taken alone by what moves
+    /// the name. Only a rename takes several, in the order of inode numbers.
+    pub(crate) naming: RwLock<()>,
+}
+
+struct Open {
+    gates: Arc<Gates>,
+    /// `None` while it is being opened.
+    file: Option<Arc<dyn OpenFile>>,
+    /// Handles, and calls that opened it for themselves or wait to open it.
+    users: u32,
+    fate: Fate,
+}
+
+/// The files that are open. A leaf.
+pub(crate) struct OpenFiles(Locked<HashMap<Ino, Open>>);
+
+impl OpenFiles {
+    /// Nothing is open.
+    pub(crate) fn new() -> Self {
+        Self(Locked::new(HashMap::new()))
+    }
+
+    /// How many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.0.with(|open| open.len())
+    }
+
+    /// One user more of `ino`, who takes `opening` next and looks whether it is open already.
+    pub(crate) fn enter(&self, ino: Ino) -> Arc<Gates> {
+        self.0.with(|open| {
+            let open = open.entry(ino).or_insert_with(|| Open {
+                gates: Arc::default(),
+                file: None,
+                users: 0,
+                fate: Fate::Named,
+            });
+            open.users += 1;
+            Arc::clone(&open.gates)
+        })
+    }
+
+    /// `ino` is open from now on. The caller has `opening`.
+    pub(crate) fn opened(&self, ino: Ino, file: &Arc<dyn OpenFile>) {
+        self.0.with(|open| {
+            if let Some(open) = open.get_mut(&ino) {
+                open.file = Some(Arc::clone(file));
+                open.fate = Fate::Named;
+            }
+        });
+    }
+
+    /// The open file of `ino`.
+    pub(crate) fn get(&self, ino: Ino) -> Option<(Arc<dyn OpenFile>, Fate)> {
+        self.0.with(|open| {
+            let open = open.get(&ino)?;
+            Some((Arc::clone(open.file.as_ref()?), open.fate))
+        })
+    }
+
+    /// The locks of `ino`, as long as it has a user.
+    pub(crate) fn gates(&self, ino: Ino) -> Option<Arc<Gates>> {
+        self.0
+            .with(|open| open.get(&ino).map(|open| Arc::clone(&open.gates)))
+    }
+
+    /// Every open file.
+    pub(crate) fn all(&self) -> Vec<(Ino, Arc<dyn OpenFile>)> {
+        self.0.with(|open| {
+            open.iter()
+                .filter_map(|(ino, open)| Some((*ino, Arc::clone(open.file.as_ref()?))))
+                .collect()
+        })
+    }
+
+    /// What has become of the name of `ino`.
+    pub(crate) fn set_fate(&self, ino: Ino, fate: Fate) {
+        self.0.with(|open| {
+            if let Some(open) = open.get_mut(&ino) {
+                open.fate = fate;
+            }
+        });
+    }
+
+    /// The open file of `ino` if it has one user only, who is leaving and has to close it.
+    pub(crate) fn last(&self, ino: Ino) -> Option<Arc<dyn OpenFile>> {
+        self.0.with(|open| {
+            let open = open.get(&ino).filter(|open| open.users == 1)?;
+            open.file.clone()
+        })
+    }
+
+    /// One user less of `ino`. The caller has `opening`.
+    pub(crate) fn leave(&self, ino: Ino, closed: bool) {
+        self.0.with(|open| {
+            let Some(left) = open.get_mut(&ino) else {
+                return;
+            };
+            left.users = left.users.saturating_sub(1);
+            if closed {
+                left.file = None;
+                left.fate = Fate::Named;
+            }
+            if left.users == 0 {
+                open.remove(&ino);
+            }
+        });
+    }
+}

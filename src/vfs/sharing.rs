@@ -1,0 +1,194 @@
+//! How handles share the one open file of an inode: who opens it, who closes it, and under which
+//! name it is stored meanwhile.
+
+use std::sync::{Arc, PoisonError};
+
+use super::attr::Attr;
+use super::backend::{OpenFile, OpenHow};
+use super::error::{Error, ErrorKind, Result};
+use super::inodes::Place;
+use super::open_files::{Fate, Gates};
+use super::path::RemotePath;
+use super::{Ino, Vfs};
+
+/// A file that was opened, and the server's attributes of it where it was not being written here.
+pub(super) struct Shared {
+    pub(super) file: Arc<dyn OpenFile>,
+    pub(super) known: Option<Attr>,
+}
+
+impl Vfs {
+    /// Opens `ino`, or shares it with those who have it open, until [`leave`](Self::leave).
+    pub(super) fn enter(&self, ino: Ino, how: OpenHow) -> Result<Shared> {
+        let gates = self.hold(ino);
+        let opened = {
+            let _opening = gates.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            self.at_its_place(ino, |_| self.open_shared(ino, how))
+        };
+        if opened.is_err() {
+            self.leave_quietly(ino);
+        }
+        opened
+    }
+
+    /// The caller has `opening`.
+    fn open_shared(&self, ino: Ino, how: OpenHow) -> Result<Shared> {
+        let at = self.path(ino)?;
+        let open = self.open_files.get(ino).map(|(file, _)| file);
+        let being_written = open.as_ref().is_some_and(|file| file.is_dirty());
+        let known = if being_written || how.create.is_some() {
+            None
+        } else {
+            let (attr, _) = self.attr(&at)?;
+            self.check_kind(ino, &attr)?;
+            Some(attr)
+        };
+        let file = match open {
+            Some(file) => {
+                let how = OpenHow {
+                    create: None,
+                    ..how
+                };
+                file.reopen(&at, known.as_ref(), how)?;
+                file
+            }
+            None => {
+                let file = self.backend.open(&at, known.as_ref(), how)?;
+                self.open_files.opened(ino, &file);
+                file
+            }
+        };
+        Ok(Shared { file, known })
+    }
+
+    /// Keeps the locks of `ino`, open or not, until [`leave`](Self::leave).
+    pub(super) fn hold(&self, ino: Ino) -> Arc<Gates> {
+        self.inodes.with(|inodes| inodes.pin(ino));
+        self.open_files.enter(ino)
+    }
+
+    /// Shares `ino` if someone has it open, until [`leave`](Self::leave).
+    pub(super) fn join(&self, ino: Ino) -> Option<Arc<dyn OpenFile>> {
+        self.open_files.gates(ino)?;
+        let gates = self.hold(ino);
+        let open = {
+            // It may be that someone is just opening it, or closing.
+            let _opening = gates.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            self.open_files.get(ino)
+        };
+        if open.is_none() {
+            self.leave_quietly(ino);
+        }
+        open.map(|(file, _)| file)
+    }
+
+    /// Takes back one [`enter`](Self::enter), [`join`](Self::join) or [`hold`](Self::hold); the
+    /// last one closes.
+    pub(super) fn leave(&self, ino: Ino) -> Result<()> {
+        let Some(gates) = self.open_files.gates(ino) else {
+            return Ok(());
+        };
+        let result = {
+            let _opening = gates.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = self.open_files.last(ino);
+            let result = match &last {
+                Some(file) => self.close(ino, &gates, &**file),
+                None => Ok(()),
+            };
+            self.open_files.leave(ino, last.is_some());
+            result
+        };
+        self.inodes.with(|inodes| inodes.unpin(ino));
+        result
+    }
+
+    pub(super) fn leave_quietly(&self, ino: Ino) {
+        if let Err(err) = self.leave(ino) {
+            log::error!("closing inode {ino}: {err}");
+        }
+    }
+
+    fn close(&self, ino: Ino, gates: &Gates, file: &dyn OpenFile) -> Result<()> {
+        let _named = gates.naming.read().unwrap_or_else(PoisonError::into_inner);
+        let fate = self.open_files.get(ino).map(|(_, fate)| fate);
+        let at = match self.place(ino)? {
+            Place::At(at) if fate == Some(Fate::Named) => Some(at),
+            _ => None,
+        };
+        let dirty = file.is_dirty();
+        let result = file.close(at.as_ref());
+        if dirty {
+            self.note_version(ino, file, &result);
+        }
+        result
+    }
+
+    /// Truncates a file that the caller has no handle of.
+    pub(super) fn truncate(&self, ino: Ino, size: u64) -> Result<()> {
+        let how = OpenHow {
+            write: true,
+            truncate: size == 0,
+            ..OpenHow::default()
+        };
+        let file = self.enter(ino, how)?.file;
+        let set_len = || match size {
+            0 => Ok(()),
+            _ => file.set_len(&self.io_path(ino)?, size),
+        };
+        let result = set_len().and_then(|()| self.commit(ino, &*file));
+        let closed = self.leave(ino);
+        result.and(closed)
+    }
+
+    pub(super) fn commit(&self, ino: Ino, file: &dyn OpenFile) -> Result<()> {
+        let Some(gates) = self.open_files.gates(ino) else {
+            return Ok(());
+        };
+        let _named = gates.naming.read().unwrap_or_else(PoisonError::into_inner);
+        self.commit_named(ino, file)
+    }
+
+    /// The caller has `naming`.
+    pub(super) fn commit_named(&self, ino: Ino, file: &dyn OpenFile) -> Result<()> {
+        let stale = |why: &str| Err(Error::new(ErrorKind::Stale, format!("inode {ino}: {why}")));
+        let fate = self.open_files.get(ino).map(|(_, fate)| fate);
+        let at = match (fate, self.place(ino)?) {
+            (Some(Fate::Detached), _) => return Ok(()),
+            (Some(Fate::Lost), _) => return stale("replaced or removed before it was stored"),
+            (_, Place::At(at)) => at,
+            (_, Place::Orphan) if file.is_dirty() => return stale("its directory is gone"),
+            (_, Place::Orphan) => return Ok(()),
+        };
+        let dirty = file.is_dirty();
+        let result = file.commit(&at);
+        if dirty {
+            self.note_version(ino, file, &result);
+        }
+        result
+    }
+
+    /// Where the server is told of the open file `ino`; the root, which is no file, if it has no
+    /// name and nothing is to be told.
+    pub(super) fn io_path(&self, ino: Ino) -> Result<RemotePath> {
+        match self.open_files.get(ino) {
+            Some((_, Fate::Detached | Fate::Lost)) => Ok(RemotePath::root()),
+            _ => self.path(ino),
+        }
+    }
+
+    /// Runs `act` with the path of `ino`; once more if the file was renamed meanwhile.
+    pub(super) fn at_its_place<T>(
+        &self,
+        ino: Ino,
+        mut act: impl FnMut(&RemotePath) -> Result<T>,
+    ) -> Result<T> {
+        let at = self.io_path(ino)?;
+        match act(&at) {
+            Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::Stale) => {
+                let now = self.io_path(ino)?;
+                if now == at { Err(err) } else { act(&now) }
+            }
+            result => result,
+        }
+    }
+}

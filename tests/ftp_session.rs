@@ -1,0 +1,9 @@
+//! Sessions and the pool against servers of a few lines, each with one fault of a real one.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod commands;
+mod login;
+mod pool;
+mod server;
+mod tls;
+mod transfers;

@@ -1,0 +1,185 @@
+//! Who gets a session, and what becomes of one that died.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ferryfs::ftp::pool::{Pool, Purpose};
+use ferryfs::vfs::error::ErrorKind;
+
+use super::server::{Server, size};
+
+/// Allows two connections and refuses more at the place that `refuse` names.
+fn allows_two(refuse: &'static str, reply: &'static str) -> Server {
+    let open = Arc::new(AtomicUsize::new(0));
+    Server::start(move |peer, line| {
+        if line.starts_with(refuse) && peer.number > 2 && open.load(Ordering::SeqCst) >= 2 {
+            peer.say(reply);
+            return None;
+        }
+        if line.is_empty() {
+            open.fetch_add(1, Ordering::SeqCst);
+        }
+        Some(false)
+    })
+}
+
+#[test]
+fn the_servers_limit_is_learned_and_kept_to() {
+    for server in [
+        allows_two("", "421 Too many connections"),
+        // Said of the password, meant is the number: two sessions with it are open.
+        allows_two("PASS", "530 Login incorrect."),
+    ] {
+        let pool = server.pool();
+        let first = pool.lease(Purpose::Metadata, true).unwrap();
+        let _second = pool.lease(Purpose::Metadata, true).unwrap();
+        let third = thread::scope(|scope| {
+            let third = scope.spawn(|| pool.lease(Purpose::Metadata, true));
+            while !pool.contended(Purpose::Metadata) {
+                thread::sleep(Duration::from_millis(5));
+            }
+            drop(first);
+            third.join().unwrap()
+        });
+        assert!(third.is_ok(), "{third:?}");
+        let report = pool.report();
+        assert_eq!((report.limit, report.open, report.waiting), (2, 2, 0));
+        // Not hammered: the next one does not even try.
+        let busy = pool.lease(Purpose::Metadata, false).unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::Busy);
+    }
+}
+
+#[test]
+fn transfers_leave_one_connection_for_metadata() {
+    let server = Server::start(|_, _| Some(false));
+    let mut options = server.options();
+    options.connections = 2;
+    options.timeout = Duration::from_millis(300);
+    let pool = Pool::new(options);
+    let _transfer = pool.lease(Purpose::Transfer, true).unwrap();
+    let before = Instant::now();
+    let busy = pool.lease(Purpose::Transfer, false).unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Busy);
+    assert!(before.elapsed() < Duration::from_millis(100));
+    assert!(pool.lease(Purpose::Metadata, false).is_ok());
+    let waited = pool.lease(Purpose::Transfer, true).unwrap_err();
+    assert_eq!(waited.kind(), ErrorKind::Busy);
+    let waited = before.elapsed();
+    assert!(waited >= Duration::from_millis(300) && waited < Duration::from_secs(5));
+    assert_eq!(pool.report().waiting, 0);
+}
+
+#[test]
+fn with_one_connection_transfers_may_use_it() {
+    let server = Server::start(|_, _| Some(false));
+    let mut options = server.options();
+    options.connections = 1;
+    let pool = Pool::new(options);
+    drop(pool.lease(Purpose::Transfer, false).unwrap());
+    assert!(pool.lease(Purpose::Metadata, false).is_ok());
+    assert_eq!(server.count("USER"), 1);
+}
+
+#[test]
+fn waiters_are_served_metadata_first_then_in_order() {
+    let server = Server::start(|_, _| Some(false));
+    let mut options = server.options();
+    options.connections = 1;
+    let pool = Pool::new(options);
+    let held = pool.lease(Purpose::Metadata, true).unwrap();
+    let order = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for (name, purpose) in [
+            ("transfer 1", Purpose::Transfer),
+            ("transfer 2", Purpose::Transfer),
+            ("metadata", Purpose::Metadata),
+        ] {
+            let waiting = pool.report().waiting;
+            let (pool, order) = (&pool, &order);
+            scope.spawn(move || {
+                let _lease = pool.lease(purpose, true).unwrap();
+                order.lock().unwrap().push(name);
+            });
+            while pool.report().waiting == waiting {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        drop(held);
+    });
+    assert_eq!(
+        order.into_inner().unwrap(),
+        ["metadata", "transfer 1", "transfer 2"]
+    );
+}
+
+#[test]
+fn an_idle_session_that_the_server_closed_is_replaced_unseen() {
+    // The first connection says farewell after its first command; the second swallows the first
+    // command of its second loan and hangs up.
+    let server = Server::start(|peer, line| {
+        if line == "SIZE a" && peer.number == 1 {
+            peer.say("213 1");
+            peer.say("421 Timeout");
+            return None;
+        }
+        if line == "SIZE b" && peer.number == 2 {
+            return None;
+        }
+        Some(false)
+    });
+    let pool = server.pool();
+    let ask = |line: &'static [u8]| {
+        pool.with_session(Purpose::Metadata, |session| {
+            session.command(line).map(|reply| reply.text())
+        })
+    };
+    assert_eq!(ask(b"SIZE a").unwrap(), "213 1");
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(ask(b"SIZE a").unwrap(), "213 2");
+    assert_eq!(ask(b"SIZE b").unwrap(), "213 3");
+    assert_eq!(server.count("USER"), 3);
+}
+
+#[test]
+fn a_fresh_session_that_dies_is_not_tried_again() {
+    let server = Server::start(|_, line| (line != "SIZE a").then_some(false));
+    let pool = server.pool();
+    let error = pool.with_session(Purpose::Metadata, size).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Disconnected);
+    assert_eq!((server.count("SIZE"), pool.report().open), (1, 0));
+}
+
+#[test]
+fn a_lease_dropped_in_mid_transfer_is_not_lent_again() {
+    let server = Server::start(|_, _| Some(false));
+    let pool = server.pool();
+    let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+    let begun = lease.begin_data(b"RETR a", 0).unwrap();
+    drop(lease);
+    drop(begun);
+    assert_eq!(pool.report().open, 0);
+    assert_eq!(pool.with_session(Purpose::Metadata, size).unwrap(), "213 2");
+}
+
+#[test]
+fn a_closed_pool_sends_everybody_away() {
+    let server = Server::start(|_, _| Some(false));
+    let mut options = server.options();
+    options.connections = 1;
+    let pool = Pool::new(options);
+    let held = pool.lease(Purpose::Metadata, true).unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| pool.lease(Purpose::Metadata, true));
+        while pool.report().waiting == 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        pool.close();
+        assert!(waiter.join().unwrap().is_err());
+    });
+    drop(held);
+    assert!(pool.lease(Purpose::Metadata, true).is_err());
+    assert_eq!(pool.report().open, 0);
+}

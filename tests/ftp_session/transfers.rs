@@ -1,0 +1,203 @@
+//! Data connections of all kinds.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ferryfs::ftp::options::DataMode;
+use ferryfs::ftp::pool::{Pool, Purpose};
+use ferryfs::ftp::session::{Begun, Session};
+
+use super::server::{Server, size};
+
+fn retrieve(session: &mut Session) -> Vec<u8> {
+    match session.begin_data(b"RETR a", 0).unwrap() {
+        Begun::Open(mut data) => {
+            let mut content = Vec::new();
+            data.read_to_end(&mut content).unwrap();
+            assert!(session.end_data(data).unwrap().is_ok());
+            content
+        }
+        Begun::Refused(reply) => panic!("refused: {}", reply.text()),
+    }
+}
+
+#[test]
+fn pasv_is_used_where_epsv_is_not_known_and_its_address_is_not_believed() {
+    let server = Server::start(|peer, line| {
+        match line {
+            "EPSV" => peer.say("500 what?"),
+            "PASV" => {
+                let [high, low] = peer.listen().to_be_bytes();
+                // A documentation address: leads nowhere.
+                peer.say(&format!("227 Entering Passive Mode 192,0,2,1,{high},{low}"));
+            }
+            _ => return Some(false),
+        }
+        Some(true)
+    });
+    let pool = server.pool();
+    let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+    assert_eq!(retrieve(&mut lease), b"content");
+    assert_eq!(retrieve(&mut lease), b"content");
+    assert_eq!((server.count("EPSV"), server.count("PASV")), (1, 2));
+}
+
+#[test]
+fn epsv_that_leads_nowhere_is_given_up_for_pasv() {
+    let server = Server::start(|peer, line| {
+        match line {
+            "EPSV" => {
+                let port = peer.listen();
+                peer.data = None;
+                peer.say(&format!("229 (|||{port}|)"));
+            }
+            "PASV" => {
+                let [high, low] = peer.listen().to_be_bytes();
+                peer.say(&format!("227 (127,0,0,1,{high},{low})"));
+            }
+            _ => return Some(false),
+        }
+        Some(true)
+    });
+    let pool = server.pool();
+    let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+    assert_eq!(retrieve(&mut lease), b"content");
+    assert_eq!(retrieve(&mut lease), b"content");
+    assert_eq!(server.count("EPSV"), 1);
+}
+
+#[test]
+fn active_mode_takes_data_from_the_server_only() {
+    let server = Server::start(|peer, line| {
+        if let Some(eprt) = line.strip_prefix("EPRT ") {
+            peer.say(if eprt.starts_with("|1|127.0.0.1|") {
+                "522 PORT please"
+            } else {
+                "200 ok"
+            });
+            return Some(true);
+        }
+        if line != "RETR a" {
+            return Some(false);
+        }
+        peer.say("150 coming");
+        // The port was named last by PORT.
+        Some(true)
+    });
+    // PORT and the connections are played here, since the script sees single lines only.
+    let heard = Arc::clone(&server.heard);
+    let intruder = thread::spawn(move || {
+        let port = loop {
+            let lines = heard.lock().unwrap().clone();
+            let begun = lines.iter().any(|line| line == "RETR a");
+            if let Some(line) = lines
+                .iter()
+                .find(|l| l.starts_with("PORT "))
+                .filter(|_| begun)
+            {
+                let numbers: Vec<u16> = line["PORT ".len()..]
+                    .split(',')
+                    .map(|n| n.parse().unwrap())
+                    .collect();
+                break numbers[4] * 256 + numbers[5];
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        for (from, content) in [("127.0.0.2:0", "forged"), ("127.0.0.1:0", "genuine")] {
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket
+                .bind(&from.parse::<SocketAddr>().unwrap().into())
+                .unwrap();
+            let to: SocketAddr = ([127, 0, 0, 1], port).into();
+            socket.connect(&to.into()).unwrap();
+            // The forger may be cut off already.
+            let _ = TcpStream::from(socket).write_all(content.as_bytes());
+            thread::sleep(Duration::from_millis(50));
+        }
+        port
+    });
+    let mut options = server.options();
+    options.data = DataMode::Active {
+        ports: Some((42_100, 42_199)),
+        address: None,
+    };
+    let pool = Pool::new(options);
+    let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+    let Begun::Open(mut data) = lease.begin_data(b"RETR a", 0).unwrap() else {
+        panic!("refused");
+    };
+    let mut content = String::new();
+    data.read_to_string(&mut content).unwrap();
+    assert_eq!(content, "genuine");
+    assert!((42_100..=42_199).contains(&intruder.join().unwrap()));
+}
+
+#[test]
+fn a_transfer_given_up_keeps_the_session_where_the_server_plays_along() {
+    // vsftpd and ProFTPD say 426; Pure-FTPd says 150 a second time; some say nothing.
+    for (last_word, survives) in [
+        ("426 aborted", true),
+        ("150 0.001 seconds", true),
+        ("", false),
+    ] {
+        let server = Server::start(move |peer, line| {
+            if line != "RETR a" {
+                return Some(false);
+            }
+            peer.say("150 here it is");
+            let mut data = peer.accept();
+            while data.write_all(&[0; 65536]).is_ok() {}
+            if !last_word.is_empty() {
+                peer.say(last_word);
+            }
+            Some(true)
+        });
+        let pool = server.pool();
+        let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+        let Begun::Open(mut data) = lease.begin_data(b"RETR a", 0).unwrap() else {
+            panic!("refused");
+        };
+        data.read_exact(&mut [0; 1000]).unwrap();
+        let before = Instant::now();
+        lease.close_early(data);
+        assert!(before.elapsed() < Duration::from_secs(4));
+        assert_eq!(!lease.is_broken(), survives, "{last_word:?}");
+        if survives {
+            assert_eq!(size(&mut lease).unwrap(), "213 1");
+        }
+    }
+}
+
+#[test]
+fn refused_transfers_leave_the_session_in_step() {
+    let server = Server::start(|peer, line| {
+        match line {
+            "RETR a" => peer.say("550 No such file"),
+            "REST 5" => peer.say("350 go on"),
+            "REST 7" => peer.say("502 no"),
+            // An empty directory, on some servers.
+            "LIST" => peer.say("226 nothing there"),
+            _ => return Some(false),
+        }
+        Some(true)
+    });
+    let pool = server.pool();
+    let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+    for (offset, code) in [(0, 550), (5, 550), (7, 502)] {
+        match lease.begin_data(b"RETR a", offset).unwrap() {
+            Begun::Refused(reply) => assert_eq!(reply.code(), code),
+            Begun::Open(_) => panic!("not refused"),
+        }
+    }
+    // The offset that was accepted is taken back.
+    assert_eq!(server.count("REST 0"), 1);
+    let Begun::Open(data) = lease.begin_data(b"LIST", 0).unwrap() else {
+        panic!("refused");
+    };
+    assert_eq!(lease.end_data(data).unwrap().code(), 226);
+    assert_eq!(size(&mut lease).unwrap(), "213 1");
+}

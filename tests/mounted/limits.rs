@@ -1,0 +1,96 @@
+//! Servers that serve few at a time.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{bytes, mounting};
+use crate::support::ftpd::{Ftpd, Limit, Quirks};
+
+fn sixteen_readers(reply: &str) {
+    let server = Ftpd::with(Quirks {
+        limit: Some(Limit {
+            sessions: 2,
+            reply: reply.into(),
+        }),
+        rate: Some(2_000_000),
+        ..Quirks::default()
+    });
+    let content = bytes(400_000);
+    for n in 0..16 {
+        server.put(format!("big{n}"), &content);
+        server.put(format!("dir{n}/file"), "");
+    }
+    let Some(mount) = mounting(&server)
+        .option("timeout=20s")
+        .expect_log("")
+        .start()
+    else {
+        return;
+    };
+    thread::scope(|scope| {
+        for n in 0..16 {
+            let (mount, content) = (&mount, &content);
+            scope.spawn(move || {
+                let read = fs::read(mount.path(format!("big{n}")));
+                assert!(
+                    &read.unwrap_or_else(|err| panic!("big{n}: {err}")) == content,
+                    "big{n}"
+                );
+            });
+        }
+        // Who looks around does not wait for the transfers.
+        scope.spawn(|| {
+            for n in 0..16 {
+                let before = Instant::now();
+                assert_eq!(
+                    fs::read_dir(mount.path(format!("dir{n}"))).unwrap().count(),
+                    1
+                );
+                let took = before.elapsed();
+                assert!(
+                    took < Duration::from_secs(1),
+                    "{reply}: ls dir{n} took {took:?}"
+                );
+            }
+        });
+    });
+    assert!(server.sessions_peak() <= 2);
+    let logins = server.count("PASS");
+    assert!(logins <= 12, "{reply}: {logins} logins");
+    mount.finish();
+}
+
+#[test]
+fn sixteen_readers_where_two_are_welcome_421() {
+    sixteen_readers("421 Too many connections from your address.");
+}
+
+#[test]
+fn sixteen_readers_where_two_are_welcome_530() {
+    sixteen_readers(
+        "530 Sorry, the maximum number of clients (2) from your host are already connected.",
+    );
+}
+
+#[test]
+fn one_connection_is_enough() {
+    let server = Ftpd::with(Quirks {
+        limit: Some(Limit {
+            sessions: 1,
+            reply: "421 Too many users.".into(),
+        }),
+        ..Quirks::default()
+    });
+    for n in 0..20 {
+        server.put(format!("dir{}/file{n}", n % 4), bytes(100_000));
+    }
+    let Some(mount) = mounting(&server).expect_log("").start() else {
+        return;
+    };
+    mount.sh("mkdir copy && cp -r dir* copy/ && diff -r dir1 copy/dir1 && cat dir2/* >all");
+    assert_eq!(server.get("all").len(), 500_000);
+    // A reader that stands still does not keep the others waiting for ever.
+    mount.sh("exec 3<dir0/file0; head -c 10 <&3 >/dev/null; ls dir3; echo x >new; cat <&3 | wc -c");
+    mount.finish();
+}

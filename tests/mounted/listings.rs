@@ -1,0 +1,303 @@
+//! What listings cost, and what becomes of odd ones.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
+
+use super::{mounting, stage};
+use crate::support::ftpd::{DashA, Dialect, Ftpd, Quirks};
+
+/// Commands that list a directory, and those that ask for a single name.
+fn asked(server: &Ftpd) -> (usize, usize) {
+    let count = |verbs: &[&str]| verbs.iter().map(|verb| server.count(verb)).sum();
+    (
+        count(&["MLSD", "LIST", "STAT", "NLST"]),
+        count(&["MLST", "SIZE", "MDTM", "CWD", "RETR"]),
+    )
+}
+
+fn walk(quirks: Quirks) {
+    let server = Ftpd::with(quirks);
+    for dir in 0..100 {
+        for file in 0..100 {
+            server.put(format!("dir{dir:02}/file{file:02}"), "content");
+        }
+    }
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    server.clear_log();
+    let lines = mount.sh("ls -lR | grep -c ' file'");
+    assert_eq!(lines, "10000\n");
+    let (listings, single) = asked(&server);
+    // One for each of the 101 directories; what is learned about the server first is a handful.
+    assert!(listings <= 105, "{listings} listings");
+    assert!(single <= 10, "{single} commands about single names");
+    server.clear_log();
+    mount.sh("find . -name nosuch -size +1 && test -f dir50/file50 && ! test -e dir50/file500");
+    assert!(
+        asked(&server).0 <= 101 && asked(&server).1 == 0,
+        "{:?}",
+        server.commands()
+    );
+    mount.finish();
+}
+
+#[test]
+fn a_walk_costs_one_listing_for_each_directory() {
+    walk(Quirks::default());
+}
+
+#[test]
+fn a_walk_costs_one_listing_for_each_directory_without_mlsd() {
+    walk(Quirks::like_vsftpd());
+}
+
+#[test]
+fn answers_from_memory_cost_nothing() {
+    let Some((server, mount)) = stage(Quirks::default()) else {
+        return;
+    };
+    server.put("dir/file", "content");
+    mount.sh("ls -l dir");
+    server.clear_log();
+    mount.sh("ls -l dir; stat dir/file; stat dir; test ! -e dir/missing");
+    assert_eq!(server.commands(), Vec::<String>::new());
+    mount.finish();
+}
+
+#[test]
+fn hostile_names_neither_panic_nor_escape() {
+    for mlsd in [true, false] {
+        let quirks = if mlsd {
+            Quirks::default()
+        } else {
+            Quirks::like_vsftpd()
+        };
+        let server = Ftpd::with(Quirks {
+            ghosts: vec![
+                b"../up".to_vec(),
+                b"/etc/passwd".to_vec(),
+                b"dir/file".to_vec(),
+                b"nul\0byte".to_vec(),
+                b"line\nfeed".to_vec(),
+                b"carriage\rreturn".to_vec(),
+                vec![b'n'; 300],
+                b".".to_vec(),
+                b"..".to_vec(),
+                b"".to_vec(),
+                b"\xff\xfe\x80".to_vec(),
+                b"fine".to_vec(),
+            ],
+            ..quirks
+        });
+        server.put("dir/real", "content");
+        // It may say that names were dropped.
+        let Some(mount) = mounting(&server).expect_log("").start() else {
+            return;
+        };
+        let dir = mount.path("dir");
+        let seen: Vec<_> = fs::read_dir(&dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        for name in &seen {
+            let bytes = name.as_encoded_bytes();
+            assert!(bytes.len() <= 255 && !bytes.is_empty(), "{name:?}");
+            assert!(!bytes.iter().any(|b| b"/\0\n\r".contains(b)), "{name:?}");
+        }
+        assert!(
+            seen.contains(&"real".into()) && seen.contains(&"fine".into()),
+            "{seen:?}"
+        );
+        assert!(
+            !seen.contains(&"..".into()) && !seen.contains(&"passwd".into()),
+            "{seen:?}"
+        );
+        assert_eq!(fs::read(dir.join("real")).unwrap(), b"content");
+        mount.sh("ls -laR >/dev/null || true; test ! -e dir/../up");
+        mount.finish();
+    }
+}
+
+#[test]
+fn rubbish_is_no_listing_and_no_end() {
+    let server = Ftpd::start();
+    server.put("fine/file", "x");
+    fs::create_dir(server.path("rubbish")).unwrap();
+    let rubbish: Vec<u8> = super::bytes(1_000_000);
+    let line = [vec![b'x'; 3_000_000], b"\r\n".to_vec()].concat();
+    server.change(|quirks| {
+        quirks
+            .canned
+            .push(("MLSD", "/rubbish".into(), rubbish.clone()));
+        quirks.canned.push(("LIST", "/rubbish".into(), line));
+    });
+    let Some(mount) = mounting(&server).expect_log("").start() else {
+        return;
+    };
+    // Whatever it is: an error or names, but soon.
+    mount.within(Duration::from_secs(10), || {
+        fs::read_dir(mount.path("rubbish"))
+            .map(Iterator::count)
+            .ok()
+    });
+    assert_eq!(fs::read(mount.path("fine/file")).unwrap(), b"x");
+    mount.finish();
+}
+
+#[test]
+fn other_dialects_say_the_same() {
+    for dialect in [Dialect::Unix, Dialect::UnixWithoutGroup, Dialect::Dos] {
+        let server = Ftpd::with(Quirks {
+            dialect,
+            ..Quirks::like_vsftpd()
+        });
+        let file = server.put("dir/a file", "12345");
+        server.put("dir/sub/x", "");
+        let Some(mount) = mounting(&server).start() else {
+            return;
+        };
+        let about = mount.path("dir/a file").metadata().unwrap();
+        assert_eq!((about.len(), about.is_file()), (5, true));
+        let apart = about.mtime() - file.metadata().unwrap().mtime();
+        assert!(apart.abs() < 60, "{apart} seconds");
+        assert!(mount.path("dir/sub").is_dir());
+        assert_eq!(mount.sh("ls dir"), "a file\nsub\n");
+        mount.finish();
+    }
+}
+
+#[test]
+fn dash_a_may_be_a_mask_or_an_error() {
+    let refused = DashA::Refused("550 No such file or directory.".into());
+    for dash_a in [DashA::Option, DashA::Mask, refused] {
+        let hides = matches!(dash_a, DashA::Option);
+        let server = Ftpd::with(Quirks {
+            dash_a,
+            hides_dot_files: hides,
+            ..Quirks::like_vsftpd()
+        });
+        server.put("dir/file", "");
+        server.put("dir/.hidden", "");
+        fs::create_dir(server.path("empty")).unwrap();
+        let Some(mount) = mounting(&server).start() else {
+            return;
+        };
+        assert_eq!(
+            mount.sh("ls -A dir empty"),
+            "dir:\n.hidden\nfile\n\nempty:\n"
+        );
+        mount.finish();
+    }
+}
+
+#[test]
+fn missing_and_empty_directories_are_told_apart() {
+    for empty in [
+        None,
+        Some("450 No files found."),
+        Some("550 No files found."),
+        Some("226 Nothing."),
+    ] {
+        for base in [Quirks::default(), Quirks::like_vsftpd()] {
+            let server = Ftpd::with(Quirks {
+                missing_is_empty: empty.is_none(),
+                empty_listing: empty.map(str::to_owned),
+                mlsd_dots: false,
+                ..base
+            });
+            fs::create_dir(server.path("empty")).unwrap();
+            let Some(mount) = mounting(&server).start() else {
+                return;
+            };
+            assert_eq!(
+                fs::read_dir(mount.path("empty")).unwrap().count(),
+                0,
+                "{empty:?}"
+            );
+            for missing in ["missing", "empty/missing", "missing/below"] {
+                let err = fs::metadata(mount.path(missing)).unwrap_err();
+                assert_eq!(err.kind(), ErrorKind::NotFound, "{empty:?} {missing}");
+            }
+            mount.finish();
+        }
+    }
+}
+
+#[test]
+fn local_times_in_listings_become_utc() {
+    for hours in [-5, 2, 9] {
+        let server = Ftpd::with(Quirks {
+            list_time_offset: hours * 3600,
+            ..Quirks::like_vsftpd()
+        });
+        let now = SystemTime::now();
+        for (name, age) in [("new", 600), ("older", 86_400 * 3)] {
+            let path = server.put(name, "x");
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(now - Duration::from_secs(age)).unwrap();
+        }
+        let Some(mount) = mounting(&server).start() else {
+            return;
+        };
+        for name in ["new", "older"] {
+            let there = server.path(name).metadata().unwrap().mtime();
+            let apart = mount.path(name).metadata().unwrap().mtime() - there;
+            assert!(
+                apart.abs() <= 60,
+                "{name} is {apart} seconds off at {hours} hours"
+            );
+        }
+        mount.finish();
+    }
+}
+
+#[test]
+fn links_are_links_however_they_are_told() {
+    use crate::support::ftpd::MlsdLinks;
+    for links in [Some(MlsdLinks::Target), Some(MlsdLinks::Bare), None] {
+        let server = Ftpd::with(match links {
+            Some(mlsd_links) => Quirks {
+                mlsd_links,
+                ..Quirks::default()
+            },
+            None => Quirks::like_vsftpd(),
+        });
+        server.put("dir/file", "content");
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, server.path(name)).unwrap();
+        };
+        link("file", "dir/link");
+        link("nowhere", "dir/dangling");
+        link("/etc/passwd", "dir/out");
+        link("../../../../../../etc/passwd", "dir/far");
+        let Some(mount) = mounting(&server).expect_log("").start() else {
+            return;
+        };
+        assert!(
+            mount
+                .path("dir/link")
+                .symlink_metadata()
+                .unwrap()
+                .is_symlink()
+        );
+        assert_eq!(fs::read(mount.path("dir/link")).unwrap(), b"content");
+        assert_eq!(
+            fs::read_link(mount.path("dir/link")).unwrap().as_os_str(),
+            "file"
+        );
+        assert_eq!(
+            fs::read_link(mount.path("dir/dangling"))
+                .unwrap()
+                .as_os_str(),
+            "nowhere"
+        );
+        // They do not lead out of the mount.
+        for name in ["dir/out", "dir/far"] {
+            assert!(fs::read(mount.path(name)).is_err(), "{name} was followed");
+        }
+        mount.finish();
+    }
+}

@@ -1,0 +1,352 @@
+//! Refusals, full disks and the many ways to publish a file: the old version or the new one.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustix::io::Errno;
+
+use super::{bytes, names_there, stage};
+use crate::support::ftpd::{Break, Disk, Quirks, RestStor, SiteUtime};
+
+/// Writes as a careful program does: the error of `close` is told by `fsync`, which Rust can see.
+fn store(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_old_version_stays() {
+    for (words, errno) in [
+        ("552 Disk full.", Errno::NOSPC),
+        ("452 Insufficient storage space.", Errno::NOSPC),
+        ("552 Quota exceeded.", Errno::DQUOT),
+        ("552 Transfer aborted: Disc quota exceeded.", Errno::DQUOT),
+        ("451 No space left on device", Errno::NOSPC),
+    ] {
+        let Some((server, mut mount)) = stage(Quirks::default()) else {
+            return;
+        };
+        server.put("old", "the old version");
+        mount.expect_log("");
+        server.change(|quirks| {
+            quirks.disk = Some(Disk {
+                bytes: 100_000,
+                reply: words.into(),
+            });
+        });
+        for name in ["old", "new"] {
+            let err = store(&mount.path(name), &bytes(300_000)).unwrap_err();
+            assert_eq!(Errno::from_io_error(&err), Some(errno), "{words}: {err}");
+        }
+        // The program that only closes is told, too.
+        let (status, said) = mount.try_sh("head -c 300000 /dev/zero >other && echo fine");
+        assert!(
+            !status.success() || !said.contains("fine"),
+            "{words}: {said}"
+        );
+        assert_eq!(server.get("old"), b"the old version", "{words}");
+        server.change(|quirks| quirks.disk = None);
+        store(&mount.path("old"), b"the new version").unwrap();
+        assert_eq!(server.get("old"), b"the new version");
+        mount.finish();
+    }
+}
+
+#[test]
+fn a_refused_upload_is_eacces_and_changes_nothing() {
+    let quirks = Quirks::default()
+        .answer("STOR", "550 Permission denied.")
+        .answer("APPE", "550 Permission denied.");
+    let Some((server, mut mount)) = stage(quirks) else {
+        return;
+    };
+    mount.expect_log("");
+    server.put("old", "the old version");
+    for name in ["old", "new"] {
+        let err = store(&mount.path(name), b"x").unwrap_err();
+        let errno = Errno::from_io_error(&err).unwrap();
+        assert!(
+            [Errno::ACCESS, Errno::ROFS].contains(&errno),
+            "{name}: {err}"
+        );
+    }
+    assert_eq!(server.get("old"), b"the old version");
+    assert_eq!(names_there(&server), ["old"]);
+    mount.finish();
+}
+
+#[test]
+fn a_server_that_renames_over_nothing_is_worked_around() {
+    let quirks = Quirks {
+        rnto_over_refused: Some("550 File exists.".into()),
+        ..Quirks::default()
+    };
+    let Some((server, mount)) = stage(quirks) else {
+        return;
+    };
+    server.put("file", "old");
+    for round in 0..3 {
+        let content = bytes(50_000 + round);
+        store(&mount.path("file"), &content).unwrap();
+        assert!(server.get("file") == content);
+    }
+    fs::write(mount.path("other"), "other").unwrap();
+    fs::rename(mount.path("other"), mount.path("file")).unwrap();
+    assert_eq!(server.get("file"), b"other");
+    assert_eq!(names_there(&server), ["file"]);
+    mount.finish();
+}
+
+#[test]
+fn a_publication_that_fails_halfway_leaves_one_whole_version() {
+    let texts = [
+        ("RNTO", "550 Permission denied."),
+        ("RNTO", "553 Not allowed."),
+        ("RNFR", "550 Permission denied."),
+        ("SIZE", "550 Could not get file size."),
+        ("MFMT", "550 Not your file."),
+        ("DELE", "550 Permission denied."),
+    ];
+    for (verb, words) in texts {
+        for over_refused in [None, Some("550 File exists.".to_owned())] {
+            let quirks = Quirks {
+                rnto_over_refused: over_refused,
+                ..Quirks::default()
+            };
+            let Some((server, mut mount)) = stage(quirks.answer(verb, words)) else {
+                return;
+            };
+            mount.expect_log("");
+            server.put("file", "the old version");
+            let content = bytes(200_000);
+            match store(&mount.path("file"), &content) {
+                Ok(()) => assert!(server.get("file") == content, "{verb} {words}"),
+                Err(_) => assert_eq!(server.get("file"), b"the old version", "{verb} {words}"),
+            }
+            mount.finish();
+        }
+    }
+}
+
+#[test]
+fn an_upload_cut_short_is_never_taken_for_complete() {
+    for words in [
+        "226 Transfer complete.",
+        "426 Connection closed.",
+        "451 Local error.",
+    ] {
+        let quirks = Quirks::default().fault("STOR", 70_000, 1, Break::CloseData(words.into()));
+        let Some((server, mut mount)) = stage(quirks) else {
+            return;
+        };
+        mount.expect_log("");
+        server.put("file", "the old version");
+        let content = bytes(200_000);
+        match store(&mount.path("file"), &content) {
+            Ok(()) => assert!(server.get("file") == content, "{words}"),
+            Err(_) => assert_eq!(server.get("file"), b"the old version", "{words}"),
+        }
+        store(&mount.path("file"), &content).unwrap();
+        assert!(server.get("file") == content, "{words}");
+        assert_eq!(names_there(&server), ["file"]);
+        mount.finish();
+    }
+}
+
+#[test]
+fn tails_are_appended_right_on_every_kind_of_server() {
+    let kinds = [
+        Quirks::default(),
+        Quirks::default().without(&["APPE"]),
+        Quirks::default().without(&["APPE", "REST", "SIZE"]),
+        Quirks {
+            rest_stor: RestStor::Truncates,
+            ..Quirks::default().without(&["APPE"])
+        },
+        Quirks {
+            rest_stor: RestStor::ZeroFills,
+            ..Quirks::default().without(&["APPE"])
+        },
+        Quirks::like_vsftpd(),
+    ];
+    for (kind, quirks) in kinds.into_iter().enumerate() {
+        let Some((server, mount)) = stage(quirks) else {
+            return;
+        };
+        let mut content = bytes(100_000);
+        server.put("log", &content);
+        for n in 0..5 {
+            let line = format!("line {n}\n");
+            let mut file = OpenOptions::new()
+                .append(true)
+                .open(mount.path("log"))
+                .unwrap();
+            file.write_all(line.as_bytes()).unwrap();
+            drop(file);
+            content.extend_from_slice(line.as_bytes());
+            assert!(server.get("log") == content, "kind {kind}, line {n}");
+        }
+        mount.finish();
+    }
+}
+
+#[test]
+fn an_append_sends_the_tail_only() {
+    let Some((server, mount)) = stage(Quirks::default()) else {
+        return;
+    };
+    server.put("log", bytes(5_000_000));
+    for _ in 0..5 {
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(mount.path("log"))
+            .unwrap();
+        file.write_all(b"one more line\n").unwrap();
+    }
+    assert_eq!(server.get("log").len(), 5_000_070);
+    // The first may have found out how this server appends.
+    assert!(
+        server.bytes_received() < 5_100_000,
+        "{} bytes",
+        server.bytes_received()
+    );
+    mount.finish();
+}
+
+#[test]
+fn directories_are_made_and_removed_whatever_the_reply() {
+    for reply in ["250 Done.", "200 OK", "257 Created", "257 \"\" created."] {
+        let Some((server, mount)) = stage(Quirks::default().reply_instead("MKD", reply)) else {
+            return;
+        };
+        fs::create_dir(mount.path("dir")).unwrap_or_else(|err| panic!("{reply}: {err}"));
+        assert!(server.path("dir").is_dir());
+        mount.finish();
+    }
+    let quirks = Quirks::default()
+        .answer("MKD /denied", "550 Failed.")
+        .answer("MKD denied", "550 Failed.")
+        .answer("RMD /full", "550 Failed.")
+        .answer("RMD full", "550 Failed.")
+        .answer("MKD /taken", "521 It exists.")
+        .answer("MKD taken", "521 It exists.");
+    let Some((server, mount)) = stage(quirks) else {
+        return;
+    };
+    server.put("full/file", "");
+    let kind = |result: io::Result<()>| result.unwrap_err().kind();
+    assert_eq!(
+        kind(fs::create_dir(mount.path("denied"))),
+        ErrorKind::PermissionDenied
+    );
+    assert_eq!(
+        kind(fs::remove_dir(mount.path("full"))),
+        ErrorKind::DirectoryNotEmpty
+    );
+    assert_eq!(
+        kind(fs::create_dir(mount.path("full"))),
+        ErrorKind::AlreadyExists
+    );
+    // Somebody else was quicker.
+    fs::create_dir(server.path("taken")).unwrap();
+    assert_eq!(
+        kind(fs::create_dir(mount.path("taken"))),
+        ErrorKind::AlreadyExists
+    );
+    mount.finish();
+}
+
+#[test]
+fn times_are_set_by_whatever_the_server_has() {
+    let without = |commands: &[&str]| Quirks::default().without(commands);
+    let kinds = [
+        ("MFMT", without(&["SITE"])),
+        (
+            "SITE UTIME, 2 words",
+            Quirks {
+                site_utime: SiteUtime::Two,
+                ..without(&["MFMT"])
+            },
+        ),
+        (
+            "SITE UTIME, 5 words",
+            Quirks {
+                site_utime: SiteUtime::Five,
+                ..without(&["MFMT"])
+            },
+        ),
+        (
+            "MDTM",
+            Quirks {
+                mdtm_sets: true,
+                ..without(&["MFMT", "SITE"])
+            },
+        ),
+    ];
+    for (kind, quirks) in kinds {
+        let Some((server, mount)) = stage(quirks) else {
+            return;
+        };
+        server.put("a file", "x");
+        let time = UNIX_EPOCH + Duration::from_secs(1_234_567_890);
+        let file = OpenOptions::new()
+            .write(true)
+            .open(mount.path("a file"))
+            .unwrap();
+        file.set_modified(time)
+            .unwrap_or_else(|err| panic!("{kind}: {err}"));
+        drop(file);
+        assert_eq!(
+            server
+                .path("a file")
+                .metadata()
+                .unwrap()
+                .modified()
+                .unwrap(),
+            time,
+            "{kind}"
+        );
+        assert_eq!(
+            mount.path("a file").metadata().unwrap().modified().unwrap(),
+            time,
+            "{kind}"
+        );
+        mount.finish();
+    }
+}
+
+#[test]
+fn a_read_only_server_is_readable() {
+    let quirks = Quirks {
+        read_only: Some("550 Permission denied.".into()),
+        ..Quirks::default()
+    };
+    let Some((server, mut mount)) = stage(quirks) else {
+        return;
+    };
+    mount.expect_log("");
+    server.put("dir/file", "content");
+    let refused = [Errno::ROFS, Errno::ACCESS];
+    let denied = |what: &str, result: io::Result<()>| {
+        let err = result.expect_err(what);
+        assert!(
+            refused.contains(&Errno::from_io_error(&err).unwrap()),
+            "{what}: {err}"
+        );
+    };
+    denied("create", store(&mount.path("new"), b"x"));
+    denied("overwrite", store(&mount.path("dir/file"), b"x"));
+    denied("mkdir", fs::create_dir(mount.path("dir/new")));
+    denied("unlink", fs::remove_file(mount.path("dir/file")));
+    denied("rename", fs::rename(mount.path("dir"), mount.path("other")));
+    assert_eq!(fs::read(mount.path("dir/file")).unwrap(), b"content");
+    assert_eq!(names_there(&server), ["dir"]);
+    mount.finish();
+}

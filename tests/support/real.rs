@@ -1,0 +1,108 @@
+//! The real servers, started by `scripts/servers`.
+
+use std::collections::HashMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::mount::{Mounting, skip};
+
+/// A running server with a directory of its own. It is stopped when it is dropped.
+pub struct RealServer {
+    name: &'static str,
+    root: TempDir,
+    facts: HashMap<String, String>,
+}
+
+impl RealServer {
+    /// Starts `name` (`vsftpd`) for `mode` (`user`, `anon`) with further words for its script.
+    /// `None`, loudly, where `FERRYFS_INTEROP` does not list it: real servers are fetched from
+    /// package registries, which a quick test run should not need.
+    pub fn start(name: &'static str, mode: &str, words: &[&str]) -> Option<Self> {
+        let wanted = std::env::var("FERRYFS_INTEROP").unwrap_or_default();
+        if !wanted.split([' ', ',']).any(|word| word == name) {
+            skip(&format!("FERRYFS_INTEROP does not list {name}"));
+            return None;
+        }
+        let root = tempfile::Builder::new()
+            .prefix("served-")
+            .tempdir()
+            .unwrap();
+        fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+        let output = Command::new(script(name))
+            .arg("start")
+            .arg(root.path())
+            .arg(mode)
+            .args(words)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {errors}");
+        let facts = String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        Some(Self { name, root, facts })
+    }
+
+    /// Its name, `vsftpd` and so on.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What the script printed, such as `port`.
+    pub fn fact(&self, key: &str) -> &str {
+        &self.facts[key]
+    }
+
+    /// A path below the directory it serves.
+    pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
+        self.root.path().join(below)
+    }
+
+    /// Lets the server's user own everything in it, after a test put things there.
+    pub fn give_all_to_the_user(&self) {
+        let root = self.root.path();
+        let mut chown = Command::new("chown");
+        chown.arg("-Rh").arg("--reference").args([root, root]);
+        assert!(chown.status().unwrap().success());
+    }
+
+    /// A mount of it.
+    pub fn mounting(&self) -> Mounting {
+        let user = match self.fact("user") {
+            "anonymous" => String::new(),
+            user => format!("{user}@"),
+        };
+        let (host, port) = (self.fact("host"), self.fact("port"));
+        let mounting = Mounting::of(format!("ftp://{user}{host}:{port}/"));
+        let mounting = match self.facts.get("cafile") {
+            Some(path) => mounting.option(format!("cafile={path}")),
+            None => mounting,
+        };
+        if user.is_empty() {
+            mounting
+        } else {
+            mounting.password(self.fact("password"))
+        }
+    }
+}
+
+impl Drop for RealServer {
+    fn drop(&mut self) {
+        let _ = Command::new(script(self.name))
+            .args(["stop", self.fact("pid")])
+            .output();
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("scripts/servers")
+        .join(name)
+}
