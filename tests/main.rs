@@ -15,6 +15,8 @@ mod content;
 mod ftp_backend;
 mod ftp_session;
 mod interop;
+mod mail_fetch;
+mod mail_pop3;
 mod model;
 mod mounted;
 mod scripted_server;

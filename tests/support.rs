@@ -7,5 +7,6 @@
 pub mod ftpd;
 pub mod memory;
 pub mod mount;
+pub mod pop3d;
 pub mod real;
 pub mod wire;

@@ -1,0 +1,21 @@
+//! Mail as files.
+//!
+//! Everything a mount shows is local: network is spoken by two threads only, one that fetches
+//! (POP3) and one that sends (SMTP).
+//!
+//! * [`connect`], [`line`], [`sasl`]: what both protocols need of a connection.
+//! * [`pop3`]: one session with a maildrop.
+//! * [`store`], [`ledger`]: the Maildir on disk, and what is known of each message on the server.
+//! * [`fetch`]: brings the two together, on a thread of its own.
+
+pub mod connect;
+pub mod failure;
+pub mod fetch;
+pub mod header;
+pub mod ledger;
+pub mod line;
+pub mod pop3;
+pub mod sasl;
+pub mod step;
+pub mod store;
+mod trust;
