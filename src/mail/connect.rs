@@ -103,7 +103,7 @@ impl Connector {
         } = &self.endpoint;
         let wanted = |ip: &IpAddr| bind.is_none_or(|local| local.is_ipv4() == ip.is_ipv4());
         let mut failed = None;
-        for address in net::resolve(host, *port, wanted, *timeout)? {
+        for address in net::resolve(host, *port, wanted, net::Deadline::after(*timeout))? {
             match net::connect(address, *bind, *timeout) {
                 Ok(tcp) => {
                     let wire = Wire::Plain(tcp);
@@ -136,7 +136,7 @@ impl Connector {
         let mut session = ClientConnection::new(Arc::clone(&tls.config), tls.name.clone())
             .map_err(|err| Failure::new(Class::Protocol, format!("{host}: TLS: {err}")))?;
         let cut = tcp.try_clone().map_err(|err| Failure::local(host, &err))?;
-        net::within(&cut, self.endpoint.timeout, || {
+        net::within(&cut, net::Deadline::after(self.endpoint.timeout), || {
             while session.is_handshaking() {
                 session.complete_io(&mut tcp)?;
             }
