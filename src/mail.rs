@@ -9,6 +9,7 @@
 //! * [`fetch`]: brings the two together, on a thread of its own.
 
 pub mod connect;
+pub mod envelope;
 pub mod failure;
 pub mod fetch;
 pub mod header;
@@ -16,6 +17,8 @@ pub mod ledger;
 pub mod line;
 pub mod pop3;
 pub mod sasl;
+pub mod schedule;
+pub mod smtp;
 pub mod step;
 pub mod store;
 mod trust;
