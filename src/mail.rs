@@ -16,6 +16,7 @@ pub mod header;
 pub mod ledger;
 pub mod line;
 pub mod pop3;
+pub mod queue;
 pub mod sasl;
 pub mod schedule;
 pub mod smtp;
