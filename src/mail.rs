@@ -9,13 +9,17 @@
 //! * [`fetch`]: brings the two together, on a thread of its own.
 
 pub mod connect;
+pub mod envelope;
 pub mod failure;
 pub mod fetch;
 pub mod header;
 pub mod ledger;
 pub mod line;
 pub mod pop3;
+pub mod queue;
 pub mod sasl;
+pub mod schedule;
+pub mod smtp;
 pub mod step;
 pub mod store;
 mod trust;
