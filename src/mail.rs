@@ -1,0 +1,21 @@
+//! Mail as files.
+//!
+//! From a file in `outbox/` to a message:
+//!
+//! * [`place`], [`draft`]: what was dropped where, judged at the earliest write that shows a fault.
+//! * [`compose`]: the message and its envelope.
+//! * [`aliases`], [`address`], [`dates`]: who, and when.
+//!
+//! From a message to files:
+//!
+//! * [`structure`]: where its parts begin and end.
+//! * [`parts`]: the parts under names of their own, decoded while they are read.
+//! * [`templates`]: the beginning of an answer.
+//!
+//! For both: [`fields`], [`words`], [`parameters`] (the header), [`filter`], [`encode`],
+//! [`decode`], [`scan`] (the content), [`media`] (its types).
+
+pub mod decode;
+pub mod encode;
+pub mod fields;
+pub mod filter;
