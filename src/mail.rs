@@ -19,3 +19,8 @@ pub mod decode;
 pub mod encode;
 pub mod fields;
 pub mod filter;
+pub mod address;
+pub mod parameters;
+pub mod words;
+pub mod aliases;
+pub mod dates;

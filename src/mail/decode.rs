@@ -201,7 +201,11 @@ impl Charset {
     #[must_use]
     pub fn new(label: Option<&str>) -> Self {
         Self {
-            decoder: label.and_then(encoding_of).map(Encoding::new_decoder),
+            decoder: label.and_then(encoding_of).map(|encoding| match encoding.name() {
+                // "utf-16" means either byte order; the mark tells.
+                "UTF-16LE" | "UTF-16BE" => encoding.new_decoder(),
+                _ => encoding.new_decoder_without_bom_handling(),
+            }),
             sample: Vec::new(),
         }
     }
