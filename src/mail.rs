@@ -24,3 +24,7 @@ pub mod parameters;
 pub mod words;
 pub mod aliases;
 pub mod dates;
+pub mod content;
+pub mod media;
+pub mod scan;
+pub mod structure;
