@@ -207,7 +207,7 @@ impl Reader {
             if let Some(part) = self.parts.get_mut(index) {
                 // Without a body, the line end is the header's.
                 end = if n == 0 { end.max(part.body.start) } else { end };
-                part.header.end = part.header.end.min(end);
+                part.header = part.header.start.min(end)..part.header.end.min(end);
                 part.body = part.body.start.min(end)..end;
             }
         }
