@@ -28,3 +28,4 @@ pub mod content;
 pub mod media;
 pub mod scan;
 pub mod structure;
+pub mod draft;
