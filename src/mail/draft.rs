@@ -307,6 +307,14 @@ impl Judge {
             let field = field.map_err(|line| no_field(line))?;
             self.header.field(&field, rules.aliases, rules.now)?;
         }
+        // The last field may go on, but its name is known as soon as its line is.
+        let last = fresh.get(complete..).unwrap_or_default();
+        if end.is_none() && !last.is_empty() && !may_become_field(last) {
+            let line = last.get(..line_len(last)).unwrap_or_default();
+            if let Some(Err(line)) = fields(line).next() {
+                return Err(no_field(line));
+            }
+        }
         self.checked += complete;
         if end.is_some() || whole {
             self.done = true;
