@@ -29,3 +29,4 @@ pub mod media;
 pub mod scan;
 pub mod structure;
 pub mod draft;
+pub mod compose;

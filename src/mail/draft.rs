@@ -108,6 +108,21 @@ pub fn examine(place: &Place, content: &dyn Content, rules: &Rules<'_>) -> Resul
     })
 }
 
+/// Reads a header that stands alone, as the file `headers` of a directory does.
+///
+/// # Errors
+/// [`ErrorKind::BadMessage`], as [`examine`].
+pub fn read_header(raw: &[u8], rules: &Rules<'_>) -> Result<Header> {
+    if raw.len() > HEADER_MAX {
+        return Err(too_long());
+    }
+    let mut header = Header::default();
+    for field in fields(raw) {
+        header.field(&field.map_err(no_field)?, rules.aliases, rules.now)?;
+    }
+    Ok(header)
+}
+
 /// A file being written.
 #[derive(Debug)]
 pub struct Draft {
@@ -304,7 +319,7 @@ impl Judge {
             None => complete_fields(fresh),
         };
         for field in fields(fresh.get(..complete).unwrap_or_default()) {
-            let field = field.map_err(|line| no_field(line))?;
+            let field = field.map_err(no_field)?;
             self.header.field(&field, rules.aliases, rules.now)?;
         }
         // The last field may go on, but its name is known as soon as its line is.
