@@ -4,22 +4,43 @@
 //! (POP3) and one that sends (SMTP).
 //!
 //! * [`connect`], [`line`], [`sasl`]: what both protocols need of a connection.
-//! * [`pop3`]: one session with a maildrop.
+//! * [`pop3`], [`smtp`]: one session with a server.
 //! * [`store`], [`ledger`]: the Maildir on disk, and what is known of each message on the server.
 //! * [`fetch`]: brings the two together, on a thread of its own.
+//! * [`envelope`], [`queue`], [`schedule`]: outgoing mail, durably.
+//! * [`draft`], [`compose`]: what was dropped into `outbox/`, judged, and the message it makes.
+//! * [`aliases`], [`address`], [`dates`]: who, and when.
+//! * [`structure`]: where the parts of a message begin and end.
+//! * [`fields`], [`words`], [`parameters`] (the header), [`filter`], [`encode`], [`decode`],
+//!   [`scan`] (the content), [`media`] (its types).
 
+pub mod address;
+pub mod aliases;
+pub mod compose;
 pub mod connect;
+pub mod content;
+pub mod dates;
+pub mod decode;
+pub mod draft;
+pub mod encode;
 pub mod envelope;
 pub mod failure;
 pub mod fetch;
+pub mod fields;
+pub mod filter;
 pub mod header;
 pub mod ledger;
 pub mod line;
+pub mod media;
+pub mod parameters;
 pub mod pop3;
 pub mod queue;
 pub mod sasl;
+pub mod scan;
 pub mod schedule;
 pub mod smtp;
 pub mod step;
 pub mod store;
+pub mod structure;
 mod trust;
+pub mod words;
