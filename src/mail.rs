@@ -32,6 +32,7 @@ pub mod header;
 pub mod ledger;
 pub mod line;
 pub mod media;
+pub mod options;
 pub mod parameters;
 pub mod pop3;
 pub mod queue;
