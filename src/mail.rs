@@ -9,12 +9,14 @@
 //! * [`fetch`]: brings the two together, on a thread of its own.
 
 pub mod connect;
+pub mod dsn;
 pub mod envelope;
 pub mod failure;
 pub mod fetch;
 pub mod header;
 pub mod ledger;
 pub mod line;
+pub mod mx;
 pub mod pop3;
 pub mod queue;
 pub mod sasl;

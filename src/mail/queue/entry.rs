@@ -214,6 +214,11 @@ impl Entry {
         }
     }
 
+    #[cfg(test)]
+    pub(in crate::mail) fn for_tests(id: Id, envelope: Arc<Envelope>) -> Self {
+        Self::new(id, envelope, 0, 0)
+    }
+
     /// Nothing more will happen to any recipient.
     #[must_use]
     pub fn is_settled(&self) -> bool {
