@@ -25,8 +25,11 @@ impl Changes {
     pub(super) fn wait(&self, seen: u64, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         let count = || self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.bell.wait_timeout_while(count(), left, |count| *count == seen);
-        let (_, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .bell
+            .wait_timeout_while(count(), left, |count| *count == seen);
+        let (count, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(count);
         !result.timed_out()
     }
 }

@@ -263,6 +263,12 @@ impl Entry {
         !self.filed && self.recipients.iter().any(|r| r.state == State::Accepted)
     }
 
+    /// Recipients that were tried in vain so far.
+    #[must_use]
+    pub fn undelivered(&self) -> Vec<usize> {
+        self.indices(|r| r.state == State::Deferred)
+    }
+
     /// Failures the sender does not know of.
     #[must_use]
     pub fn unreported(&self) -> Vec<usize> {
