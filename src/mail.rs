@@ -7,7 +7,9 @@
 //! * [`pop3`], [`smtp`]: one session with a server.
 //! * [`store`], [`ledger`]: the Maildir on disk, and what is known of each message on the server.
 //! * [`fetch`]: brings the two together, on a thread of its own.
-//! * [`envelope`], [`queue`], [`schedule`]: outgoing mail, durably.
+//! * [`envelope`], [`smtp`], [`mx`]: one message to one server, and who that is.
+//! * [`queue`], [`schedule`]: what is to be sent, on disk, and when it is tried.
+//! * [`sender`], [`dsn`]: sends it, on threads of its own, and reports what failed.
 //! * [`draft`], [`compose`]: what was dropped into `outbox/`, judged, and the message it makes.
 //! * [`aliases`], [`address`], [`dates`]: who, and when.
 //! * [`structure`]: where the parts of a message begin and end.
@@ -16,6 +18,7 @@
 
 pub mod address;
 pub mod aliases;
+pub mod backend;
 pub mod compose;
 pub mod connect;
 pub mod content;
@@ -23,6 +26,7 @@ pub mod dates;
 pub mod decode;
 pub mod draft;
 pub mod encode;
+pub mod dsn;
 pub mod envelope;
 pub mod failure;
 pub mod fetch;
@@ -34,11 +38,13 @@ pub mod line;
 pub mod media;
 pub mod options;
 pub mod parameters;
+pub mod mx;
 pub mod pop3;
 pub mod queue;
 pub mod sasl;
 pub mod scan;
 pub mod schedule;
+pub mod sender;
 pub mod smtp;
 pub mod step;
 pub mod store;

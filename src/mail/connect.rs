@@ -2,7 +2,7 @@
 //! STARTTLS), or clear text where the user insists.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub struct Endpoint {
 pub struct Connector {
     endpoint: Endpoint,
     tls: Option<Tls>,
+    /// Known already; else the host is looked up.
+    addresses: Option<Vec<SocketAddr>>,
 }
 
 #[derive(Debug)]
@@ -79,7 +81,19 @@ impl Connector {
                 name,
             })
         };
-        Ok(Self { endpoint, tls })
+        Ok(Self {
+            endpoint,
+            tls,
+            addresses: None,
+        })
+    }
+
+    /// The same, to these addresses (RFC 5321 section 5.1: the DNS knows them, and no other source
+    /// of names is to be asked).
+    #[must_use]
+    pub fn at(mut self, addresses: Vec<SocketAddr>) -> Self {
+        self.addresses = Some(addresses);
+        self
     }
 
     /// The server.
@@ -103,7 +117,11 @@ impl Connector {
         } = &self.endpoint;
         let wanted = |ip: &IpAddr| bind.is_none_or(|local| local.is_ipv4() == ip.is_ipv4());
         let mut failed = None;
-        for address in net::resolve(host, *port, wanted, Deadline::after(*timeout))? {
+        let addresses = match &self.addresses {
+            Some(known) => known.clone(),
+            None => net::resolve(host, *port, wanted, Deadline::after(*timeout))?,
+        };
+        for address in addresses {
             match net::connect(address, *bind, *timeout) {
                 Ok(tcp) => {
                     let wire = Wire::Plain(tcp);

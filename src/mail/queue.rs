@@ -263,8 +263,21 @@ impl Queue {
     /// Takes up to `most` messages that are due at `now`, those due longest first.
     #[must_use]
     pub fn claim(&self, now: u64, most: usize) -> Vec<Job> {
+        self.claim_some(now, most, |_| true)
+    }
+
+    /// Takes up to `most` messages that wait for a time of their own before `until`, untried: a
+    /// server may hold them instead.
+    #[must_use]
+    pub fn claim_for_later(&self, until: u64, most: usize) -> Vec<Job> {
+        self.claim_some(until, most, |entry| {
+            entry.envelope.send_at.is_some() && entry.attempts == 0
+        })
+    }
+
+    fn claim_some(&self, now: u64, most: usize, wanted: impl Fn(&Entry) -> bool) -> Vec<Job> {
         self.book.with(|book| {
-            let free = book.entries.values().filter(|e| !e.taken);
+            let free = book.entries.values().filter(|e| !e.taken && wanted(e));
             let mut due: Vec<_> = free
                 .filter_map(|e| Some((e.due().filter(|due| *due <= now)?, e.id.clone())))
                 .collect();
@@ -354,8 +367,9 @@ impl Queue {
 
     /// Messages of which the sender of the mail is to be told something: accepted ones without a
     /// copy in `.Sent`, failures and delays without a report, all that is settled. They are taken.
+    /// Only those for which `wanted` is true.
     #[must_use]
-    pub fn claim_news(&self, now: u64) -> Vec<Entry> {
+    pub fn claim_news(&self, now: u64, wanted: impl Fn(&Id) -> bool) -> Vec<Entry> {
         let late = now.saturating_sub(self.schedule.delay_report.as_secs());
         self.book.with(|book| {
             let news = book.entries.values_mut().filter(|entry| {
@@ -364,6 +378,7 @@ impl Queue {
                         || entry.owes_copy()
                         || !entry.unreported().is_empty()
                         || entry.owes_delay_report(late))
+                    && wanted(&entry.id)
             });
             let taken = news.map(|entry| {
                 entry.taken = true;
@@ -489,6 +504,12 @@ impl Queue {
             let gone = || book.gone.iter().rfind(|entry| entry.id == *id);
             book.entries.get(id).or_else(gone).cloned()
         })
+    }
+
+    /// Whether somebody works on a message, so that what is said of it is not durable yet.
+    #[must_use]
+    pub fn is_taken(&self, id: &Id) -> bool {
+        self.with_entry(id, |entry| entry.taken).unwrap_or(false)
     }
 
     /// Messages that are queued.

@@ -24,8 +24,12 @@ impl Changes {
     /// Waits until it rang since `seen`, or until `deadline`; whether it rang.
     pub(super) fn wait(&self, seen: u64, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.bell.wait_timeout_while(count, left, |count| *count == seen);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        let count = || self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .bell
+            .wait_timeout_while(count(), left, |count| *count == seen);
+        let (count, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(count);
+        !result.timed_out()
     }
 }

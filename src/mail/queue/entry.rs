@@ -214,6 +214,11 @@ impl Entry {
         }
     }
 
+    #[cfg(test)]
+    pub(in crate::mail) fn for_tests(id: Id, envelope: Arc<Envelope>) -> Self {
+        Self::new(id, envelope, 0, 0)
+    }
+
     /// Nothing more will happen to any recipient.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -256,6 +261,12 @@ impl Entry {
     #[must_use]
     pub fn owes_copy(&self) -> bool {
         !self.filed && self.recipients.iter().any(|r| r.state == State::Accepted)
+    }
+
+    /// Recipients that were tried in vain so far.
+    #[must_use]
+    pub fn undelivered(&self) -> Vec<usize> {
+        self.indices(|r| r.state == State::Deferred)
     }
 
     /// Failures the sender does not know of.

@@ -185,6 +185,12 @@ impl Session {
                 .is_ok_and(|reply| reply.is_positive())
     }
 
+    /// Who it is with.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        self.dialogue.peer()
+    }
+
     /// Counts a transaction, for limits of the server's and ours.
     pub(super) const fn count(&mut self) {
         self.carried += 1;
