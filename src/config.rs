@@ -237,7 +237,9 @@ fn source(url: ServerUrl, settings: Settings, user: Option<String>) -> Result<So
         Scheme::Ftp(_) if settings.smtp.is_some() => {
             usage("-o smtp: is for mailboxes; write pop3s://user@host/")
         }
-        Scheme::Ftp(tls) => ftp_options(url, tls, settings, user).map(|ftp| Source::Ftp(Box::new(ftp))),
+        Scheme::Ftp(tls) => {
+            ftp_options(url, tls, settings, user).map(|ftp| Source::Ftp(Box::new(ftp)))
+        }
         Scheme::Pop3(security) => {
             mail::options(&url, security, &settings).map(|mail| Source::Mail(Box::new(mail)))
         }

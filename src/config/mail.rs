@@ -24,14 +24,23 @@ pub(super) fn options(
 ) -> Result<MailOptions, Failure> {
     let usage = |line: &str| Failure::new(Exit::Usage, line);
     if !url.directory.is_empty() {
-        return Err(usage("URL: a mailbox has no directory; write pop3s://user@host/"));
+        return Err(usage(
+            "URL: a mailbox has no directory; write pop3s://user@host/",
+        ));
     }
     let user = user(url, settings)?;
-    let upgraded = |scheme| matches!(scheme, Scheme::Pop3(Security::Upgrade) | Scheme::Smtp(Security::Upgrade));
+    let upgraded = |scheme| {
+        matches!(
+            scheme,
+            Scheme::Pop3(Security::Upgrade) | Scheme::Smtp(Security::Upgrade)
+        )
+    };
     let off = settings.tls == Some(Tls::Off);
     let smtp = settings.smtp.as_ref();
     if off && !upgraded(url.scheme) && !smtp.is_some_and(|smtp| upgraded(smtp.scheme)) {
-        return Err(usage("-o tls=off: contradicts the URLs, whose schemes mean TLS; write pop3://"));
+        return Err(usage(
+            "-o tls=off: contradicts the URLs, whose schemes mean TLS; write pop3://",
+        ));
     }
     let endpoint = |url: &ServerUrl, security| Endpoint {
         host: url.host.clone(),
@@ -57,7 +66,9 @@ pub(super) fn options(
         None => Mailbox::parse(&format!("{user}@{}", url.host)).ok(),
     };
     if smtp.is_some() && from.is_none() {
-        return Err(usage("-o smtp: who sends is not known; add from=me@example.org"));
+        return Err(usage(
+            "-o smtp: who sends is not known; add from=me@example.org",
+        ));
     }
     let submission = smtp.map(|smtp| {
         let security = match smtp.scheme {
@@ -115,7 +126,10 @@ pub(super) fn secrets(url: &ServerUrl, settings: &Settings) -> Result<Secrets, F
         account: None,
     }
     .find()?;
-    let (command, file) = (&settings.smtp_password_command, &settings.smtp_password_file);
+    let (command, file) = (
+        &settings.smtp_password_command,
+        &settings.smtp_password_file,
+    );
     if command.is_some() || file.is_some() {
         let host = settings.smtp.as_ref().map_or("", |smtp| smtp.host.as_str());
         let found = Sources {

@@ -201,7 +201,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         "COMMAND",
         put!(smtp_password_command <- value::text),
     ),
-    with("token_command", "COMMAND", put!(token_command <- value::text)),
+    with(
+        "token_command",
+        "COMMAND",
+        put!(token_command <- value::text),
+    ),
     word("noexec", put!(exec, Some(false))),
     word("exec", put!(exec, Some(true))),
     word("nosuid", put!(suid, Some(false))),

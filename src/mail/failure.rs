@@ -110,6 +110,20 @@ impl From<Error> for Failure {
     }
 }
 
+/// For calls of programs.
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let kind = match failure.class() {
+            Class::Transient => ErrorKind::Disconnected,
+            Class::Account => ErrorKind::PermissionDenied,
+            Class::Permanent => ErrorKind::NotPermitted,
+            Class::Protocol => ErrorKind::Protocol,
+            Class::Local => ErrorKind::Local(rustix::io::Errno::IO.raw_os_error()),
+        };
+        Self::new(kind, failure.to_string())
+    }
+}
+
 /// A server's words, fit for a log line: printable, one line, not endless.
 #[must_use]
 pub fn words(bytes: &[u8]) -> String {

@@ -32,7 +32,7 @@ use worker::Worker;
 pub struct Sender {
     queue: Arc<Queue>,
     shared: Arc<Shared>,
-    ended: Receiver<()>,
+    ended: Locked<Receiver<()>>,
 }
 
 impl Sender {
@@ -68,7 +68,7 @@ impl Sender {
         Ok(Self {
             queue,
             shared,
-            ended,
+            ended: Locked::new(ended),
         })
     }
 
@@ -124,10 +124,11 @@ impl Sender {
     pub fn stop(self, grace: Duration) {
         self.shared.stopping.store(true, Ordering::Relaxed);
         self.queue.wake();
-        if self.ended.recv_timeout(grace) == Err(RecvTimeoutError::Timeout) {
+        let ended = |within| self.ended.with(|ended| ended.recv_timeout(within));
+        if ended(grace) == Err(RecvTimeoutError::Timeout) {
             self.shared.cut();
             // Connecting cannot be cut short; the threads end by themselves.
-            let _ = self.ended.recv_timeout(Duration::from_secs(5));
+            let _ = ended(Duration::from_secs(5));
         }
     }
 }

@@ -58,7 +58,9 @@ pub(super) fn list(path: &Path) -> Result<Vec<DirEntry>> {
     for entry in fs::read_dir(path).map_err(|err| failed(path, &err))? {
         let entry = entry.map_err(|err| failed(path, &err))?;
         // It may be gone already, and links are not ours.
-        let Ok(about) = entry.metadata() else { continue };
+        let Ok(about) = entry.metadata() else {
+            continue;
+        };
         if !about.is_file() && !about.is_dir() {
             continue;
         }

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use crate::sync::Locked;
 use crate::vfs::attr::{Attr, FileKind, SetAttr};
 use crate::vfs::backend::{OpenFile, OpenHow};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
-use crate::sync::Locked;
 
 /// Longest line of `ctl`.
 const LONGEST: usize = 4096;
 
 fn refused() -> Error {
-    Error::new(ErrorKind::PermissionDenied, "this file is made by ferryfs and only read")
+    Error::new(
+        ErrorKind::PermissionDenied,
+        "this file is made by ferryfs and only read",
+    )
 }
 
 /// A text as it was when it was opened.
@@ -133,10 +136,16 @@ impl OpenFile for Orders {
             begun.extend_from_slice(data);
             std::mem::take(begun)
         });
-        let end = lines.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let end = lines
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |at| at + 1);
         let begun = lines.split_off(end);
         if begun.len() > LONGEST {
-            return Err(Error::new(ErrorKind::Invalid, "ctl: a line that is too long"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "ctl: a line that is too long",
+            ));
         }
         self.begun.with(|kept| *kept = begun);
         lines

@@ -91,7 +91,7 @@ struct Shared {
 pub struct Fetcher {
     orders: Sender<Order>,
     shared: Arc<Shared>,
-    ended: Receiver<()>,
+    ended: Locked<Receiver<()>>,
 }
 
 impl Fetcher {
@@ -129,7 +129,7 @@ impl Fetcher {
         Ok(Self {
             orders,
             shared,
-            ended,
+            ended: Locked::new(ended),
         })
     }
 
@@ -165,7 +165,7 @@ impl Fetcher {
             }
         });
         // Disconnected is what is waited for.
-        let _ = self.ended.recv_timeout(STOP_PATIENCE);
+        let _ = self.ended.with(|ended| ended.recv_timeout(STOP_PATIENCE));
     }
 
     fn order(&self, order: Order) {
