@@ -16,8 +16,7 @@ use crate::support::smtpd::{Drop, PASSWORD, Quirks, Smtpd, USER};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 const BODY: &[u8] = b"Subject: x\n\n.dot\nbare\rcr\n..\n\ncaf\xc3\xa9";
-const ON_WIRE: &[u8] =
-    b"Subject: x\r\n\r\n..dot\r\nbare\r\ncr\r\n...\r\n\r\ncaf\xc3\xa9\r\n";
+const ON_WIRE: &[u8] = b"Subject: x\r\n\r\n..dot\r\nbare\r\ncr\r\n...\r\n\r\ncaf\xc3\xa9\r\n";
 
 fn connector(server: &Smtpd, security: Security) -> Connector {
     Connector::new(Endpoint {
@@ -56,11 +55,18 @@ fn log_in(
         is_token: mechanism.is_some_and(Mechanism::takes_token),
         mechanism,
     };
-    Session::open(&connector(server, security), &terms(), Some(&who), &mut |_| ())
+    Session::open(
+        &connector(server, security),
+        &terms(),
+        Some(&who),
+        &mut |_| (),
+    )
 }
 
 fn envelope(recipients: &[&str], body: &[u8]) -> Envelope {
-    let to = recipients.iter().map(|name| address(&format!("{name}@example.org")).unwrap());
+    let to = recipients
+        .iter()
+        .map(|name| address(&format!("{name}@example.org")).unwrap());
     let mut envelope = Envelope::new(Some(address("alice@example.org").unwrap()), to.collect());
     let mut measure = Measure::default();
     measure.add(body);
@@ -95,7 +101,11 @@ fn a_message_arrives_byte_for_byte_with_or_without_extensions() {
         extensions: vec!["8BITMIME".into()],
         ..Quirks::default()
     };
-    for quirks in [Quirks::default(), none, Quirks::default().without("PIPELINING")] {
+    for quirks in [
+        Quirks::default(),
+        none,
+        Quirks::default().without("PIPELINING"),
+    ] {
         let server = Smtpd::start(quirks);
         let mut session = open(&server).unwrap();
         for _ in 0..3 {
@@ -129,7 +139,10 @@ fn each_recipient_has_its_own_answer() {
         let mut session = open(&server).unwrap();
         let names = ["nosuch", "bob", "grey", "full", "moved"];
         let outcome = carry(&mut session, &names, BODY);
-        assert_eq!(verdicts(&outcome), [Refused, Accepted, Deferred, TooMany, Accepted]);
+        assert_eq!(
+            verdicts(&outcome),
+            [Refused, Accepted, Deferred, TooMany, Accepted]
+        );
         assert_eq!(outcome.answers[0].text, "550 5.1.1 no such user");
         assert_eq!(outcome.answers[1].text, "250 2.0.0 Ok: queued");
         let again = carry(&mut session, &["grey"], BODY);
@@ -154,7 +167,12 @@ fn when_nobody_is_accepted_nothing_is_sent_and_the_session_lives() {
         let outcome = carry(&mut session, &["nosuch"], BODY);
         assert_eq!(verdicts(&outcome), [Refused]);
         assert_eq!(outcome.answers[0].text, "550 5.1.1 no");
-        assert!(server.received().iter().all(|r| r.raw.is_empty() && !r.kept));
+        assert!(
+            server
+                .received()
+                .iter()
+                .all(|r| r.raw.is_empty() && !r.kept)
+        );
         let outcome = carry(&mut session, &["bob"], BODY);
         assert_eq!(verdicts(&outcome), [Accepted], "{:?}", server.log());
     }
@@ -220,7 +238,11 @@ fn a_lost_connection_is_safe_before_the_dot_and_in_doubt_behind_it() {
                 drop: Some(drop.clone()),
                 ..Quirks::default()
             };
-            let quirks = if pipelining { quirks } else { quirks.without("PIPELINING") };
+            let quirks = if pipelining {
+                quirks
+            } else {
+                quirks.without("PIPELINING")
+            };
             let server = Smtpd::start(quirks);
             let mut session = open(&server).unwrap();
             let outcome = carry(&mut session, &["bob"], &large);
@@ -236,7 +258,10 @@ fn a_lost_connection_is_safe_before_the_dot_and_in_doubt_behind_it() {
 fn a_refusal_in_the_middle_of_a_message_is_heard() {
     let large = [BODY, &b"x\n".repeat(4_000_000)].concat();
     for security in [Security::Off, Security::Implicit] {
-        for (early, want) in [("552 5.3.4 too large", Refused), ("421 4.3.2 bye", Deferred)] {
+        for (early, want) in [
+            ("552 5.3.4 too large", Refused),
+            ("421 4.3.2 bye", Deferred),
+        ] {
             let server = Smtpd::start(Quirks {
                 early: Some((100_000, early.into())),
                 tls: security == Security::Implicit,
@@ -392,12 +417,20 @@ fn a_slow_verdict_is_waited_for_and_its_absence_is_a_doubt() {
     server.with(|s| s.quirks.slow_end = 3 * TIMEOUT);
     let outcome = send(&server);
     assert_eq!(verdicts(&outcome), [InDoubt]);
-    assert!(outcome.answers[0].text.contains("no answer in time"), "{outcome:?}");
+    assert!(
+        outcome.answers[0].text.contains("no answer in time"),
+        "{outcome:?}"
+    );
 }
 
 #[test]
 fn what_a_server_cannot_take_is_known_before_mail() {
-    let server = Smtpd::start(Quirks::default().without("8BITMIME").without("SIZE").with("size 10"));
+    let server = Smtpd::start(
+        Quirks::default()
+            .without("8BITMIME")
+            .without("SIZE")
+            .with("size 10"),
+    );
     let session = open(&server).unwrap();
     let ascii = b"Subject: x\n\n";
     let unfit = |body| Transaction::new(session.extensions(), &envelope(&["bob"], body), &[0], "i");
@@ -416,7 +449,10 @@ fn an_old_server_is_greeted_in_the_old_way() {
     assert_eq!(*session.extensions(), Extensions::default());
     let outcome = carry(&mut session, &["bob"], b"Subject: x\n\nhi\n");
     assert_eq!(verdicts(&outcome), [Accepted]);
-    assert_eq!(server.log()[..2], ["EHLO client.example", "HELO client.example"]);
+    assert_eq!(
+        server.log()[..2],
+        ["EHLO client.example", "HELO client.example"]
+    );
 }
 
 #[test]
@@ -442,7 +478,13 @@ fn banners() {
 fn every_way_to_log_in_over_tls() {
     use Mechanism::{Login, OauthBearer, Plain, Xoauth2};
     for (security, tls) in [(Security::Implicit, true), (Security::Upgrade, false)] {
-        for mechanism in [None, Some(Plain), Some(Login), Some(Xoauth2), Some(OauthBearer)] {
+        for mechanism in [
+            None,
+            Some(Plain),
+            Some(Login),
+            Some(Xoauth2),
+            Some(OauthBearer),
+        ] {
             let quirks = Quirks {
                 tls,
                 needs_auth: true,
@@ -455,7 +497,10 @@ fn every_way_to_log_in_over_tls() {
             let refused = log_in(&server, security, mechanism, "wrong").unwrap_err();
             assert_eq!(refused.class(), Class::Account, "{refused}");
             let text = refused.to_string();
-            assert!(text.contains("535 5.7.8") && !text.contains("wrong"), "{text}");
+            assert!(
+                text.contains("535 5.7.8") && !text.contains("wrong"),
+                "{text}"
+            );
         }
     }
 }
@@ -467,8 +512,7 @@ fn transcripts_hold_no_secret() {
         ..Quirks::default().with("AUTH PLAIN LOGIN XOAUTH2")
     });
     for mechanism in [Mechanism::Plain, Mechanism::Login, Mechanism::Xoauth2] {
-        let mut session =
-            log_in(&server, Security::Implicit, Some(mechanism), PASSWORD).unwrap();
+        let mut session = log_in(&server, Security::Implicit, Some(mechanism), PASSWORD).unwrap();
         let said = session.take_transcript().join("\n");
         assert!(said.contains("> AUTH"), "{said}");
         for secret in [PASSWORD, "c2VjcmV0", "AGFsaWNlAHNlY3JldA=="] {
@@ -492,7 +536,9 @@ fn no_tls_no_mail_unless_the_other_side_cannot_and_we_may() {
     // Offered and refused: a server in trouble, or somebody on the way.
     server.with(|s| {
         s.quirks.extensions.push("STARTTLS".into());
-        s.quirks.forged.insert("STARTTLS".into(), "454 4.7.0 not now".into());
+        s.quirks
+            .forged
+            .insert("STARTTLS".into(), "454 4.7.0 not now".into());
     });
     assert!(Session::open(&upgrade, &relaxed, None, &mut |_| ()).is_err());
 }
