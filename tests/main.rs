@@ -17,6 +17,8 @@ mod ftp_session;
 mod interop;
 mod mail_fetch;
 mod mail_pop3;
+mod mail_queue;
+mod mail_smtp;
 mod model;
 mod mounted;
 mod scripted_server;

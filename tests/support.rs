@@ -9,4 +9,5 @@ pub mod memory;
 pub mod mount;
 pub mod pop3d;
 pub mod real;
+pub mod smtpd;
 pub mod wire;

@@ -48,6 +48,9 @@ pub use recovery::Recovered;
 /// Messages that left and are still remembered, for those who ask what became of them.
 const REMEMBERED: usize = 500;
 
+/// How long a lock is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Journal lines beyond what is needed before it is written anew.
 const SLACK: usize = 8192;
 
@@ -666,12 +669,21 @@ fn lock(dir: &Path) -> Result<File> {
         .truncate(false)
         .open(&path)
         .map_err(|err| Error::local(path.display(), &err))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::new(
-            ErrorKind::Busy,
-            format!("{}: another ferryfs uses this queue", dir.display()),
-        )),
-        Err(TryLockError::Error(err)) => Err(Error::local(path.display(), &err)),
+    // A child process that was forked and did not begin yet holds our locks for a moment.
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    format!("{}: another ferryfs uses this queue", dir.display()),
+                ));
+            }
+            Err(TryLockError::Error(err)) => return Err(Error::local(path.display(), &err)),
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Commands out, replies in, over one connection that is given up at the first fault.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
+
+use rustls::{ClientConnection, StreamOwned};
 
 use super::reply::{Gathering, Line, MOST_LINES, Reply};
 use super::session::Timeouts;
@@ -16,6 +18,23 @@ const LONGEST_LINE: usize = 8192;
 
 /// Lines of a transcript that are kept.
 const MOST_SAID: usize = 400;
+
+/// Reads what is there without writing anything first.
+fn read_below(
+    tls: &mut StreamOwned<ClientConnection, TcpStream>,
+    room: &mut [u8],
+) -> io::Result<usize> {
+    loop {
+        match tls.conn.reader().read(room) {
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+        if tls.conn.read_tls(&mut tls.sock)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        tls.conn.process_new_packets().map_err(io::Error::other)?;
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Dialogue {
@@ -218,12 +237,33 @@ impl Dialogue {
         }
     }
 
-    /// What the server said before it hung up on us, if anything.
+    /// What the server said before it hung up on us, if anything. Writing failed already, and a TLS
+    /// stream would insist on it before it reads, so what is there is taken from below.
     pub(super) fn last_words(&mut self) -> Option<Reply> {
-        self.broken = false;
-        let reply = self.reply("message", Timeouts::LAST_WORDS).ok();
-        self.broken = true;
-        reply
+        let mut said = [0; LONGEST_LINE];
+        let mut length = 0;
+        while length == 0 || !said.get(..length)?.ends_with(b"\n") {
+            let room = said.get_mut(length..).filter(|room| !room.is_empty())?;
+            let tcp = self.tcp();
+            // It may not be a socket that still listens.
+            let _ = tcp.set_read_timeout(Some(Timeouts::LAST_WORDS));
+            let read = match self.lines.source_mut() {
+                Wire::Plain(tcp) => tcp.read(room),
+                Wire::Tls(tls) => read_below(tls, room),
+            };
+            length += read.ok().filter(|read| *read > 0)?;
+        }
+        let mut gathering = Gathering::default();
+        for line in said.get(..length)?.split_inclusive(|b| *b == b'\n') {
+            let line = Line::parse(line.trim_ascii_end())?;
+            gathering.add(&line);
+            if !line.more {
+                let reply = gathering.finish(line.code);
+                self.note('<', &reply.text());
+                return Some(reply);
+            }
+        }
+        None
     }
 
     fn check(&self) -> Result<()> {
