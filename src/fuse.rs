@@ -3,6 +3,7 @@
 //! What memory can answer is answered on fuser's event threads; the rest is handed, with its
 //! reply, to threads that may wait for the network (`requests`), under a watchdog (`watch`).
 
+mod answers;
 mod attr;
 mod buffers;
 mod errno;
@@ -18,27 +19,23 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
-    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
-    ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
+    TimeOrNow, WriteFlags,
 };
 
-use self::attr::{NEGATIVE_VALIDITY, bare, file_attr, file_type, ino};
+use self::answers::{
+    answer_entry, answer_lookup, answer_xattr, failed, how, open_flags, request, tune,
+};
+use self::attr::{bare, file_attr, file_type, ino};
 use self::buffers::Buffers;
-use self::requests::{Class, Request, Requests, report};
-use crate::vfs::attr::FileKind;
+use self::requests::{Class, Request, Requests};
 use crate::vfs::backend::OpenHow;
-use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::error::{ErrorKind, Result};
 use crate::vfs::path::NAME_MAX;
-use crate::vfs::{Change, DirItemPlus, Entry, NewTime, Opened, RenameHow, Vfs};
-
-/// Requests the kernel may have under way in the background (read-ahead, mostly).
-const BACKGROUND: u16 = 64;
-
-/// The largest request; the kernel cuts it to its own limit (1 MiB by default).
-const MAX_WRITE: u32 = 1024 * 1024;
+use crate::vfs::{Change, DirItemPlus, Entry, NewTime, RenameHow, Vfs};
 
 /// The filesystem as fuser wants it.
 pub(crate) struct Filesystem {
@@ -93,77 +90,12 @@ impl Filesystem {
     }
 }
 
-fn request(name: &'static str, class: Class, req: &fuser::Request, of: INodeNo) -> Request {
-    Request {
-        name,
-        ino: ino(of),
-        caller: req.pid(),
-        class,
-    }
-}
-
-fn failed(name: &str, of: INodeNo, err: &Error) -> Errno {
-    report(name, ino(of), err);
-    errno::errno(err.kind())
-}
-
-fn answer_entry(reply: ReplyEntry, entry: Entry) {
-    reply.entry(
-        &entry.valid,
-        &file_attr(&entry.stat),
-        Generation(entry.generation),
-    );
-}
-
-fn answer_lookup(reply: ReplyEntry, name: &'static str, of: INodeNo, outcome: Result<Entry>) {
-    match outcome {
-        Ok(entry) => answer_entry(reply, entry),
-        Err(err) if err.kind() == ErrorKind::NotFound => {
-            // Inode 0 means "absent, and you may remember it".
-            let absent = bare(0, FileKind::File);
-            reply.entry(&NEGATIVE_VALIDITY, &absent, Generation(0));
-        }
-        Err(err) => reply.error(failed(name, of, &err)),
-    }
-}
-
-fn open_flags(opened: &Opened) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
-    flags
-}
-
-fn how(flags: OpenFlags) -> OpenHow {
-    let mode = flags.acc_mode();
-    OpenHow {
-        read: mode != OpenAccMode::O_WRONLY,
-        write: mode != OpenAccMode::O_RDONLY,
-        truncate: flags.0 & libc::O_TRUNC != 0,
-        create: None,
-    }
-}
-
+// fuser's signatures, one parameter a line, would fill half of this file.
+#[rustfmt::skip]
 #[allow(clippy::too_many_arguments)]
 impl fuser::Filesystem for Filesystem {
     fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // Each is an optimisation or a nicety that an older kernel may lack.
-        for wanted in [
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_MAX_PAGES,
-        ] {
-            let _ = config.add_capabilities(wanted);
-        }
-        let _ = config.set_max_write(MAX_WRITE);
-        let _ = config.set_max_background(BACKGROUND);
-        if let Err(most) = config.set_max_readahead(MAX_WRITE) {
-            let _ = config.set_max_readahead(most);
-        }
-        // FTP's times are whole seconds (RFC 3659 section 2.3); the kernel rounds likewise.
-        let _ = config.set_time_granularity(Duration::from_secs(1));
+        tune(config);
         Ok(())
     }
 
@@ -213,21 +145,10 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn setattr(
-        &self,
-        req: &fuser::Request,
-        of: INodeNo,
-        mode: Option<u32>,
-        uid: Option<u32>,
-        gid: Option<u32>,
-        size: Option<u64>,
-        _atime: Option<TimeOrNow>,
-        mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
-        fh: Option<FileHandle>,
-        _crtime: Option<SystemTime>,
-        _chgtime: Option<SystemTime>,
-        _bkuptime: Option<SystemTime>,
-        _flags: Option<BsdFileFlags>,
+        &self, req: &fuser::Request, of: INodeNo, mode: Option<u32>, uid: Option<u32>,
+        gid: Option<u32>, size: Option<u64>, _atime: Option<TimeOrNow>, mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>, fh: Option<FileHandle>, _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>, _bkuptime: Option<SystemTime>, _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
         let mtime = mtime.map(|time| match time {
@@ -270,14 +191,8 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn mknod(
-        &self,
-        req: &fuser::Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        _rdev: u32,
-        reply: ReplyEntry,
+        &self, req: &fuser::Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32,
+        _rdev: u32, reply: ReplyEntry,
     ) {
         if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
             return reply.error(errno::errno(ErrorKind::NotPermitted));
@@ -302,12 +217,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn mkdir(
-        &self,
-        req: &fuser::Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
+        &self, req: &fuser::Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32,
         reply: ReplyEntry,
     ) {
         let name = name.to_os_string();
@@ -338,11 +248,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn symlink(
-        &self,
-        req: &fuser::Request,
-        parent: INodeNo,
-        name: &OsStr,
-        target: &Path,
+        &self, req: &fuser::Request, parent: INodeNo, name: &OsStr, target: &Path,
         reply: ReplyEntry,
     ) {
         let (name, target) = (name.to_os_string(), target.as_os_str().as_bytes().to_vec());
@@ -353,15 +259,16 @@ impl fuser::Filesystem for Filesystem {
         );
     }
 
+    /// FTP has no hard links.
+    fn link(
+        &self, _: &fuser::Request, _: INodeNo, _: INodeNo, _newname: &OsStr, reply: ReplyEntry,
+    ) {
+        reply.error(errno::errno(ErrorKind::NotPermitted));
+    }
+
     fn rename(
-        &self,
-        req: &fuser::Request,
-        parent: INodeNo,
-        name: &OsStr,
-        newparent: INodeNo,
-        newname: &OsStr,
-        flags: RenameFlags,
-        reply: ReplyEmpty,
+        &self, req: &fuser::Request, parent: INodeNo, name: &OsStr, newparent: INodeNo,
+        newname: &OsStr, flags: RenameFlags, reply: ReplyEmpty,
     ) {
         if flags.intersects(!RenameFlags::RENAME_NOREPLACE) {
             return reply.error(errno::errno(ErrorKind::Invalid));
@@ -393,14 +300,8 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn create(
-        &self,
-        req: &fuser::Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        flags: i32,
-        reply: ReplyCreate,
+        &self, req: &fuser::Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32,
+        flags: i32, reply: ReplyCreate,
     ) {
         let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
         let name = name.to_os_string();
@@ -424,15 +325,8 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn read(
-        &self,
-        req: &fuser::Request,
-        of: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        size: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyData,
+        &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64, size: u32,
+        _: OpenFlags, _: Option<LockOwner>, reply: ReplyData,
     ) {
         let (vfs, buffers) = (Arc::clone(&self.vfs), Arc::clone(&self.buffers));
         let kept = Arc::clone(&self.buffers);
@@ -461,16 +355,8 @@ impl fuser::Filesystem for Filesystem {
 
     /// On the event thread: writes go to the local staging file and never wait for the network.
     fn write(
-        &self,
-        _: &fuser::Request,
-        of: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        data: &[u8],
-        _: WriteFlags,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyWrite,
+        &self, _: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64, data: &[u8],
+        _: WriteFlags, _: OpenFlags, _: Option<LockOwner>, reply: ReplyWrite,
     ) {
         match self.vfs.write(fh.0, offset, data) {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
@@ -479,12 +365,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn flush(
-        &self,
-        req: &fuser::Request,
-        of: INodeNo,
-        fh: FileHandle,
-        _: LockOwner,
-        reply: ReplyEmpty,
+        &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty,
     ) {
         if self.vfs.is_clean(fh.0) {
             return reply.ok();
@@ -497,14 +378,8 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn release(
-        &self,
-        req: &fuser::Request,
-        of: INodeNo,
-        fh: FileHandle,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
+        &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, _: OpenFlags,
+        _: Option<LockOwner>, _flush: bool, reply: ReplyEmpty,
     ) {
         self.empty_op(
             request("release", Class::Content, req, of),
@@ -514,11 +389,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn fsync(
-        &self,
-        req: &fuser::Request,
-        of: INodeNo,
-        fh: FileHandle,
-        _datasync: bool,
+        &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, _datasync: bool,
         reply: ReplyEmpty,
     ) {
         self.empty_op(
@@ -546,11 +417,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn readdir(
-        &self,
-        _: &fuser::Request,
-        of: INodeNo,
-        fh: FileHandle,
-        offset: u64,
+        &self, _: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64,
         mut reply: ReplyDirectory,
     ) {
         let outcome = self.vfs.readdir(fh.0, offset, &mut |item| {
@@ -568,11 +435,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn readdirplus(
-        &self,
-        _: &fuser::Request,
-        of: INodeNo,
-        fh: FileHandle,
-        offset: u64,
+        &self, _: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let outcome = self.vfs.readdirplus(fh.0, offset, &mut |item| {
@@ -592,12 +455,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn releasedir(
-        &self,
-        _: &fuser::Request,
-        _: INodeNo,
-        fh: FileHandle,
-        _: OpenFlags,
-        reply: ReplyEmpty,
+        &self, _: &fuser::Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty,
     ) {
         self.vfs.releasedir(fh.0);
         reply.ok();
@@ -605,12 +463,7 @@ impl fuser::Filesystem for Filesystem {
 
     /// What the server did is done; there is nothing of ours to bring to it.
     fn fsyncdir(
-        &self,
-        _: &fuser::Request,
-        _: INodeNo,
-        _: FileHandle,
-        _datasync: bool,
-        reply: ReplyEmpty,
+        &self, _: &fuser::Request, _: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty,
     ) {
         reply.ok();
     }
@@ -642,14 +495,8 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn setxattr(
-        &self,
-        _: &fuser::Request,
-        _: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
+        &self, _: &fuser::Request, _: INodeNo, _name: &OsStr, _value: &[u8], _flags: i32,
+        _position: u32, reply: ReplyEmpty,
     ) {
         reply.error(errno::errno(ErrorKind::Unsupported));
     }
@@ -659,12 +506,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn getxattr(
-        &self,
-        req: &fuser::Request,
-        of: INodeNo,
-        name: &OsStr,
-        size: u32,
-        reply: ReplyXattr,
+        &self, req: &fuser::Request, of: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr,
     ) {
         // The kernel asks for security.capability before every write.
         if !name.as_bytes().starts_with(b"user.ftp.") {
@@ -685,69 +527,36 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn fallocate(
-        &self,
-        _: &fuser::Request,
-        _: INodeNo,
-        _: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
-        reply: ReplyEmpty,
+        &self, _: &fuser::Request, _: INodeNo, _: FileHandle, _offset: u64, _length: u64,
+        _mode: i32, reply: ReplyEmpty,
     ) {
         reply.error(errno::NEVER_ASK_AGAIN);
     }
 
     fn lseek(
-        &self,
-        _: &fuser::Request,
-        _: INodeNo,
-        _: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        &self, _: &fuser::Request, _: INodeNo, _: FileHandle, _offset: i64, _whence: i32,
         reply: ReplyLseek,
     ) {
         reply.error(errno::NEVER_ASK_AGAIN);
     }
 
     fn copy_file_range(
-        &self,
-        _: &fuser::Request,
-        _: INodeNo,
-        _: FileHandle,
-        _offset_in: u64,
-        _: INodeNo,
-        _: FileHandle,
-        _offset_out: u64,
-        _len: u64,
-        _: CopyFileRangeFlags,
-        reply: ReplyWrite,
+        &self, _: &fuser::Request, _: INodeNo, _: FileHandle, _offset_in: u64, _: INodeNo,
+        _: FileHandle, _offset_out: u64, _len: u64, _: CopyFileRangeFlags, reply: ReplyWrite,
     ) {
         reply.error(errno::NEVER_ASK_AGAIN);
     }
 
     fn ioctl(
-        &self,
-        _: &fuser::Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: IoctlFlags,
-        _command: u32,
-        _data: &[u8],
-        _out_size: u32,
-        reply: ReplyIoctl,
+        &self, _: &fuser::Request, _: INodeNo, _: FileHandle, _: IoctlFlags, _command: u32,
+        _data: &[u8], _out_size: u32, reply: ReplyIoctl,
     ) {
         reply.error(errno::NEVER_ASK_AGAIN);
     }
 
     fn poll(
-        &self,
-        _: &fuser::Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: PollNotifier,
-        _: PollEvents,
-        _: PollFlags,
-        reply: ReplyPoll,
+        &self, _: &fuser::Request, _: INodeNo, _: FileHandle, _: PollNotifier, _: PollEvents,
+        _: PollFlags, reply: ReplyPoll,
     ) {
         reply.error(errno::NEVER_ASK_AGAIN);
     }
@@ -767,17 +576,5 @@ impl fuser::Filesystem for Filesystem {
             },
             |_| {},
         );
-    }
-}
-
-/// `size` 0 asks how large the answer is.
-fn answer_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
-    let len = u32::try_from(value.len()).unwrap_or(u32::MAX);
-    if size == 0 {
-        reply.size(len);
-    } else if len > size {
-        reply.error(errno::errno(ErrorKind::Range));
-    } else {
-        reply.data(value);
     }
 }

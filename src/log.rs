@@ -80,6 +80,14 @@ impl Choice {
             }
         } else if target == "ferryfs" || target.starts_with("ferryfs::") {
             self.ours
+        } else if target == "fuser" || target.starts_with("fuser::") {
+            // It complains of every reply that comes after its request was given up, and at Debug
+            // it drowns the conversation with the server.
+            if self.debug {
+                LevelFilter::Warn
+            } else {
+                LevelFilter::Off
+            }
         } else if self.debug {
             LevelFilter::Debug
         } else {
@@ -210,13 +218,15 @@ mod tests {
         assert!(quiet.shows("ferryfs::vfs", Level::Debug));
         assert!(!quiet.shows(WIRE, Level::Debug));
         assert!(!quiet.shows("suppaftp::sync_ftp", Level::Info));
-        assert!(quiet.shows("fuser", Level::Warn));
+        assert!(!quiet.shows("fuser::reply", Level::Error));
+        assert!(quiet.shows("rustls", Level::Warn));
         let debug = Choice {
             ours: LevelFilter::Debug,
             debug: true,
         };
         assert!(debug.shows(WIRE, Level::Debug));
-        assert!(debug.shows("fuser", Level::Debug));
+        assert!(!debug.shows("fuser::request", Level::Debug));
+        assert!(debug.shows("fuser", Level::Warn));
         assert!(!debug.shows("suppaftp", Level::Trace));
     }
 

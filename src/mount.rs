@@ -97,7 +97,7 @@ fn serve_mount(config: &Config, ready: Ready) -> Result<(), Failure> {
     daemon::stopping();
     // The answer to `ferryfs umount` is on its way: dropping the server waits for it.
     drop(control);
-    mount.behind.close();
+    mount.take_leave();
     outcome
 }
 
@@ -108,12 +108,15 @@ trait Behind: Send + Sync {
 
     /// The mount is at its end.
     fn close(&self);
+
+    /// How long `close` is waited for.
+    fn courtesy(&self) -> Duration;
 }
 
 /// The parts of a mount.
 struct Mount {
     directory: PathBuf,
-    behind: Box<dyn Behind>,
+    behind: Arc<dyn Behind>,
     vfs: Arc<Vfs>,
     timeout: Duration,
     ended: Locked<bool>,
@@ -208,6 +211,20 @@ impl Mount {
         match happened.recv_timeout(SESSION_END) {
             Ok(Event::Ended(result)) => result,
             Ok(Event::Signal(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Temporary files away, QUIT: a server which does not answer gets little time for that.
+    fn take_leave(&self) {
+        let behind = Arc::clone(&self.behind);
+        let courtesy = behind.courtesy();
+        let (done, left) = mpsc::channel();
+        let leaving = thread::Builder::new().name("quit".into()).spawn(move || {
+            behind.close();
+            let _ = done.send(());
+        });
+        if leaving.is_ok() {
+            let _ = left.recv_timeout(courtesy);
         }
     }
 

@@ -11,6 +11,7 @@ use super::refusal::classify;
 use super::reply::Reply;
 use super::server::FtpServer;
 use super::session::Session;
+use super::times::shifted;
 use crate::vfs::attr::DirEntry;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
@@ -213,7 +214,16 @@ impl FtpServer {
         match mode {
             ListingMode::Mlsd => self.add_links(s, dir, &mut listed)?,
             ListingMode::ListAll | ListingMode::List => {
+                let known = self.ways.with(|ways| ways.time_offset);
                 self.measure_offset(s, dir, &mut listed.entries)?;
+                if dir.is_root()
+                    && let Some(mut own) = listed.own
+                {
+                    let measured = self.ways.with(|ways| ways.time_offset);
+                    let late = measured.filter(|_| known.is_none()).unwrap_or(0);
+                    own.mtime = own.mtime.map(|listed| shifted(listed, -late));
+                    self.root_attr.with(|attr| *attr = Some(own));
+                }
                 if self.options().exact_times {
                     self.ask_times(s, dir, &mut listed.entries)?;
                 }

@@ -23,6 +23,8 @@ pub(super) struct Listed {
     pub(super) entries: Vec<DirEntry>,
     /// It showed the directory itself (`.`, `cdir`), so that the directory surely exists.
     pub(super) itself: bool,
+    /// What LIST says of the directory itself, in the line of `.`.
+    pub(super) own: Option<Attr>,
     pub(super) skipped: usize,
 }
 
@@ -80,7 +82,11 @@ impl FtpServer {
         let mut hints = self.hints();
         let mut listed = Listed::default();
         let read = read_blocks(&mut data, |block| {
-            listed.itself |= shows_itself(block);
+            let own_line = line_of_itself(block);
+            listed.itself |= own_line.is_some();
+            if let (ListingMode::ListAll, Some(line)) = (mode, own_line) {
+                listed.own = own_attr(line, &hints);
+            }
             let parsed = match mode {
                 ListingMode::Mlsd => listing::parse_mlsx(block),
                 ListingMode::Nlst => {
@@ -162,17 +168,26 @@ pub(super) const fn verb(mode: ListingMode) -> &'static str {
     }
 }
 
-/// Whether a line names the listed directory: `…  .` of `ls -a`, `type=cdir` of MLSD.
-fn shows_itself(block: &[u8]) -> bool {
+/// The line that names the listed directory: `…  .` of `ls -a`, `type=cdir` of MLSD.
+fn line_of_itself(block: &[u8]) -> Option<&[u8]> {
     let mut lines = block.split(|b| *b == b'\n');
-    lines.any(|line| {
+    let line = lines.find(|line| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let head = line.get(..40).unwrap_or(line).to_ascii_lowercase();
         line.len() > 20 && line.ends_with(b" .") && (head.starts_with(b"d") || head.contains(&b'='))
             || line
                 .windows(9)
                 .any(|part| part.eq_ignore_ascii_case(b"type=cdir"))
-    })
+    })?;
+    Some(line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+/// Parses the line of `.`, which the parser leaves out by its name.
+fn own_attr(line: &[u8], hints: &listing::Hints) -> Option<Attr> {
+    let named = [line.strip_suffix(b".")?, b"self\n"].concat();
+    let parsed = listing::parse_list(&named, hints).entries;
+    let attr = parsed.into_iter().next()?.attr;
+    attr.is_dir().then_some(attr)
 }
 
 fn limited(listed: &Listed) -> Result<()> {

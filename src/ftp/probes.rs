@@ -11,7 +11,7 @@ use super::server::{FtpServer, exactly};
 use super::session::Session;
 use crate::vfs::attr::FileKind;
 use crate::vfs::error::{Error, ErrorKind, Result};
-use crate::vfs::path::RemotePath;
+use crate::vfs::path::{Name, RemotePath};
 
 /// How many directories up the cause is looked for.
 const CLIMB_MAX: usize = 8;
@@ -161,40 +161,69 @@ impl FtpServer {
         } else {
             None
         };
-        match told {
-            Some(Ok(attr)) => return Ok(seen_as(attr.kind)),
-            Some(Err(_)) => {}
-            None => {
-                let lines = [
-                    self.line("SIZE", path)?,
-                    self.line("CWD", path)?,
-                    self.way_back(),
-                ];
-                let [size, enter, _back] = exactly(s.batch(&lines)?)?;
-                // Some servers tell the size of a directory too.
-                if enter.is_ok() {
-                    return Ok(Seen::Directory);
-                }
-                if size.is_ok() {
-                    return Ok(Seen::File);
-                }
+        if let Some(Ok(attr)) = told {
+            return Ok(seen_as(attr.kind));
+        }
+        if told.is_none() {
+            let lines = [
+                self.line("SIZE", path)?,
+                self.line("CWD", path)?,
+                self.way_back(),
+            ];
+            let [size, enter, _back] = exactly(s.batch(&lines)?)?;
+            // Some servers tell the size of a directory too.
+            if enter.is_ok() {
+                return Ok(Seen::Directory);
+            }
+            if size.is_ok() {
+                return Ok(Seen::File);
             }
         }
-        if !self.enter(s, &parent)?.is_ok() {
+        self.look_around(s, (&parent, &name), told.is_some(), climb)
+    }
+
+    /// What MLST refused to tell of `path`.
+    pub(super) fn look_after_mlst(
+        &self,
+        s: &mut Session,
+        path: &RemotePath,
+        refused: &Reply,
+    ) -> Result<Seen> {
+        let Some((parent, name)) = path.split() else {
+            return Ok(Seen::Directory);
+        };
+        let verdict = classify(refused);
+        // Where MLST follows links, it does not see those that lead nowhere.
+        let believed = self.ways.with(|ways| ways.mlst_follows) != Some(true);
+        if believed && verdict.told && verdict.kind == ErrorKind::NotFound {
+            return Ok(Seen::Missing);
+        }
+        self.look_around(s, (&parent, &name), true, CLIMB_MAX)
+    }
+
+    /// What the directory of a name tells of it that answers to nothing by itself.
+    fn look_around(
+        &self,
+        s: &mut Session,
+        (parent, name): (&RemotePath, &Name),
+        by_mlst: bool,
+        climb: usize,
+    ) -> Result<Seen> {
+        if !self.enter(s, parent)?.is_ok() {
             if climb == 0 {
                 return Ok(Seen::Unclear);
             }
-            return Ok(match self.look_up(s, &parent, climb - 1)? {
+            return Ok(match self.look_up(s, parent, climb - 1)? {
                 Seen::Missing | Seen::File => Seen::Missing,
                 Seen::Directory | Seen::Unclear => Seen::Unclear,
             });
         }
-        if told.is_some() && self.ways.with(|w| w.mlst_follows != Some(true)) {
+        if by_mlst && self.ways.with(|w| w.mlst_follows != Some(true)) {
             return Ok(Seen::Missing);
         }
         // What SIZE, CWD and some MLST cannot see, a listing shows: dangling links, devices.
-        let entries = self.list_on(s, &parent)?;
-        let entry = entries.iter().find(|entry| entry.name == name);
+        let entries = self.list_on(s, parent)?;
+        let entry = entries.iter().find(|entry| entry.name == *name);
         Ok(entry.map_or(Seen::Missing, |entry| seen_as(entry.attr.kind)))
     }
 }

@@ -14,7 +14,7 @@ use super::session::Session;
 use super::times::ExactTimes;
 use super::ways::Ways;
 use crate::sync::Locked;
-use crate::vfs::attr::Space;
+use crate::vfs::attr::{Attr, Space};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
@@ -30,6 +30,8 @@ pub(crate) struct FtpServer {
     pub(super) ways: Locked<Ways>,
     pub(super) times: Locked<ExactTimes>,
     pub(super) links: Locked<LinkTargets>,
+    /// What the last LIST of the root said of it: without MLST no command does.
+    pub(super) root_attr: Locked<Option<Attr>>,
     /// Temporary names of uploads under way, which no listing shows.
     pub(super) in_flight: Locked<HashSet<RemotePath>>,
     /// Temporary names that could not be removed when their connection died.
@@ -59,6 +61,7 @@ impl FtpServer {
             ways: Locked::default(),
             times: Locked::default(),
             links: Locked::default(),
+            root_attr: Locked::default(),
             in_flight: Locked::default(),
             litter: Locked::default(),
             displaced: Locked::default(),

@@ -145,7 +145,7 @@ impl Session {
                 return Err(refusal(&host.options().host, farewell));
             }
             // The end of a transfer, which no command here began: some servers tell it twice.
-            let stray = |reply: &&Reply| matches!(reply.code(), 225 | 226 | 425 | 426);
+            let stray = |reply: &&Reply| matches!(reply.code(), 225 | 226 | 426);
             match replies.iter().find(stray) {
                 Some(stray) => Err(Error::new(
                     ErrorKind::Disconnected,

@@ -110,11 +110,12 @@ impl FtpServer {
             let reply = s.command(&self.time_line(command, path, mtime)?)?;
             if !done(&reply) {
                 let unknown = classify(&reply).kind == ErrorKind::Unsupported;
-                all_unknown &= unknown;
-                // What is said to a command that is known explains more.
-                if !unknown || refused.is_none() {
+                // What is said to the first command that is known explains more; one that is not
+                // may take the time for a part of the name, and not find it.
+                if refused.is_none() || all_unknown && !unknown {
                     refused = Some(reply);
                 }
+                all_unknown &= unknown;
                 continue;
             }
             // Some say 2xx and do nothing, or something else.

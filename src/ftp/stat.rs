@@ -57,7 +57,8 @@ impl FtpServer {
         if path.is_root() {
             let reply = self.enter(s, path)?;
             if reply.is_ok() {
-                return Ok(Attr::new(FileKind::Directory));
+                let listed = self.root_attr.with(|attr| attr.clone());
+                return Ok(listed.unwrap_or_else(|| Attr::new(FileKind::Directory)));
             }
             return Err(self.explain(s, probes::TOUCH, ("CWD", path), &reply));
         }
@@ -136,7 +137,7 @@ impl FtpServer {
     /// MLST said no: not there, or hidden, or a dangling link that only LIST shows.
     fn stat_refused(&self, s: &mut Session, path: &RemotePath, reply: &Reply) -> Result<Attr> {
         let what = format!("MLST {path}");
-        match self.look(s, path)? {
+        match self.look_after_mlst(s, path, reply)? {
             Seen::Missing => {
                 let refused = refusal(&what, reply);
                 Err(Error::new(ErrorKind::NotFound, refused.detail()))

@@ -141,8 +141,9 @@ impl FtpServer {
         if self.options().upload == UploadMode::Rename {
             return Ok(kinds);
         }
-        // Whether renaming is allowed at all shows before a content is sent in vain.
-        let reply = self.ask(s, "RNFR", path)?;
+        // Whether renaming is allowed at all shows before a content is sent in vain: on a name that
+        // is not there, since ProFTPD takes nothing but RNTO on a session where RNFR succeeded.
+        let reply = self.ask(s, "RNFR", &temporary::tilde(path)?)?;
         let verdict = classify(&reply);
         let never = verdict.kind == ErrorKind::Unsupported
             || verdict.told && verdict.kind == ErrorKind::PermissionDenied;
@@ -202,7 +203,7 @@ impl FtpServer {
                 name: path.clone(),
                 place: Place::Tail,
             })),
-            Begun::Refused(reply) if classify(&reply).kind == ErrorKind::Unsupported => {
+            Begun::Refused(reply) if cannot_append(&reply) => {
                 self.ways.with(|ways| ways.append = Some(false));
                 unsupported(&reply.text())
             }
@@ -355,6 +356,18 @@ impl Drop for Storing {
                 .with(|litter| litter.push(self.name.clone()));
         }
     }
+}
+
+/// Whether APPE is refused as such, and not for this file: ProFTPD's default is "451 Append/Restart
+/// not permitted, try again".
+fn cannot_append(reply: &Reply) -> bool {
+    let text = String::from_utf8_lossy(reply.first_line()).to_ascii_lowercase();
+    // Before the reason the name may stand.
+    let text = text.rsplit_once(": ").map_or(&*text, |(_, reason)| reason);
+    classify(reply).kind == ErrorKind::Unsupported
+        || ["append", "restart", "overwrit"]
+            .iter()
+            .any(|w| text.contains(w))
 }
 
 /// The refusal of a size that is not the one that was sent.

@@ -1,6 +1,7 @@
 //! An FTP server behind a mount.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -12,6 +13,9 @@ use crate::ftp::options::FtpOptions;
 use crate::vfs::backend::Backend;
 use crate::vfs::cache::{Cached, DEFAULT_ENTRIES};
 use crate::vfs::content::Contents;
+
+/// How long the server is waited for when all is said and done.
+const COURTESY: Duration = Duration::from_secs(2);
 
 /// The server, and the contents on their way from and to it.
 struct Ftp {
@@ -26,7 +30,7 @@ struct Ftp {
 pub(super) fn connect(
     config: &Config,
     options: &FtpOptions,
-) -> Result<(Arc<dyn Backend>, Box<dyn Behind>), Failure> {
+) -> Result<(Arc<dyn Backend>, Arc<dyn Behind>), Failure> {
     let staging = config.state_dir.join(STAGING);
     let contents =
         Contents::new(&staging, READ_BUDGET).map_err(|err| Failure::new(Exit::Failed, err))?;
@@ -34,7 +38,7 @@ pub(super) fn connect(
         .map_err(|err| refused(&config.url_shown, &err))?;
     let ftp = Arc::new(ftp);
     let cached = Cached::new(Arc::clone(&ftp) as _, config.validity, DEFAULT_ENTRIES);
-    Ok((Arc::new(cached), Box::new(Ftp { ftp, contents })))
+    Ok((Arc::new(cached), Arc::new(Ftp { ftp, contents })))
 }
 
 impl Behind for Ftp {
@@ -70,6 +74,10 @@ impl Behind for Ftp {
             Value::Object(members) => members,
             _ => Map::new(),
         }
+    }
+
+    fn courtesy(&self) -> Duration {
+        COURTESY
     }
 
     fn close(&self) {

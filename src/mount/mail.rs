@@ -15,6 +15,9 @@ use crate::vfs::backend::Backend;
 /// What a call that waits for a server leaves of the mount's time limit.
 const MARGIN: Duration = Duration::from_millis(500);
 
+/// A message whose end is with the server is not left in doubt for less than this.
+const COURTESY: Duration = Duration::from_secs(12);
+
 struct Mail(Arc<MailBackend>);
 
 /// Opens the mailbox of `config`. It is one for all mounts of the account, one at a time: mail that
@@ -25,17 +28,21 @@ struct Mail(Arc<MailBackend>);
 pub(super) fn open(
     config: &Config,
     options: &MailOptions,
-) -> Result<(Arc<dyn Backend>, Box<dyn Behind>), Failure> {
+) -> Result<(Arc<dyn Backend>, Arc<dyn Behind>), Failure> {
     let state_dir = config.state_dir.parent().unwrap_or(&config.state_dir);
     let patience = config.timeout().saturating_sub(MARGIN);
     let mail = MailBackend::start(state_dir, options, patience)
         .map_err(|err| refused(&config.url_shown, &err))?;
-    Ok((Arc::clone(&mail) as _, Box::new(Mail(mail))))
+    Ok((Arc::clone(&mail) as _, Arc::new(Mail(mail))))
 }
 
 impl Behind for Mail {
     fn status(&self) -> Map<String, Value> {
         self.0.report()
+    }
+
+    fn courtesy(&self) -> Duration {
+        COURTESY
     }
 
     fn close(&self) {

@@ -104,7 +104,9 @@ impl Vfs {
 
     pub(super) fn leave_quietly(&self, ino: Ino) {
         if let Err(err) = self.leave(ino) {
-            log::error!("closing inode {ino}: {err}");
+            // Whoever asked was told of the failure before; what could not be stored is reported by
+            // the content itself.
+            log::info!("closing inode {ino}: {err}");
         }
     }
 

@@ -151,6 +151,21 @@ fn times_are_set_with_whatever_command_there_is_and_it_is_remembered() {
 }
 
 #[test]
+fn a_refused_time_is_explained_by_the_command_that_is_known() {
+    let server = Server::start(MODERN);
+    server
+        .file("/f", "x")
+        .refuse("MFMT", "501 /f: Operation not permitted")
+        .refuse("SITE", "500 no")
+        .refuse(
+            "MDTM 2023",
+            "550 20231114221327 /f: No such file or directory",
+        );
+    let err = server.mount().set_attr(&path("f"), &time()).unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::PermissionDenied);
+}
+
+#[test]
 fn a_server_that_sets_no_times_says_so_unless_the_time_is_right_anyway() {
     let server = Server::start(MODERN);
     server

@@ -68,6 +68,40 @@ fn no_files_found_is_an_empty_directory_and_no_error() {
 }
 
 #[test]
+fn a_missing_name_costs_a_question_or_two() {
+    for (words, most) in [("550 x: No such file or directory", 1), ("550 No.", 3)] {
+        let server = Server::start(MODERN);
+        server.dir("/d").refuse("MLST /d/missing", words);
+        let backend = server.mount();
+        let before = server.state().heard.len();
+        let err = backend.stat(&path("d/missing")).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::NotFound, "{words}");
+        let asked = server.state().heard[before..].to_vec();
+        assert!(asked.len() <= most, "{asked:?}");
+    }
+}
+
+#[test]
+fn the_root_has_the_time_that_its_own_line_tells() {
+    let server = Server::start(VSFTPD);
+    server.state().listing = Some(
+        b"drwxr-x---    2 0        0            4096 Jan 02  2020 .\r\n\
+          drwxr-xr-x    2 0        0            4096 Jan 02  2021 ..\r\n\
+          -rw-r--r--    1 0        0               1 Jan 02  2022 f\r\n"
+            .to_vec(),
+    );
+    let backend = server.mount();
+    assert_eq!(backend.stat(&RemotePath::root()).unwrap().mtime, None);
+    assert_eq!(names(&backend, ""), ["f"]);
+    let root = backend.stat(&RemotePath::root()).unwrap();
+    assert_eq!(
+        root.mtime,
+        ferryfs::ftp::listing::parse_time(b"20200102000000")
+    );
+    assert_eq!((root.mode, root.kind), (Some(0o750), FileKind::Directory));
+}
+
+#[test]
 fn a_directory_with_only_a_file_of_its_own_name_is_one() {
     let server = Server::start(VSFTPD);
     server.dir("/d").file("/d/d", "x");

@@ -244,7 +244,18 @@ impl Peer {
                 state.hang_up_after = None;
             }
             drop(state);
-            let reply = refusal.unwrap_or_else(|| self.obey(&text));
+            let reply = match refusal {
+                Some(_) if text.starts_with("RNTO") => {
+                    self.rename = None;
+                    refusal.unwrap_or_default()
+                }
+                Some(refusal) => refusal,
+                // As ProFTPD, which insists on it.
+                None if self.rename.is_some() && !text.starts_with("RNTO") => {
+                    "501 Bad sequence of commands".into()
+                }
+                None => self.obey(&text),
+            };
             if hang_up {
                 return;
             }

@@ -302,11 +302,24 @@ fn the_tail_is_appended_only_to_the_file_it_belongs_to() {
     upload.publish(&path("f"), &what).unwrap();
     assert_eq!(get(&backend, "f", 0).unwrap(), "head and tail");
     assert_eq!(append(4).err().unwrap().kind(), ErrorKind::Stale);
-    server.refuse("APPE", "502 no");
-    for _ in 0..2 {
-        assert_eq!(append(13).err().unwrap().kind(), ErrorKind::Unsupported);
+    server.refuse("APPE", "550 /append: Permission denied");
+    let err = append(13).err().unwrap();
+    assert_eq!(err.kind(), ErrorKind::PermissionDenied);
+    for words in [
+        "502 no",
+        "451 /f: Append/Restart not permitted, try again",
+        "553 Overwrite permission denied",
+    ] {
+        server.state().refuse.clear();
+        server.refuse("APPE", words);
+        let backend = server.mount();
+        let before = server.count("APPE");
+        for _ in 0..2 {
+            let refused = backend.transfers().append(&path("f"), 13);
+            assert_eq!(refused.err().unwrap().kind(), ErrorKind::Unsupported);
+        }
+        assert_eq!(server.count("APPE") - before, 1, "{words}");
     }
-    assert_eq!(server.count("APPE"), 2);
 }
 
 #[test]

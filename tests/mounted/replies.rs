@@ -41,6 +41,7 @@ fn works_with(kind: &str, quirks: Quirks) {
 fn kinds_of_servers() {
     works_with("is plain", Quirks::default());
     works_with("is like vsftpd", Quirks::like_vsftpd());
+    works_with("is like ProFTPD", Quirks::like_proftpd());
     works_with("is like IIS", Quirks::like_iis());
     works_with("knows little", Quirks::like_a_router());
 }

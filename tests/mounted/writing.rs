@@ -184,6 +184,7 @@ fn tails_are_appended_right_on_every_kind_of_server() {
             ..Quirks::default().without(&["APPE"])
         },
         Quirks::like_vsftpd(),
+        Quirks::like_proftpd(),
     ];
     for (kind, quirks) in kinds.into_iter().enumerate() {
         let Some((server, mount)) = stage(quirks) else {

@@ -80,6 +80,8 @@ pub struct Quirks {
     pub read_only: Option<String>,
     /// What RNTO onto an existing file is refused by.
     pub rnto_over_refused: Option<String>,
+    /// After RNFR nothing but RNTO is answered (ProFTPD).
+    pub rnfr_wants_rnto: bool,
     /// What STOR behind a REST does.
     pub rest_stor: RestStor,
     /// REST is answered by 350, but the next RETR sends from the beginning.
@@ -250,6 +252,7 @@ impl Default for Quirks {
             canned: Vec::new(),
             read_only: None,
             rnto_over_refused: None,
+            rnfr_wants_rnto: false,
             rest_stor: RestStor::InPlace,
             rest_ignored: false,
             disk: None,
@@ -314,6 +317,15 @@ impl Quirks {
     pub fn like_vsftpd() -> Self {
         let mut quirks = Self::default().without(&["MLSD", "MLST", "MFMT", "OPTS MLST"]);
         quirks.mdtm_sets = true;
+        quirks
+    }
+
+    /// As ProFTPD in what it is strict about: renames in two steps, appending not allowed.
+    pub fn like_proftpd() -> Self {
+        let refused = "451 Append/Restart not permitted, try again.";
+        let mut quirks = Self::default().answer("APPE", refused);
+        quirks.mlsd_links = MlsdLinks::Bare;
+        quirks.rnfr_wants_rnto = true;
         quirks
     }
 

@@ -137,6 +137,9 @@ impl Session {
         {
             return self.say(words);
         }
+        if quirks.rnfr_wants_rnto && self.rename_from.is_some() && verb != "RNTO" {
+            return self.say("501 Bad sequence of commands.");
+        }
         self.dispatch(&quirks, &verb, arg)
     }
 

@@ -1,0 +1,116 @@
+//! How requests and answers look in FUSE's words.
+
+use std::time::Duration;
+
+use fuser::{
+    Errno, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, OpenAccMode, OpenFlags,
+    ReplyEntry, ReplyXattr,
+};
+
+use super::attr::{NEGATIVE_VALIDITY, bare, file_attr, ino};
+use super::errno;
+use super::requests::{Class, Request, report};
+use crate::vfs::attr::FileKind;
+use crate::vfs::backend::OpenHow;
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::{Entry, Opened};
+
+/// Requests the kernel may have under way in the background (read-ahead, mostly).
+const BACKGROUND: u16 = 64;
+
+/// The largest request; the kernel cuts it to its own limit (1 MiB by default).
+const MAX_WRITE: u32 = 1024 * 1024;
+
+/// Asks the kernel for what it can do for us.
+pub(super) fn tune(config: &mut KernelConfig) {
+    // Each is an optimisation or a nicety that an older kernel may lack.
+    for wanted in [
+        InitFlags::FUSE_PARALLEL_DIROPS,
+        InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
+        InitFlags::FUSE_ATOMIC_O_TRUNC,
+        InitFlags::FUSE_ASYNC_DIO,
+        InitFlags::FUSE_MAX_PAGES,
+    ] {
+        let _ = config.add_capabilities(wanted);
+    }
+    let _ = config.set_max_write(MAX_WRITE);
+    let _ = config.set_max_background(BACKGROUND);
+    if let Err(most) = config.set_max_readahead(MAX_WRITE) {
+        let _ = config.set_max_readahead(most);
+    }
+    // FTP's times are whole seconds (RFC 3659 section 2.3); the kernel rounds likewise.
+    let _ = config.set_time_granularity(Duration::from_secs(1));
+}
+
+pub(super) fn request(
+    name: &'static str,
+    class: Class,
+    req: &fuser::Request,
+    of: INodeNo,
+) -> Request {
+    Request {
+        name,
+        ino: ino(of),
+        caller: req.pid(),
+        class,
+    }
+}
+
+pub(super) fn failed(name: &str, of: INodeNo, err: &Error) -> Errno {
+    report(name, ino(of), err);
+    errno::errno(err.kind())
+}
+
+pub(super) fn answer_entry(reply: ReplyEntry, entry: Entry) {
+    reply.entry(
+        &entry.valid,
+        &file_attr(&entry.stat),
+        Generation(entry.generation),
+    );
+}
+
+pub(super) fn answer_lookup(
+    reply: ReplyEntry,
+    name: &'static str,
+    of: INodeNo,
+    outcome: Result<Entry>,
+) {
+    match outcome {
+        Ok(entry) => answer_entry(reply, entry),
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            // Inode 0 means "absent, and you may remember it".
+            let absent = bare(0, FileKind::File);
+            reply.entry(&NEGATIVE_VALIDITY, &absent, Generation(0));
+        }
+        Err(err) => reply.error(failed(name, of, &err)),
+    }
+}
+
+pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
+    flags
+}
+
+pub(super) fn how(flags: OpenFlags) -> OpenHow {
+    let mode = flags.acc_mode();
+    OpenHow {
+        read: mode != OpenAccMode::O_WRONLY,
+        write: mode != OpenAccMode::O_RDONLY,
+        truncate: flags.0 & libc::O_TRUNC != 0,
+        create: None,
+    }
+}
+
+/// `size` 0 asks how large the answer is.
+pub(super) fn answer_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+    let len = u32::try_from(value.len()).unwrap_or(u32::MAX);
+    if size == 0 {
+        reply.size(len);
+    } else if len > size {
+        reply.error(errno::errno(ErrorKind::Range));
+    } else {
+        reply.data(value);
+    }
+}
