@@ -175,11 +175,7 @@ impl OpenFile for LocalFile {
     }
 
     fn reopen(&self, at: &RemotePath, _: Option<&Attr>, how: OpenHow) -> Result<()> {
-        if (how.write || how.truncate)
-            && let Some(place) = in_outbox(at)
-        {
-            self.outbox.withdraw(&place)?;
-        }
+        // Opening for writing alone changes nothing: `touch` does that.
         if how.truncate {
             self.set_len(at, 0)?;
         }

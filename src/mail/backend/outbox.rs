@@ -22,7 +22,7 @@ use crate::mail::aliases::Aliases;
 use crate::mail::compose::{self, Account, Composed, Enclosure, Stamp};
 use crate::mail::draft::{self, Draft, Place, Rules, is_unfinished};
 use crate::mail::envelope::{self, Envelope, Notify};
-use crate::mail::queue::{Id, Queue, Recovered};
+use crate::mail::queue::{Id, Queue, Recovered, State};
 use crate::mail::sender::{Sender, Word};
 use crate::sync::Locked;
 use crate::vfs::attr::FileKind;
@@ -238,11 +238,37 @@ impl Outbox {
         let Some(sender) = self.sender.get().and_then(Weak::upgrade) else {
             return Ok(());
         };
-        let mut outcome = Ok(());
         for id in &ids {
-            outcome = outcome.and(verdict(id, sender.word(id, self.patience)));
+            let word = sender.word(id, self.patience);
+            if word == Word::Accepted {
+                continue;
+            }
+            // The rename fails: nothing may be left that is sent all the same.
+            let refused = matches!(word, Word::Refused(_) | Word::Cancelled);
+            let sent = self.queue.get(id).is_some_and(|entry| {
+                entry
+                    .recipients
+                    .iter()
+                    .any(|to| to.state == State::Accepted)
+            });
+            if refused {
+                self.forget(place);
+            } else if sent || self.withdraw(place).is_err() {
+                let line = format!("{id}: {word:?}; see queue/{id}");
+                let errno = Errno::INPROGRESS.raw_os_error();
+                return Err(Error::new(ErrorKind::Local(errno), line));
+            }
+            return verdict(id, word);
         }
-        outcome
+        Ok(())
+    }
+
+    /// The file at `place` does not go when its message does.
+    fn forget(&self, place: &RemotePath) {
+        let ids = self.submitted.with(|all| all.remove(place));
+        for id in ids.into_iter().flatten() {
+            let _ = fs::remove_file(self.marker(&id));
+        }
     }
 
     /// Makes a message of what is at `place` and queues it, durably.

@@ -1,0 +1,104 @@
+//! The inbox, as mail programs and copying programs use it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::lab::{Lab, mail};
+use crate::support::smtpd::Quirks;
+
+#[test]
+fn mail_is_there_as_files_of_exact_size() {
+    let mails: Vec<_> = (1..=3).map(mail).collect();
+    let Some(lab) = Lab::start(mails.clone(), Quirks::default()) else {
+        return;
+    };
+    lab.fetched(3);
+    for entry in fs::read_dir(lab.mount.path("new")).unwrap() {
+        let path = entry.unwrap().path();
+        let content = fs::read(&path).unwrap();
+        assert!(mails.iter().any(|mail| mail.text == content), "{content:?}");
+        let about = fs::metadata(&path).unwrap();
+        assert_eq!(about.len(), content.len() as u64);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(name.ends_with(&format!(",S={}", content.len())), "{name}");
+        assert_eq!(about.mode() & 0o777, 0o600);
+    }
+    let listed = lab.mount.sh("ls -a | tr '\\n' ' '");
+    assert_eq!(
+        listed.trim(),
+        ". .. .Sent aliases ctl cur drafts failed new outbox queue status tmp"
+    );
+    lab.mount.finish();
+}
+
+#[test]
+fn flags_are_renames_and_removing_is_remembered() {
+    let Some(lab) = Lab::start((1..=3).map(mail).collect(), Quirks::default()) else {
+        return;
+    };
+    lab.fetched(3);
+    let mount = &lab.mount;
+    mount.sh("set -- new/*; mv \"$1\" \"cur/${1#new/}:2,S\"; rm \"$2\"");
+    assert_eq!(mount.sh("ls cur | grep -c ':2,S$'").trim(), "1");
+    mount.sh("echo poll > ctl; sleep 0.5; printf poll > ctl");
+    lab.wait("not polled", || lab.pop3d.count("QUIT") >= 3);
+    lab.fetched(2);
+    assert_eq!(
+        lab.pop3d.uidls().len(),
+        3,
+        "nothing is deleted on the server"
+    );
+    assert!(mount.try_sh("echo nonsense > ctl").0.code() != Some(0));
+    lab.mount.finish();
+}
+
+#[test]
+fn a_directory_changes_when_an_entry_does_and_not_otherwise() {
+    let Some(lab) = Lab::start(vec![mail(1)], Quirks::default()) else {
+        return;
+    };
+    lab.fetched(1);
+    let mtime = || {
+        fs::metadata(lab.mount.path("new"))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let before = mtime();
+    lab.mount
+        .sh("cat new/* > /dev/null; ls -l new; touch -a new/*");
+    assert_eq!(mtime(), before);
+    lab.pop3d.with(|state| state.mails.push(mail(2)));
+    lab.mount.sh("echo poll > ctl");
+    lab.fetched(2);
+    assert!(mtime() > before);
+    lab.mount.finish();
+}
+
+#[test]
+fn copying_programs_find_nothing_to_do_the_second_time() {
+    let Some(lab) = Lab::start((1..=20).map(mail).collect(), Quirks::default()) else {
+        return;
+    };
+    lab.fetched(20);
+    let to = lab.mount.local("copy").display().to_string();
+    lab.mount.sh(&format!("rsync -a new cur {to}/"));
+    let again = lab.mount.sh(&format!("rsync -ai new cur {to}/"));
+    assert_eq!(again, "");
+    lab.mount
+        .sh(&format!("tar cf {to}.tar new cur .Sent && tar df {to}.tar"));
+    lab.mount.finish();
+}
+
+#[test]
+fn without_its_servers_a_mailbox_is_served_all_the_same() {
+    let Some(lab) = Lab::start(vec![mail(1)], Quirks::default()) else {
+        return;
+    };
+    lab.fetched(1);
+    let killed = lab.mount.kill();
+    drop(lab.pop3d);
+    let mount = killed.remount();
+    assert_eq!(mount.sh("cat new/* | grep -c 'message 1'").trim(), "1");
+    mount.sh("for i in 1 2 3 4 5 6 7 8 9; do grep -q 'inbox error' status && exit 0; sleep 0.3; done; cat status; exit 1");
+}
