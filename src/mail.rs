@@ -30,3 +30,5 @@ pub mod scan;
 pub mod structure;
 pub mod draft;
 pub mod compose;
+pub mod parts;
+pub mod templates;
