@@ -199,8 +199,11 @@ impl Reader {
         let mut chain = Vec::new();
         let mut inner = self.parts.len().checked_sub(1);
         while let Some(index) = inner.filter(|index| *index > owner) {
-            chain.push(index);
-            inner = self.parts.get(index).and_then(|part| part.parent);
+            let Some(part) = self.parts.get(index) else { return };
+            if part.body.end == OPEN {
+                chain.push(index);
+            }
+            inner = part.parent;
         }
         let mut end = at - previous_end;
         for (n, index) in chain.into_iter().rev().enumerate() {
