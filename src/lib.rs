@@ -39,6 +39,7 @@ mod exit;
 pub mod ftp;
 mod fuse;
 mod log;
+pub mod mail;
 mod mount;
 mod mounts;
 pub mod net;

@@ -15,6 +15,7 @@ mod content;
 mod ftp_backend;
 mod ftp_session;
 mod interop;
+mod mail_mime;
 mod model;
 mod mounted;
 mod scripted_server;

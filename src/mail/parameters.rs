@@ -216,20 +216,23 @@ pub fn written(name: &str, value: &[u8]) -> String {
     if short && value.iter().all(quotable) && !value.windows(2).any(|w| w == b"=?") {
         return format!(";\r\n {name}=\"{}\"", text_of(value));
     }
-    let charset = if std::str::from_utf8(value).is_ok() { "utf-8" } else { "iso-8859-1" };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let utf8 = std::str::from_utf8(value);
+    let charset = if utf8.is_ok() { "utf-8" } else { "iso-8859-1" };
+    // A character is not cut in two: some readers decode each piece by itself.
+    let characters: Vec<&[u8]> = match utf8 {
+        Ok(text) => text.split_inclusive(|_| true).map(str::as_bytes).collect(),
+        Err(_) => value.chunks(1).collect(),
+    };
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~".contains(b);
     let mut pieces = vec![format!("{charset}''")];
-    for &byte in value {
-        let full = pieces.last().is_none_or(|p| p.len() + name.len() + 12 > LINE);
-        if full {
-            pieces.push(String::new());
-        }
-        if let Some(piece) = pieces.last_mut() {
-            if plain(byte) {
-                piece.push(char::from(byte));
-            } else {
-                piece.push_str(&format!("%{byte:02X}"));
-            }
+    for character in characters {
+        let written: String = match character {
+            [byte] if plain(byte) => char::from(*byte).into(),
+            bytes => bytes.iter().map(|byte| format!("%{byte:02X}")).collect(),
+        };
+        match pieces.last_mut() {
+            Some(piece) if piece.len() + written.len() + name.len() + 8 <= LINE => *piece += &written,
+            _ => pieces.push(written),
         }
     }
     if let [only] = pieces.as_slice() {

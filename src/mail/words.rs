@@ -76,7 +76,8 @@ pub fn phrase(text: &str) -> String {
 fn encoded(text: &str, room: usize) -> Vec<String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"!*+-/".contains(&b) || b == b' ';
     let escapes = text.bytes().filter(|b| !plain(*b)).count();
-    let quoted = text.len() + 2 * escapes <= text.len().div_ceil(3) * 4;
+    // Readable if it can be, short if it cannot.
+    let quoted = 2 * escapes <= text.len();
     let cost = |c: char| match c {
         _ if !quoted => c.len_utf8(),
         c if c.is_ascii() && plain(c as u8) => 1,

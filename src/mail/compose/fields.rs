@@ -34,7 +34,7 @@ impl Header {
         let last = entries.len().saturating_sub(1);
         let mut line = Folded::new(name.len() + 2);
         for (n, entry) in entries.iter_mut().enumerate() {
-            if n < last && !entry.ends_with([':', ';']) {
+            if n < last {
                 entry.push(',');
             }
             line.push(entry);
