@@ -55,8 +55,6 @@ pub(crate) struct Config {
     pub(crate) cache_dir: PathBuf,
     /// Serve in this process instead of one in the background.
     pub(crate) foreground: bool,
-    /// Show the conversation with the server.
-    pub(crate) debug: bool,
 }
 
 /// What can be mounted.
@@ -146,7 +144,6 @@ impl Config {
             state_dir,
             cache_dir,
             foreground: order.foreground,
-            debug: order.debug,
         })
     }
 

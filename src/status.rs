@@ -8,7 +8,7 @@
 //! * an array: its number of entries and one line for each; an object: its members in one line.
 //!
 //! ```json
-//! {"server": "vsFTPd 3.0.3", "connections": {"open": 2, "busy": 1, "limit": 8},
+//! {"server": "(vsFTPd 3.0.3)", "connections": {"open": 2, "busy": 1, "limit": 8},
 //!  "dirty": [{"path": "/a", "bytes": 10240}],
 //!  "transfers": [{"path": "/b", "direction": "up", "done_bytes": 1, "total_bytes": 2}],
 //!  "quirks": ["NLST hides dot files"], "errors": [{"at": 1700000000, "line": "STOR /c: 553 no"}]}
@@ -139,6 +139,9 @@ fn block(report: &Value) -> String {
         }
         let label = key.replace('_', " ");
         match value {
+            // What is not known, or not there, is for programs.
+            Value::Null => {}
+            Value::Array(entries) if entries.is_empty() && key != "dirty" => {}
             Value::Array(entries) => {
                 let _ = writeln!(block, "  {label:<12} {}", entries.len());
                 for entry in entries {
