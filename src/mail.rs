@@ -15,20 +15,20 @@
 //! For both: [`fields`], [`words`], [`parameters`] (the header), [`filter`], [`encode`],
 //! [`decode`], [`scan`] (the content), [`media`] (its types).
 
+pub mod address;
+pub mod aliases;
+pub mod compose;
+pub mod content;
+pub mod dates;
 pub mod decode;
+pub mod draft;
 pub mod encode;
 pub mod fields;
 pub mod filter;
-pub mod address;
-pub mod parameters;
-pub mod words;
-pub mod aliases;
-pub mod dates;
-pub mod content;
 pub mod media;
+pub mod parameters;
+pub mod parts;
 pub mod scan;
 pub mod structure;
-pub mod draft;
-pub mod compose;
-pub mod parts;
 pub mod templates;
+pub mod words;

@@ -19,15 +19,22 @@ use proptest::prelude::*;
 
 fn now() -> ZonedDateTime {
     let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
-    Timestamp::from_second(1_795_437_005).unwrap().to_zoned_datetime(zone)
+    Timestamp::from_second(1_795_437_005)
+        .unwrap()
+        .to_zoned_datetime(zone)
 }
 
 fn stamp() -> Stamp {
-    Stamp { now: now(), seed: [7; 16] }
+    Stamp {
+        now: now(),
+        seed: [7; 16],
+    }
 }
 
 fn account() -> Account {
-    Account { from: Mailbox::parse("J\u{f6}rg <me@example.org>").unwrap() }
+    Account {
+        from: Mailbox::parse("J\u{f6}rg <me@example.org>").unwrap(),
+    }
 }
 
 fn aliases() -> Aliases {
@@ -39,7 +46,11 @@ fn place(path: &[u8]) -> Place {
 }
 
 fn with_rules<R>(work: impl FnOnce(&Rules<'_>) -> R) -> R {
-    work(&Rules { aliases: &aliases(), max_size: None, now: &now() })
+    work(&Rules {
+        aliases: &aliases(),
+        max_size: None,
+        now: &now(),
+    })
 }
 
 fn send(path: &[u8], content: &dyn Content) -> Result<(Composed, Vec<u8>), Error> {
@@ -59,11 +70,21 @@ fn sent(path: &str, text: &str) -> (Composed, String) {
 
 fn send_directory(path: &str, files: &[(&[u8], &[u8])]) -> (Composed, Vec<u8>) {
     let contents: Vec<Vec<u8>> = files.iter().map(|(_, bytes)| bytes.to_vec()).collect();
-    let enclosures: Vec<_> =
-        files.iter().zip(&contents).map(|((name, _), content)| Enclosure { name, content }).collect();
+    let enclosures: Vec<_> = files
+        .iter()
+        .zip(&contents)
+        .map(|((name, _), content)| Enclosure { name, content })
+        .collect();
     let mut out = Vec::new();
     let composed = with_rules(|rules| {
-        compose::compose_directory(&place(path.as_bytes()), &enclosures, &account(), &stamp(), rules, &mut out)
+        compose::compose_directory(
+            &place(path.as_bytes()),
+            &enclosures,
+            &account(),
+            &stamp(),
+            rules,
+            &mut out,
+        )
     });
     let composed = composed.unwrap();
     check_wire(&composed, &out);
@@ -78,19 +99,34 @@ fn check_wire(composed: &Composed, message: &[u8]) {
     let text = message.strip_suffix(b"\r\n").unwrap();
     for line in text.split(|b| *b == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        assert!(line.len() <= 998 && !line.contains(&b'\r'), "a line that SMTP does not carry");
+        assert!(
+            line.len() <= 998 && !line.contains(&b'\r'),
+            "a line that SMTP does not carry"
+        );
     }
-    assert_eq!(memchr::memmem::find_iter(message, b"\r\n").count(), memchr::memchr_iter(b'\n', message).count());
+    assert_eq!(
+        memchr::memmem::find_iter(message, b"\r\n").count(),
+        memchr::memchr_iter(b'\n', message).count()
+    );
     let header_end = memchr::memmem::find(message, b"\r\n\r\n").unwrap();
     let (header, body) = message.split_at(header_end);
     assert!(composed.smtputf8 || header.is_ascii());
     assert_eq!(composed.eight_bit, !body.is_ascii());
     let lower = header.to_ascii_lowercase();
-    for private in ["bcc:", "x-send-at:", "return-path:", "x-dsn:", "x-separate:", "x-account:"] {
+    for private in [
+        "bcc:",
+        "x-send-at:",
+        "return-path:",
+        "x-dsn:",
+        "x-separate:",
+        "x-account:",
+    ] {
         assert!(memchr::memmem::find(&lower, format!("\n{private}").as_bytes()).is_none());
     }
     for name in ["date:", "from:", "message-id:", "mime-version:"] {
-        let found = header.split(|b| *b == b'\n').filter(|l| l.to_ascii_lowercase().starts_with(name.as_bytes()));
+        let found = header
+            .split(|b| *b == b'\n')
+            .filter(|l| l.to_ascii_lowercase().starts_with(name.as_bytes()));
         assert_eq!(found.count(), 1, "{name}");
     }
 }
@@ -113,8 +149,14 @@ fn files(message: &[u8]) -> Vec<(String, Vec<u8>)> {
     let file = |entry: &parts::Entry| {
         let view = entry.view.as_ref()?;
         let mut bytes = Vec::new();
-        view.over(Cursor::new(&message)).unwrap().read_to_end(&mut bytes).unwrap();
-        assert_eq!(view.size(Cursor::new(&message)).unwrap(), bytes.len() as u64);
+        view.over(Cursor::new(&message))
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        assert_eq!(
+            view.size(Cursor::new(&message)).unwrap(),
+            bytes.len() as u64
+        );
         Some((entry.name.clone(), bytes))
     };
     parts.entries().iter().filter_map(file).collect()
@@ -123,10 +165,19 @@ fn files(message: &[u8]) -> Vec<(String, Vec<u8>)> {
 fn file(message: &[u8], name: &str) -> Vec<u8> {
     let files = files(message);
     let found = files.iter().find(|(n, _)| n == name);
-    found.unwrap_or_else(|| panic!("no {name} in {:?}", files.iter().map(|(n, _)| n).collect::<Vec<_>>())).1.clone()
+    found
+        .unwrap_or_else(|| {
+            panic!(
+                "no {name} in {:?}",
+                files.iter().map(|(n, _)| n).collect::<Vec<_>>()
+            )
+        })
+        .1
+        .clone()
 }
 
-const HEAD: &str = "Date: Mon, 23 Nov 2026 13:30:05 +0100\r\nFrom: =?utf-8?Q?J=C3=B6rg?= <me@example.org>\r\n";
+const HEAD: &str =
+    "Date: Mon, 23 Nov 2026 13:30:05 +0100\r\nFrom: =?utf-8?Q?J=C3=B6rg?= <me@example.org>\r\n";
 const ID: &str = "Message-ID: <a4dqoby/@example.org>\r\n";
 
 /// A message as it looks without its random names.
@@ -136,7 +187,13 @@ fn plain(message: &str) -> String {
     assert_eq!(end - start, 26);
     let id = &message[start..end];
     let message: String = message.replace(id, "a4dqoby/");
-    let shown = |line: &str| if line.starts_with("Content-ID: <") { "Content-ID: <...>\r\n".into() } else { line.to_owned() };
+    let shown = |line: &str| {
+        if line.starts_with("Content-ID: <") {
+            "Content-ID: <...>\r\n".into()
+        } else {
+            line.to_owned()
+        }
+    };
     let message: String = message.split_inclusive("\r\n").map(shown).collect();
     let Some(at) = message.find("boundary=\"=_") else {
         return message;
@@ -162,8 +219,12 @@ fn a_body_and_a_place_are_enough() {
 
 #[test]
 fn a_directory_becomes_alternatives_and_attachments() {
-    let files: [(&[u8], &[u8]); 4] =
-        [(b"a.png", b"\x89PNG\0"), (b"text.html", b"<p>caf\xc3\xa9"), (b"text.txt", b"caf\xc3\xa9"), (b"notes.csv", b"1,2\n")];
+    let files: [(&[u8], &[u8]); 4] = [
+        (b"a.png", b"\x89PNG\0"),
+        (b"text.html", b"<p>caf\xc3\xa9"),
+        (b"text.txt", b"caf\xc3\xa9"),
+        (b"notes.csv", b"1,2\n"),
+    ];
     let (_, message) = send_directory("bob@example.org/.Photos from Rome", &files);
     assert_eq!(
         plain(&String::from_utf8(message.clone()).unwrap()),
@@ -185,11 +246,20 @@ fn a_directory_becomes_alternatives_and_attachments() {
     assert_eq!(file(&stored(&message), "a.png"), b"\x89PNG\0");
     assert_eq!(file(&stored(&message), "notes.csv"), b"1,2\n");
     assert_eq!(file(&stored(&message), "text"), "caf\u{e9}".as_bytes());
-    let headers: [(&[u8], &[u8]); 2] =
-        [(b"headers", b"Subject: x\nTo: team\nBcc: z@example.org\nContent-Type: x/y\n"), (b"text", b"hi\n")];
+    let headers: [(&[u8], &[u8]); 2] = [
+        (
+            b"headers",
+            b"Subject: x\nTo: team\nBcc: z@example.org\nContent-Type: x/y\n",
+        ),
+        (b"text", b"hi\n"),
+    ];
     let (composed, message) = send_directory("m", &headers);
     assert_eq!(composed.to.len(), 3);
-    assert!(String::from_utf8(message).unwrap().contains("Content-Type: text/plain; charset=us-ascii\r\n"));
+    assert!(
+        String::from_utf8(message)
+            .unwrap()
+            .contains("Content-Type: text/plain; charset=us-ascii\r\n")
+    );
 }
 
 #[test]
@@ -207,7 +277,10 @@ fn a_full_message_is_completed_and_left_alone() {
     );
     assert_eq!(composed.from.as_str(), "other@example.net");
     let to: Vec<_> = composed.to.iter().map(|a| a.as_str()).collect();
-    assert_eq!(to, ["alice@example.org", "bob@example.org", "z@example.org"]);
+    assert_eq!(
+        to,
+        ["alice@example.org", "bob@example.org", "z@example.org"]
+    );
     assert_eq!(composed.message_id, "<mine@x>");
     assert_eq!(composed.bcc, b"Bcc: team,\r\n z@example.org\r\n");
     assert!(composed.wishes.send_at.is_some());
@@ -219,42 +292,85 @@ fn a_full_message_is_completed_and_left_alone() {
 fn recipients_are_shown_as_they_should_be() {
     let shown = |path: &str, text: &str| {
         let message = sent(path, text).1;
-        let fields = message.split("\r\n\r\n").next().unwrap().replace("\r\n ", " ");
-        let to = fields.lines().filter(|l| l.starts_with("To:") || l.starts_with("Cc:"));
+        let fields = message
+            .split("\r\n\r\n")
+            .next()
+            .unwrap()
+            .replace("\r\n ", " ");
+        let to = fields
+            .lines()
+            .filter(|l| l.starts_with("To:") || l.starts_with("Cc:"));
         to.collect::<Vec<_>>().join("|")
     };
-    assert_eq!(shown("m", "Bcc: a@example.org\n\nx"), "To: undisclosed-recipients:;");
-    assert_eq!(shown("m", "To: team\n\nx"), "To: alice@example.org, Bob <bob@example.org>");
-    assert_eq!(shown("m", "To: team, c@example.org\nX-Separate: yes\n\nx"), "To: team:;, c@example.org");
-    assert_eq!(shown("m", "To: \nCc: a@example.org\n\nx"), "Cc: a@example.org");
-    assert_eq!(shown("m", "To: J\u{f6} <a@b\u{fc}cher.example>\n\nx"), "To: =?utf-8?B?SsO2?= <a@xn--bcher-kva.example>");
-    assert_eq!(shown("c@example.org/m", "Subject: x\nCc: a@example.org\n\nx"), "Cc: a@example.org|To: c@example.org");
+    assert_eq!(
+        shown("m", "Bcc: a@example.org\n\nx"),
+        "To: undisclosed-recipients:;"
+    );
+    assert_eq!(
+        shown("m", "To: team\n\nx"),
+        "To: alice@example.org, Bob <bob@example.org>"
+    );
+    assert_eq!(
+        shown("m", "To: team, c@example.org\nX-Separate: yes\n\nx"),
+        "To: team:;, c@example.org"
+    );
+    assert_eq!(
+        shown("m", "To: \nCc: a@example.org\n\nx"),
+        "Cc: a@example.org"
+    );
+    assert_eq!(
+        shown("m", "To: J\u{f6} <a@b\u{fc}cher.example>\n\nx"),
+        "To: =?utf-8?B?SsO2?= <a@xn--bcher-kva.example>"
+    );
+    assert_eq!(
+        shown("c@example.org/m", "Subject: x\nCc: a@example.org\n\nx"),
+        "Cc: a@example.org|To: c@example.org"
+    );
     let long: String = (0..300).map(|n| format!("user{n}@example.org, ")).collect();
     assert!(shown("m", &format!("To: {long}\n\nx")).contains("user299@example.org"));
 }
 
 #[test]
 fn a_resent_message_goes_to_those_it_is_resent_to() {
-    let (composed, message) = sent("m", "Resent-To: r@example.org\nResent-Bcc: s@example.org\nFrom: a@x.org\nTo: b@x.org\n\
-        Date: Mon, 1 Jan 2024 00:00:00 +0000\nMessage-ID: <1@x>\n\nbody\n");
+    let (composed, message) = sent(
+        "m",
+        "Resent-To: r@example.org\nResent-Bcc: s@example.org\nFrom: a@x.org\nTo: b@x.org\n\
+        Date: Mon, 1 Jan 2024 00:00:00 +0000\nMessage-ID: <1@x>\n\nbody\n",
+    );
     let to: Vec<_> = composed.to.iter().map(|a| a.as_str()).collect();
     assert_eq!(to, ["r@example.org", "s@example.org"]);
     assert_eq!(composed.from.as_str(), "me@example.org");
-    assert!(message.starts_with("Resent-Date: ") && message.contains("\r\nResent-From: ") && !message.contains("s@example"));
+    assert!(
+        message.starts_with("Resent-Date: ")
+            && message.contains("\r\nResent-From: ")
+            && !message.contains("s@example")
+    );
     assert!(message.contains("\r\nMessage-ID: <1@x>\r\n"));
 }
 
 #[test]
 fn headers_in_any_charset_are_encoded() {
-    let (_, message) = sent("m", "To: a@example.org\nSubject: Gr\u{fc}\u{df}e\nX-Note: \u{20ac}\n\nx");
-    assert!(message.contains("Subject: =?utf-8?B?R3LDvMOfZQ==?=\r\n"), "{message}");
+    let (_, message) = sent(
+        "m",
+        "To: a@example.org\nSubject: Gr\u{fc}\u{df}e\nX-Note: \u{20ac}\n\nx",
+    );
+    assert!(
+        message.contains("Subject: =?utf-8?B?R3LDvMOfZQ==?=\r\n"),
+        "{message}"
+    );
     let latin = b"To: a@example.org\nSubject: caf\xe9\nContent-Type: text/plain; charset=utf-8; name=\"\xe9.txt\"\n\nx".to_vec();
     let message = String::from_utf8(send(b"m", &latin).unwrap().1).unwrap();
-    assert!(message.contains("Subject: =?utf-8?Q?caf=C3=A9?=\r\n"), "{message}");
+    assert!(
+        message.contains("Subject: =?utf-8?Q?caf=C3=A9?=\r\n"),
+        "{message}"
+    );
     assert!(message.contains(" name*=utf-8''%C3%A9.txt"), "{message}");
     let (composed, _) = sent("m", "To: j\u{f6}rg@example.org\n\nx");
     assert!(composed.smtputf8);
-    let (_, message) = sent("m", &format!("To: a@example.org\nSubject: {}\n\nx", "y".repeat(5000)));
+    let (_, message) = sent(
+        "m",
+        &format!("To: a@example.org\nSubject: {}\n\nx", "y".repeat(5000)),
+    );
     assert!(message.contains("=?utf-8?"));
 }
 
@@ -263,30 +379,107 @@ fn encodings_are_chosen_rightly() {
     let chosen = |path: &str, content: &[u8]| {
         let message = send(path.as_bytes(), &content.to_vec()).unwrap().1;
         let message = String::from_utf8_lossy(&message).into_owned();
-        let last = |name: &str| message.lines().rfind(|l| l.starts_with(name)).map(|l| l[name.len()..].to_owned());
-        (last("Content-Transfer-Encoding: ").unwrap(), last("Content-Type: ").unwrap())
+        let last = |name: &str| {
+            message
+                .lines()
+                .rfind(|l| l.starts_with(name))
+                .map(|l| l[name.len()..].to_owned())
+        };
+        (
+            last("Content-Transfer-Encoding: ").unwrap(),
+            last("Content-Type: ").unwrap(),
+        )
     };
     let long = "word ".repeat(300);
     let chinese = "\u{6f22}".repeat(2000);
     for (path, content, encoding, media) in [
-        ("team/m", &b"ascii\n"[..], "7bit", "text/plain; charset=us-ascii"),
-        ("team/m", "caf\u{e9}\n".as_bytes(), "8bit", "text/plain; charset=utf-8"),
-        ("team/m", b"caf\xe9\n", "8bit", "text/plain; charset=iso-8859-1"),
-        ("team/m", b"\x93caf\xe9\x94\n", "8bit", "text/plain; charset=windows-1252"),
-        ("team/m", b"a\nFrom b\n", "quoted-printable", "text/plain; charset=us-ascii"),
-        ("team/m", b"a\n.\n", "quoted-printable", "text/plain; charset=us-ascii"),
-        ("team/m", b"10%\r20%\n", "quoted-printable", "text/plain; charset=us-ascii"),
-        ("team/m", long.as_bytes(), "quoted-printable", "text/plain; charset=us-ascii"),
-        ("team/m", chinese.as_bytes(), "base64", "text/plain; charset=utf-8"),
+        (
+            "team/m",
+            &b"ascii\n"[..],
+            "7bit",
+            "text/plain; charset=us-ascii",
+        ),
+        (
+            "team/m",
+            "caf\u{e9}\n".as_bytes(),
+            "8bit",
+            "text/plain; charset=utf-8",
+        ),
+        (
+            "team/m",
+            b"caf\xe9\n",
+            "8bit",
+            "text/plain; charset=iso-8859-1",
+        ),
+        (
+            "team/m",
+            b"\x93caf\xe9\x94\n",
+            "8bit",
+            "text/plain; charset=windows-1252",
+        ),
+        (
+            "team/m",
+            b"a\nFrom b\n",
+            "quoted-printable",
+            "text/plain; charset=us-ascii",
+        ),
+        (
+            "team/m",
+            b"a\n.\n",
+            "quoted-printable",
+            "text/plain; charset=us-ascii",
+        ),
+        (
+            "team/m",
+            b"10%\r20%\n",
+            "quoted-printable",
+            "text/plain; charset=us-ascii",
+        ),
+        (
+            "team/m",
+            long.as_bytes(),
+            "quoted-printable",
+            "text/plain; charset=us-ascii",
+        ),
+        (
+            "team/m",
+            chinese.as_bytes(),
+            "base64",
+            "text/plain; charset=utf-8",
+        ),
         ("team/m", b"\0binary", "base64", "application/octet-stream;"),
-        ("team/m", b"\xff\xfeh\0i\0", "base64", "text/plain; charset=utf-16"),
+        (
+            "team/m",
+            b"\xff\xfeh\0i\0",
+            "base64",
+            "text/plain; charset=utf-16",
+        ),
         ("team/p.html", b"<p>", "7bit", "text/html; charset=us-ascii"),
         ("team/a.pdf", b"%PDF ascii\n", "base64", "application/pdf;"),
-        ("team/a.csv", b"1,2\r\n", "base64", "text/csv; charset=us-ascii;"),
-        ("team/a.csv", b"1,2\n", "7bit", "text/csv; charset=us-ascii;"),
-        ("team/a.patch", b"From 1234\n", "quoted-printable", "text/x-diff; charset=us-ascii;"),
+        (
+            "team/a.csv",
+            b"1,2\r\n",
+            "base64",
+            "text/csv; charset=us-ascii;",
+        ),
+        (
+            "team/a.csv",
+            b"1,2\n",
+            "7bit",
+            "text/csv; charset=us-ascii;",
+        ),
+        (
+            "team/a.patch",
+            b"From 1234\n",
+            "quoted-printable",
+            "text/x-diff; charset=us-ascii;",
+        ),
     ] {
-        assert_eq!(chosen(path, content), (encoding.into(), media.into()), "{path} {content:?}");
+        assert_eq!(
+            chosen(path, content),
+            (encoding.into(), media.into()),
+            "{path} {content:?}"
+        );
     }
 }
 
@@ -321,10 +514,15 @@ fn a_server_without_8bitmime_gets_7bit() {
     assert!(!text.contains("8bit") && text.contains("\r\npreamble\r\n"));
     let texts = |message: &[u8]| {
         let files = files(&stored(message));
-        files.into_iter().filter(|(name, _)| !name.starts_with("headers")).collect::<Vec<_>>()
+        files
+            .into_iter()
+            .filter(|(name, _)| !name.starts_with("headers"))
+            .collect::<Vec<_>>()
     };
     assert_eq!(texts(&out), texts(&message));
-    let plain = send(b"team/m", &"caf\u{e9}\n".as_bytes().to_vec()).unwrap().1;
+    let plain = send(b"team/m", &"caf\u{e9}\n".as_bytes().to_vec())
+        .unwrap()
+        .1;
     let mut out = Vec::new();
     compose::to_seven_bit(&plain, &mut out).unwrap();
     assert!(out.ends_with(b"\r\n\r\ncaf=C3=A9\r\n"));
@@ -340,7 +538,9 @@ fn a_server_without_8bitmime_gets_7bit() {
 #[test]
 fn long_lines_in_a_full_message_are_encoded() {
     let long = "x".repeat(2000);
-    let text = format!("To: a@example.org\nContent-Type: multipart/mixed; boundary=A\n\n--A\n\n{long}\n--A--\n");
+    let text = format!(
+        "To: a@example.org\nContent-Type: multipart/mixed; boundary=A\n\n--A\n\n{long}\n--A--\n"
+    );
     let message = stored(&send(b"m", &text.into_bytes()).unwrap().1);
     assert_eq!(file(&message, "text"), long.as_bytes());
     let text = format!("To: a@example.org\nSubject: x\n\n{long}\0\n");
@@ -353,10 +553,15 @@ fn the_size_counts_as_it_is_sent() {
     let zeros = vec![0; 3000];
     let aliases = aliases();
     let now = now();
-    let rules = Rules { aliases: &aliases, max_size: Some(4000), now: &now };
+    let rules = Rules {
+        aliases: &aliases,
+        max_size: Some(4000),
+        now: &now,
+    };
     let place = place(b"team/a.bin");
     let plan = draft::examine(&place, &zeros, &rules).unwrap();
-    let err = compose::compose(&plan, &zeros, &account(), &stamp(), &rules, &mut Vec::new()).unwrap_err();
+    let err =
+        compose::compose(&plan, &zeros, &account(), &stamp(), &rules, &mut Vec::new()).unwrap_err();
     assert_eq!(err.kind(), ErrorKind::MessageTooLong);
 }
 
@@ -377,7 +582,9 @@ impl Content for Huge {
 impl Read for HugeStream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.0.largest.set(self.0.largest.get().max(buf.len()));
-        let n = buf.len().min(usize::try_from(self.0.size - self.1).unwrap());
+        let n = buf
+            .len()
+            .min(usize::try_from(self.0.size - self.1).unwrap());
         buf[..n].fill(b'\xfe');
         self.1 += n as u64;
         Ok(n)
@@ -410,13 +617,22 @@ impl Write for Sink {
 
 #[test]
 fn large_files_go_through_in_small_pieces() {
-    let huge = Huge { size: 20_000_000, largest: Cell::new(0) };
+    let huge = Huge {
+        size: 20_000_000,
+        largest: Cell::new(0),
+    };
     with_rules(|rules| {
         let plan = draft::examine(&place(b"team/a.iso"), &huge, rules).unwrap();
         let mut sink = Sink(0);
-        let composed = compose::compose(&plan, &huge, &account(), &stamp(), rules, &mut sink).unwrap();
+        let composed =
+            compose::compose(&plan, &huge, &account(), &stamp(), rules, &mut sink).unwrap();
         assert!(composed.size > 26_000_000);
-        assert!(sink.0 < 300_000 && huge.largest.get() < 300_000, "{} {}", sink.0, huge.largest.get());
+        assert!(
+            sink.0 < 300_000 && huge.largest.get() < 300_000,
+            "{} {}",
+            sink.0,
+            huge.largest.get()
+        );
     });
 }
 
@@ -506,37 +722,117 @@ fn what_tools_write_is_judged_where_they_notice() {
     const GOOD: &str = "To: a@example.org\n\nhi\n";
     const BAD: &str = "To: a@@example.org\n\nhi\n";
     for (tool, name, calls, verdict) in [
-        ("echo", "m", &[Truncate(0), Flush, W(0, GOOD), Flush, Close][..], Ok(())),
-        ("echo", "m", &[Truncate(0), Flush, W(0, BAD), Flush, Close], Err(ErrorKind::BadMessage)),
-        ("echo", "m", &[Truncate(0), Flush, W(0, "hi\n"), Flush, Close], Err(ErrorKind::NoRecipient)),
+        (
+            "echo",
+            "m",
+            &[Truncate(0), Flush, W(0, GOOD), Flush, Close][..],
+            Ok(()),
+        ),
+        (
+            "echo",
+            "m",
+            &[Truncate(0), Flush, W(0, BAD), Flush, Close],
+            Err(ErrorKind::BadMessage),
+        ),
+        (
+            "echo",
+            "m",
+            &[Truncate(0), Flush, W(0, "hi\n"), Flush, Close],
+            Err(ErrorKind::NoRecipient),
+        ),
         ("cat <<EOF", "m", &[Flush, W(0, GOOD), Flush, Close], Ok(())),
         (
             "{ a; b; c; } >",
             "m",
-            &[Flush, W(0, "To: a@exa"), W(9, "mple.org\n"), Flush, W(18, "\n"), Flush, W(19, "hi\n"), Flush, Close],
+            &[
+                Flush,
+                W(0, "To: a@exa"),
+                W(9, "mple.org\n"),
+                Flush,
+                W(18, "\n"),
+                Flush,
+                W(19, "hi\n"),
+                Flush,
+                Close,
+            ],
             Ok(()),
         ),
         // The shell goes on after the refused write; nothing of the rest may be sent.
         (
             "{ a; b; c; } >",
             "m",
-            &[Flush, W(0, "Subject: x\n"), W(11, "\n"), W(11, "To: a@example.org\n\nhi\n"), Flush, Close],
+            &[
+                Flush,
+                W(0, "Subject: x\n"),
+                W(11, "\n"),
+                W(11, "To: a@example.org\n\nhi\n"),
+                Flush,
+                Close,
+            ],
             Err(ErrorKind::NoRecipient),
         ),
         ("cp", "m", &[W(0, GOOD), Flush, Close], Ok(())),
         ("mv", "m", &[W(0, GOOD), Flush, Close], Ok(())),
-        ("tee", "m", &[W(0, "To: a@example.org\n"), W(18, "\nhi\n"), Flush, Close], Ok(())),
-        ("dd bs=8", "m", &[Flush, W(0, "To: a@ex"), W(8, "ample.or"), W(16, "g\n\nhi\n"), Flush, Close], Ok(())),
+        (
+            "tee",
+            "m",
+            &[W(0, "To: a@example.org\n"), W(18, "\nhi\n"), Flush, Close],
+            Ok(()),
+        ),
+        (
+            "dd bs=8",
+            "m",
+            &[
+                Flush,
+                W(0, "To: a@ex"),
+                W(8, "ample.or"),
+                W(16, "g\n\nhi\n"),
+                Flush,
+                Close,
+            ],
+            Ok(()),
+        ),
         ("install", "m", &[W(0, GOOD), Flush, Close], Ok(())),
         ("rsync", ".m.Xy12Zw", &[W(0, GOOD), Flush, Close], Ok(())),
         ("sed -i", "sedA1b2C3", &[W(0, GOOD), Flush, Close], Ok(())),
         ("vi", "m", &[Truncate(0), W(0, GOOD), Flush, Close], Ok(())),
-        ("touch", "m", &[Flush, Flush, Close], Err(ErrorKind::BadMessage)),
-        ("echo >; echo >>", "m", &[W(0, "To: a@example.org\n\n"), Close, W(19, "more\n"), Flush, Close], Ok(())),
+        (
+            "touch",
+            "m",
+            &[Flush, Flush, Close],
+            Err(ErrorKind::BadMessage),
+        ),
+        (
+            "echo >; echo >>",
+            "m",
+            &[
+                W(0, "To: a@example.org\n\n"),
+                Close,
+                W(19, "more\n"),
+                Flush,
+                Close,
+            ],
+            Ok(()),
+        ),
         ("perl", "m", &[W(0, GOOD), Close], Ok(())),
         ("python", "m", &[W(0, GOOD), Close], Ok(())),
-        ("rewriting in place", "m", &[W(0, "To: x\n\n"), Close], Err(ErrorKind::BadMessage)),
-        ("cp over it", "m", &[W(0, "To: a@example.org\n\nlong old text"), Truncate(0), W(0, GOOD), Close], Ok(())),
+        (
+            "rewriting in place",
+            "m",
+            &[W(0, "To: x\n\n"), Close],
+            Err(ErrorKind::BadMessage),
+        ),
+        (
+            "cp over it",
+            "m",
+            &[
+                W(0, "To: a@example.org\n\nlong old text"),
+                Truncate(0),
+                W(0, GOOD),
+                Close,
+            ],
+            Ok(()),
+        ),
     ] {
         with_rules(|rules| {
             let mut draft = Draft::new(place(name.as_bytes()));
@@ -557,12 +853,16 @@ fn what_tools_write_is_judged_where_they_notice() {
                 }
             }
             // rsync and sed rename what they wrote; that is when it is judged.
-            let committed = if is_unfinished(name.as_bytes()) { "m" } else { name };
+            let committed = if is_unfinished(name.as_bytes()) {
+                "m"
+            } else {
+                name
+            };
             let judged = match draft.refused() {
                 Some(err) => Err(err.kind()),
-                None => {
-                    draft::examine(&place(committed.as_bytes()), &file, rules).map(drop).map_err(|e| e.kind())
-                }
+                None => draft::examine(&place(committed.as_bytes()), &file, rules)
+                    .map(drop)
+                    .map_err(|e| e.kind()),
             };
             assert_eq!(judged, verdict, "{tool}");
         });
@@ -586,9 +886,21 @@ fn python_reads_the_same_parts() {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let samples: [(&str, &str, &[u8]); 9] = [
         ("Weekly report", "a.bin", b"\0\x01\xff\r\n\r\n"),
-        ("Gr\u{fc}\u{df}e aus M\u{fc}nchen, und zwar ein sehr langer Betreff, der gefaltet werden mu\u{df}", "caf\u{e9}.pdf", b"%PDF"),
-        ("=?utf-8?Q?fake?=", "quote\"back\\slash;semi=x.txt", b"a\nFrom b\n.\n"),
-        ("\u{6f22}\u{5b57}".repeat(20).leak(), "\u{6f22}\u{5b57}".repeat(20).leak(), b"text\n"),
+        (
+            "Gr\u{fc}\u{df}e aus M\u{fc}nchen, und zwar ein sehr langer Betreff, der gefaltet werden mu\u{df}",
+            "caf\u{e9}.pdf",
+            b"%PDF",
+        ),
+        (
+            "=?utf-8?Q?fake?=",
+            "quote\"back\\slash;semi=x.txt",
+            b"a\nFrom b\n.\n",
+        ),
+        (
+            "\u{6f22}\u{5b57}".repeat(20).leak(),
+            "\u{6f22}\u{5b57}".repeat(20).leak(),
+            b"text\n",
+        ),
         ("spaces  two", "a  b.csv", b"1,2\r\n3,4\r\n"),
         ("emoji \u{1f600}", "\u{1f600}.png", &[0x89; 500]),
         ("x", "100%.txt", b"no end of line"),
@@ -605,15 +917,27 @@ fn python_reads_the_same_parts() {
         .expect("python3 is needed for this test");
     let mut input = String::new();
     for (subject, name, content) in samples {
-        let files: [(&[u8], &[u8]); 3] =
-            [(b"text.txt", b"hello\n"), (b"text.html", "<p>\u{e9}\n".as_bytes()), (name.as_bytes(), content)];
+        let files: [(&[u8], &[u8]); 3] = [
+            (b"text.txt", b"hello\n"),
+            (b"text.html", "<p>\u{e9}\n".as_bytes()),
+            (name.as_bytes(), content),
+        ];
         let (_, message) = send_directory(&format!("Bob B. <bob@example.org>/{subject}"), &files);
         input += &format!("{}\n", STANDARD.encode(stored(&message)));
     }
-    python.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    python
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
     let output = python.wait_with_output().unwrap();
-    let lines: Vec<serde_json::Value> =
-        output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = output
+        .stdout
+        .split(|b| *b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(|l| serde_json::from_slice(l).unwrap())
+        .collect();
     assert_eq!(lines.len(), samples.len());
     for ((subject, name, content), read) in samples.into_iter().zip(lines) {
         let encoded = |bytes: &[u8]| STANDARD.encode(bytes);
@@ -622,8 +946,14 @@ fn python_reads_the_same_parts() {
         let parts = &read[2][1];
         assert_eq!(read[2][0], "multipart/mixed");
         assert_eq!(parts[0][0], "multipart/alternative");
-        assert_eq!(parts[0][1][0], serde_json::json!(["text/plain", null, encoded(b"hello\n")]));
-        assert_eq!(parts[0][1][1], serde_json::json!(["text/html", null, encoded("<p>\u{e9}\n".as_bytes())]));
+        assert_eq!(
+            parts[0][1][0],
+            serde_json::json!(["text/plain", null, encoded(b"hello\n")])
+        );
+        assert_eq!(
+            parts[0][1][1],
+            serde_json::json!(["text/html", null, encoded("<p>\u{e9}\n".as_bytes())])
+        );
         assert_eq!(parts[1][1], name);
         assert_eq!(parts[1][2], encoded(content), "{name}");
         assert_eq!(read[3], serde_json::json!([]), "{name}");

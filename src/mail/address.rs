@@ -34,7 +34,10 @@ impl Address {
         let text = text.trim();
         let bad = |why: &str| malformed(text, why);
         let at = text.rfind('@').ok_or_else(|| bad("no @"))?;
-        let (local, domain) = (text.get(..at).unwrap_or(""), text.get(at + 1..).unwrap_or(""));
+        let (local, domain) = (
+            text.get(..at).unwrap_or(""),
+            text.get(at + 1..).unwrap_or(""),
+        );
         let local = local_part(local).map_err(bad)?;
         let domain = domain_part(domain).map_err(bad)?;
         if local.len() + 1 + domain.len() > ADDRESS_MAX {
@@ -141,16 +144,38 @@ impl fmt::Display for Mailbox {
 }
 
 fn malformed(text: &str, why: &str) -> Error {
-    let shown: String = text.chars().take(100).flat_map(char::escape_debug).collect();
+    let shown: String = text
+        .chars()
+        .take(100)
+        .flat_map(char::escape_debug)
+        .collect();
     Error::new(ErrorKind::BadMessage, format!("address \"{shown}\": {why}"))
 }
 
 fn is_atext(c: char) -> bool {
-    c.is_ascii_alphanumeric() || !c.is_ascii() && !c.is_control() || matches!(
-        c,
-        '!' | '#' | '$' | '%' | '&' | '\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^' | '_' | '`'
-            | '{' | '|' | '}' | '~'
-    )
+    c.is_ascii_alphanumeric()
+        || !c.is_ascii() && !c.is_control()
+        || matches!(
+            c,
+            '!' | '#'
+                | '$'
+                | '%'
+                | '&'
+                | '\''
+                | '*'
+                | '+'
+                | '-'
+                | '/'
+                | '='
+                | '?'
+                | '^'
+                | '_'
+                | '`'
+                | '{'
+                | '|'
+                | '}'
+                | '~'
+        )
 }
 
 fn local_part(text: &str) -> std::result::Result<String, &'static str> {
@@ -168,7 +193,10 @@ fn local_part(text: &str) -> std::result::Result<String, &'static str> {
             }
             plain
         }
-        None if text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext)) => {
+        None if text
+            .split('.')
+            .all(|atom| !atom.is_empty() && atom.chars().all(is_atext)) =>
+        {
             text.to_owned()
         }
         None if text.is_empty() => return Err("nothing before the @"),
@@ -177,7 +205,9 @@ fn local_part(text: &str) -> std::result::Result<String, &'static str> {
     if inner.chars().any(char::is_control) {
         return Err("control characters");
     }
-    let dot_atom = inner.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext));
+    let dot_atom = inner
+        .split('.')
+        .all(|atom| !atom.is_empty() && atom.chars().all(is_atext));
     let wire = if dot_atom {
         inner
     } else {
@@ -192,12 +222,18 @@ fn local_part(text: &str) -> std::result::Result<String, &'static str> {
 fn domain_part(text: &str) -> std::result::Result<String, &'static str> {
     if let Some(literal) = text.strip_prefix('[') {
         let inner = literal.strip_suffix(']').ok_or("an open bracket")?;
-        let v6 = inner.get(..5).filter(|tag| tag.eq_ignore_ascii_case("ipv6:"));
+        let v6 = inner
+            .get(..5)
+            .filter(|tag| tag.eq_ignore_ascii_case("ipv6:"));
         let good = match v6 {
             Some(_) => inner.get(5..).unwrap_or("").parse::<Ipv6Addr>().is_ok(),
             None => inner.parse::<Ipv4Addr>().is_ok(),
         };
-        return if good { Ok(text.to_owned()) } else { Err("no network address in the brackets") };
+        return if good {
+            Ok(text.to_owned())
+        } else {
+            Err("no network address in the brackets")
+        };
     }
     let ascii = if text.is_ascii() {
         text.to_owned()
@@ -206,7 +242,9 @@ fn domain_part(text: &str) -> std::result::Result<String, &'static str> {
     };
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -240,7 +278,11 @@ mod tests {
         ] {
             assert_eq!(Address::parse(text).unwrap().as_str(), wire);
         }
-        assert!(Address::parse("r\u{f6}b@example.org").unwrap().needs_smtputf8());
+        assert!(
+            Address::parse("r\u{f6}b@example.org")
+                .unwrap()
+                .needs_smtputf8()
+        );
     }
 
     #[test]
@@ -248,10 +290,26 @@ mod tests {
         let long = format!("{}@example.org", "x".repeat(65));
         let deep = format!("x@{}org", "label.".repeat(50));
         for bad in [
-            "", "bob", "@example.org", "bob@", "bo b@example.org", ".bob@x.org", "b..b@x.org",
-            "bob@x..org", "bob@-x.org", "bob@x.org.", "bob@[300.1.1.1]", "\"bob@x.org",
-            "bob\r\nRCPT TO:<x@y>@x.org", "bob@x.org\nDATA", "<bob@x.org>", "bob,@x.org",
-            "\"a\r\n\"@x.org", "bob@x y", &long, &deep,
+            "",
+            "bob",
+            "@example.org",
+            "bob@",
+            "bo b@example.org",
+            ".bob@x.org",
+            "b..b@x.org",
+            "bob@x..org",
+            "bob@-x.org",
+            "bob@x.org.",
+            "bob@[300.1.1.1]",
+            "\"bob@x.org",
+            "bob\r\nRCPT TO:<x@y>@x.org",
+            "bob@x.org\nDATA",
+            "<bob@x.org>",
+            "bob,@x.org",
+            "\"a\r\n\"@x.org",
+            "bob@x y",
+            &long,
+            &deep,
         ] {
             let err = Address::parse(bad).unwrap_err();
             assert_eq!(err.kind(), ErrorKind::BadMessage, "{bad:?}");

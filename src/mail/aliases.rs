@@ -81,7 +81,9 @@ impl Aliases {
 
     /// One line for each bad line of the file.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
-        self.names.values().filter_map(|entry| entry.targets.as_ref().err().map(String::as_str))
+        self.names
+            .values()
+            .filter_map(|entry| entry.targets.as_ref().err().map(String::as_str))
     }
 
     /// The mailboxes `name` stands for, each address once, in their order.
@@ -115,7 +117,10 @@ impl Aliases {
     /// As [`Self::expand`].
     pub fn text(&self, name: &str) -> Result<String> {
         let mailboxes = self.expand(name)?;
-        Ok(mailboxes.iter().map(|mailbox| mailbox.shown() + "\n").collect())
+        Ok(mailboxes
+            .iter()
+            .map(|mailbox| mailbox.shown() + "\n")
+            .collect())
     }
 }
 
@@ -148,7 +153,8 @@ fn name_of(line: &str) -> (&str, Option<&str>) {
     if let Some((name, rest)) = line.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
         return (name, rest.trim_start().strip_prefix(':'));
     }
-    line.split_once(':').map_or((line, None), |(name, rest)| (name.trim(), Some(rest)))
+    line.split_once(':')
+        .map_or((line, None), |(name, rest)| (name.trim(), Some(rest)))
 }
 
 fn targets(list: &str) -> std::result::Result<Vec<Target>, String> {
@@ -158,7 +164,9 @@ fn targets(list: &str) -> std::result::Result<Vec<Target>, String> {
         if let Some(path) = bare.strip_prefix(":include:") {
             found.push(Target::Include(PathBuf::from(path.trim())));
         } else if bare.starts_with(['|', '/', ':']) {
-            return Err(format!("{bare}: only addresses, names and :include: are allowed"));
+            return Err(format!(
+                "{bare}: only addresses, names and :include: are allowed"
+            ));
         } else {
             // A backslash means "not an alias" to sendmail; here nothing else exists.
             let items = parse_list(entry.trim_start().trim_start_matches('\\'))
@@ -260,7 +268,10 @@ impl Walk<'_> {
     }
 
     fn bad(&self, why: &str) -> Error {
-        Error::new(ErrorKind::BadMessage, format!("{}: {why}", self.chain.join(" -> ")))
+        Error::new(
+            ErrorKind::BadMessage,
+            format!("{}: {why}", self.chain.join(" -> ")),
+        )
     }
 }
 
@@ -268,7 +279,10 @@ impl Walk<'_> {
 fn include(path: &Path) -> std::result::Result<Vec<Item>, String> {
     let failed = |err: io::Error| format!(":include: {}: {err}", path.display());
     if !path.is_absolute() {
-        return Err(format!(":include: {}: not an absolute path", path.display()));
+        return Err(format!(
+            ":include: {}: not an absolute path",
+            path.display()
+        ));
     }
     // A FIFO would wait for its writer, for ever.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
@@ -276,7 +290,9 @@ fn include(path: &Path) -> std::result::Result<Vec<Item>, String> {
     }
     let mut text = Vec::new();
     let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(FILE_MAX as u64 + 1).read_to_end(&mut text).map_err(failed)?;
+    file.take(FILE_MAX as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
     if text.len() > FILE_MAX {
         return Err(format!(":include: {}: over 1 MiB", path.display()));
     }
@@ -325,7 +341,10 @@ mod tests {
         );
         assert_eq!(aliases.text("two words").unwrap(), "a@x.org\n");
         assert_eq!(aliases.text("all").unwrap().lines().count(), 5);
-        assert_eq!(aliases.text("group").unwrap(), "a@x.org\nb@y.org\nc@z.org\n");
+        assert_eq!(
+            aliases.text("group").unwrap(),
+            "a@x.org\nb@y.org\nc@z.org\n"
+        );
         assert!(aliases.contains("carol") && aliases.names().any(|name| name == "Carol"));
     }
 
@@ -334,7 +353,10 @@ mod tests {
         let aliases = Aliases::parse(FILE.as_bytes());
         assert_eq!(error(&aliases, "loop"), "loop -> lo2 -> loop: a loop");
         assert_eq!(error(&aliases, "self"), "self -> self: a loop");
-        assert_eq!(error(&aliases, "eve"), "eve: neither an address nor an alias");
+        assert_eq!(
+            error(&aliases, "eve"),
+            "eve: neither an address nor an alias"
+        );
         assert!(error(&aliases, "bad").starts_with("bad: aliases line 11: address \"a@@x\""));
         for name in ["pipe", "file", "empty", "nothing"] {
             assert!(error(&aliases, name).contains("aliases line 1"), "{name}");
@@ -347,12 +369,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let list = dir.path().join("list");
         let aliases = Aliases::parse(
-            format!("l: :include:{}\nd: :include:{}\nr: :include:etc/x\n", list.display(), dir.path().display())
-                .as_bytes(),
+            format!(
+                "l: :include:{}\nd: :include:{}\nr: :include:etc/x\n",
+                list.display(),
+                dir.path().display()
+            )
+            .as_bytes(),
         );
         assert!(error(&aliases, "l").contains("No such file"));
         std::fs::write(&list, "# ours\na@x.org\nBob <b@x.org>, c@x.org\n\n").unwrap();
-        assert_eq!(aliases.text("l").unwrap(), "a@x.org\nBob <b@x.org>\nc@x.org\n");
+        assert_eq!(
+            aliases.text("l").unwrap(),
+            "a@x.org\nBob <b@x.org>\nc@x.org\n"
+        );
         std::fs::write(&list, "l\n").unwrap();
         assert_eq!(error(&aliases, "l"), "l -> l: a loop");
         assert!(error(&aliases, "d").contains("not a file"));

@@ -71,7 +71,11 @@ pub struct Enclosure<'a> {
 
 impl std::fmt::Debug for Enclosure<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Enclosure({})", String::from_utf8_lossy(self.name).escape_debug())
+        write!(
+            f,
+            "Enclosure({})",
+            String::from_utf8_lossy(self.name).escape_debug()
+        )
     }
 }
 
@@ -112,11 +116,23 @@ pub fn compose(
         Kind::Message => whole_message(&source, plan, to, content, rules, out),
         Kind::Body => {
             let promised = media::by_name(name);
-            new_message(&source, &[], to, &|boundary| entity(true, promised, boundary), rules, out)
+            new_message(
+                &source,
+                &[],
+                to,
+                &|boundary| entity(true, promised, boundary),
+                rules,
+                out,
+            )
         }
-        Kind::Attachment(media) => {
-            new_message(&source, &[], to, &|boundary| entity(false, Some(media), boundary), rules, out)
-        }
+        Kind::Attachment(media) => new_message(
+            &source,
+            &[],
+            to,
+            &|boundary| entity(false, Some(media), boundary),
+            rules,
+            out,
+        ),
     }
 }
 
@@ -135,13 +151,19 @@ pub fn compose_directory(
     out: &mut dyn Write,
 ) -> Result<Composed> {
     if enclosures.is_empty() {
-        return Err(Error::new(ErrorKind::BadMessage, "an empty directory is no message"));
+        return Err(Error::new(
+            ErrorKind::BadMessage,
+            "an empty directory is no message",
+        ));
     }
     let (headers, files): (Vec<_>, Vec<_>) = enclosures.iter().partition(|e| e.name == b"headers");
     let mut raw = Vec::new();
     if let Some(headers) = headers.first() {
-        let stream = range(headers.content, 0, HEADER_MAX as u64 + 1).map_err(|err| failed(&err))?;
-        { stream }.read_to_end(&mut raw).map_err(|err| failed(&err))?;
+        let stream =
+            range(headers.content, 0, HEADER_MAX as u64 + 1).map_err(|err| failed(&err))?;
+        { stream }
+            .read_to_end(&mut raw)
+            .map_err(|err| failed(&err))?;
     }
     let mut written = draft::read_header(&raw, rules)?;
     let to = addresses(&written.envelope(place, rules.aliases)?);
@@ -154,7 +176,14 @@ pub fn compose_directory(
         aliases: rules.aliases,
     };
     let domain = account.from.address.domain();
-    new_message(&source, &raw, to, &|boundary| enclosed(&files, stamp, domain, boundary), rules, out)
+    new_message(
+        &source,
+        &raw,
+        to,
+        &|boundary| enclosed(&files, stamp, domain, boundary),
+        rules,
+        out,
+    )
 }
 
 fn enclosed<'a>(
@@ -170,8 +199,16 @@ fn enclosed<'a>(
             b"text.html" | b"html" => (&mut html, Some("text/html")),
             name => (&mut None, media::by_name(name)),
         };
-        let wanted = promised.is_some_and(|_| matches!(file.name, b"text.txt" | b"text" | b"text.html" | b"html"));
-        let Some(leaf) = Leaf::new(file.content, promised, file.name, wanted && text.is_none(), boundary)? else {
+        let wanted = promised
+            .is_some_and(|_| matches!(file.name, b"text.txt" | b"text" | b"text.html" | b"html"));
+        let Some(leaf) = Leaf::new(
+            file.content,
+            promised,
+            file.name,
+            wanted && text.is_none(),
+            boundary,
+        )?
+        else {
             return Ok(None);
         };
         if leaf.is_file() {
@@ -223,7 +260,10 @@ fn new_message<'a>(
             .map_err(|err| failed(&err))?;
         return composed(source, done, to, out.written, entity.eight_bit(), rules);
     }
-    Err(Error::new(ErrorKind::BadMessage, "every boundary occurs in a part"))
+    Err(Error::new(
+        ErrorKind::BadMessage,
+        "every boundary occurs in a part",
+    ))
 }
 
 /// A message that was written with its header.
@@ -243,8 +283,14 @@ fn whole_message(
     let done = whole::header(&raw, source, false, |header| {
         let mut body = range(content, plan.body_at, u64::MAX)?;
         let scan = Scan::of(&mut body, None)?;
-        header.ready("Content-Type", &format!("text/plain; charset={}", scan.charset()));
-        header.ready("Content-Transfer-Encoding", if scan.high > 0 { "8bit" } else { "7bit" });
+        header.ready(
+            "Content-Type",
+            &format!("text/plain; charset={}", scan.charset()),
+        );
+        header.ready(
+            "Content-Transfer-Encoding",
+            if scan.high > 0 { "8bit" } else { "7bit" },
+        );
         Ok(())
     })?;
     let mut head = done.header.0.clone();
@@ -288,7 +334,10 @@ fn composed(
 }
 
 fn addresses(mailboxes: &[Mailbox]) -> Vec<Address> {
-    mailboxes.iter().map(|mailbox| mailbox.address.clone()).collect()
+    mailboxes
+        .iter()
+        .map(|mailbox| mailbox.address.clone())
+        .collect()
 }
 
 struct Counting<'a> {

@@ -65,7 +65,12 @@ pub struct Joined<'a> {
 
 impl std::fmt::Debug for Joined<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Joined({} bytes, and from {} on)", self.head.len(), self.from)
+        write!(
+            f,
+            "Joined({} bytes, and from {} on)",
+            self.head.len(),
+            self.from
+        )
     }
 }
 
@@ -137,13 +142,20 @@ mod tests {
     #[test]
     fn joined_bytes_read_as_one() {
         let tail = b"0123456789".to_vec();
-        let joined = Joined { head: b"abc".to_vec(), tail: &tail, from: 4 };
+        let joined = Joined {
+            head: b"abc".to_vec(),
+            tail: &tail,
+            from: 4,
+        };
         let mut all = String::new();
         joined.open().unwrap().read_to_string(&mut all).unwrap();
         assert_eq!(all, "abc456789");
         for at in 0..12 {
             let mut rest = String::new();
-            range(&joined, at, 4).unwrap().read_to_string(&mut rest).unwrap();
+            range(&joined, at, 4)
+                .unwrap()
+                .read_to_string(&mut rest)
+                .unwrap();
             let at = (at as usize).min(9);
             assert_eq!(rest, all[at..(at + 4).min(9)]);
         }

@@ -28,16 +28,31 @@ pub fn parse(text: &str, now: &ZonedDateTime) -> Result<SystemTime> {
     let zone = now.time_zone();
     let time = relative(text, now)
         .or_else(|| text.parse::<Timestamp>().ok())
-        .or_else(|| jiff::fmt::rfc2822::parse(text).ok().map(|time| time.timestamp()))
-        .or_else(|| text.parse::<DateTime>().ok().and_then(|local| at(local, zone)))
-        .or_else(|| text.parse::<Date>().ok().and_then(|date| at(date.at(0, 0, 0, 0), zone)))
+        .or_else(|| {
+            jiff::fmt::rfc2822::parse(text)
+                .ok()
+                .map(|time| time.timestamp())
+        })
+        .or_else(|| {
+            text.parse::<DateTime>()
+                .ok()
+                .and_then(|local| at(local, zone))
+        })
+        .or_else(|| {
+            text.parse::<Date>()
+                .ok()
+                .and_then(|date| at(date.at(0, 0, 0, 0), zone))
+        })
         .or_else(|| next(text, now));
     time.filter(|time| time.duration_since(now.timestamp()) <= FURTHEST)
         .and_then(|time| SystemTime::try_from(time).ok())
         .ok_or_else(|| {
             let shown: String = text.chars().take(60).flat_map(char::escape_debug).collect();
             let hint = "such as 2026-12-01 09:00, 09:00 or +2h";
-            Error::new(ErrorKind::BadMessage, format!("\"{shown}\" is not a time {hint}"))
+            Error::new(
+                ErrorKind::BadMessage,
+                format!("\"{shown}\" is not a time {hint}"),
+            )
         })
 }
 
@@ -67,7 +82,9 @@ fn relative(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
     if text.len() < 3 {
         return None;
     }
-    now.timestamp().checked_add(SignedDuration::from_secs(seconds)).ok()
+    now.timestamp()
+        .checked_add(SignedDuration::from_secs(seconds))
+        .ok()
 }
 
 fn next(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
@@ -76,7 +93,10 @@ fn next(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
     if today > now.timestamp() {
         return Some(today);
     }
-    at(now.date().tomorrow().ok()?.to_datetime(time), now.time_zone())
+    at(
+        now.date().tomorrow().ok()?.to_datetime(time),
+        now.time_zone(),
+    )
 }
 
 /// `now` for a `Date` field, with the offset of its zone (RFC 5322 section 3.3).
@@ -101,7 +121,11 @@ mod tests {
     fn parsed(text: &str) -> String {
         let now = berlin("2026-11-23T13:30");
         let time = parse(text, &now).unwrap();
-        ZonedDateTime::try_from(time).unwrap().with_time_zone(TimeZone::UTC).strftime("%F %T").to_string()
+        ZonedDateTime::try_from(time)
+            .unwrap()
+            .with_time_zone(TimeZone::UTC)
+            .strftime("%F %T")
+            .to_string()
     }
 
     #[test]
@@ -134,16 +158,39 @@ mod tests {
     fn everything_else_is_no_time() {
         let now = berlin("2026-11-23T13:30");
         for bad in [
-            "", "+", "+h", "+2", "+2x", "soon", "25:00", "2026-13-01 09:00", "2026-02-30", "+99999999999999999999h",
-            "+9999999999999999h", "2099-01-01 00:00", "9999-12-31T23:59:59Z", "-2h", "+2h extra",
+            "",
+            "+",
+            "+h",
+            "+2",
+            "+2x",
+            "soon",
+            "25:00",
+            "2026-13-01 09:00",
+            "2026-02-30",
+            "+99999999999999999999h",
+            "+9999999999999999h",
+            "2099-01-01 00:00",
+            "9999-12-31T23:59:59Z",
+            "-2h",
+            "+2h extra",
         ] {
-            assert_eq!(parse(bad, &now).unwrap_err().kind(), ErrorKind::BadMessage, "{bad}");
+            assert_eq!(
+                parse(bad, &now).unwrap_err().kind(),
+                ErrorKind::BadMessage,
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn the_date_field_has_the_local_offset() {
-        assert_eq!(header(&berlin("2026-11-23T13:30:05")), "Mon, 23 Nov 2026 13:30:05 +0100");
-        assert_eq!(header(&berlin("2026-07-03T13:30:05")), "Fri, 3 Jul 2026 13:30:05 +0200");
+        assert_eq!(
+            header(&berlin("2026-11-23T13:30:05")),
+            "Mon, 23 Nov 2026 13:30:05 +0100"
+        );
+        assert_eq!(
+            header(&berlin("2026-07-03T13:30:05")),
+            "Fri, 3 Jul 2026 13:30:05 +0200"
+        );
     }
 }

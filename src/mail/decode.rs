@@ -18,7 +18,8 @@ pub struct Base64 {
 
 impl Base64 {
     fn partial(&mut self, out: &mut Vec<u8>) {
-        let [_, high, mid, _] = (self.bits << (6 * (4 - u32::from(self.count.min(4))))).to_be_bytes();
+        let [_, high, mid, _] =
+            (self.bits << (6 * (4 - u32::from(self.count.min(4))))).to_be_bytes();
         match self.count {
             2 => out.push(high),
             3 => out.extend_from_slice(&[high, mid]),
@@ -98,11 +99,20 @@ impl Quoted {
         self.code.push(byte);
         match *self.code.as_slice() {
             // A soft line break, perhaps with white space that was added on the way.
-            [b'=', .., b'\n'] if self.code.get(1..).is_some_and(|c| c.trim_ascii().is_empty()) => {
+            [b'=', .., b'\n']
+                if self
+                    .code
+                    .get(1..)
+                    .is_some_and(|c| c.trim_ascii().is_empty()) =>
+            {
                 self.code.clear();
             }
-            [b'=', .., b' ' | b'\t' | b'\r'] if self.code.len() < PADDING_MAX
-                && self.code.get(1..).is_some_and(|c| c.trim_ascii().is_empty()) => {}
+            [b'=', .., b' ' | b'\t' | b'\r']
+                if self.code.len() < PADDING_MAX
+                    && self
+                        .code
+                        .get(1..)
+                        .is_some_and(|c| c.trim_ascii().is_empty()) => {}
             [b'=', high] if high.is_ascii_hexdigit() => {}
             [b'=', high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 self.code.clear();
@@ -201,11 +211,13 @@ impl Charset {
     #[must_use]
     pub fn new(label: Option<&str>) -> Self {
         Self {
-            decoder: label.and_then(encoding_of).map(|encoding| match encoding.name() {
-                // "utf-16" means either byte order; the mark tells.
-                "UTF-16LE" | "UTF-16BE" => encoding.new_decoder(),
-                _ => encoding.new_decoder_without_bom_handling(),
-            }),
+            decoder: label
+                .and_then(encoding_of)
+                .map(|encoding| match encoding.name() {
+                    // "utf-16" means either byte order; the mark tells.
+                    "UTF-16LE" | "UTF-16BE" => encoding.new_decoder(),
+                    _ => encoding.new_decoder_without_bom_handling(),
+                }),
             sample: Vec::new(),
         }
     }
@@ -240,7 +252,11 @@ impl Charset {
     fn guess(&mut self, out: &mut Vec<u8>) {
         let sample = std::mem::take(&mut self.sample);
         let utf8 = std::str::from_utf8(&sample).map_or_else(|e| e.valid_up_to() > 0, |_| true);
-        let encoding = if utf8 { encoding_rs::UTF_8 } else { WINDOWS_1252 };
+        let encoding = if utf8 {
+            encoding_rs::UTF_8
+        } else {
+            WINDOWS_1252
+        };
         self.decoder = Some(encoding.new_decoder_without_bom_handling());
         self.decode(&sample, false, out);
     }
@@ -250,7 +266,10 @@ impl Filter for Charset {
     fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
         if self.decoder.is_none() {
             if self.sample.is_empty() {
-                let ascii = input.iter().position(|b| !b.is_ascii()).unwrap_or(input.len());
+                let ascii = input
+                    .iter()
+                    .position(|b| !b.is_ascii())
+                    .unwrap_or(input.len());
                 let (head, tail) = input.split_at(ascii);
                 out.extend_from_slice(head);
                 input = tail;

@@ -77,10 +77,16 @@ pub fn examine(place: &Place, content: &dyn Content, rules: &Rules<'_>) -> Resul
     let size = stream.seek(SeekFrom::End(0)).map_err(failed)?;
     stream.seek(SeekFrom::Start(0)).map_err(failed)?;
     if size == 0 {
-        return Err(Error::new(ErrorKind::BadMessage, "an empty file is no message"));
+        return Err(Error::new(
+            ErrorKind::BadMessage,
+            "an empty file is no message",
+        ));
     }
     let mut judge = Judge::new(place.clone());
-    stream.take(HEADER_MAX as u64 + 1).read_to_end(&mut judge.head).map_err(failed)?;
+    stream
+        .take(HEADER_MAX as u64 + 1)
+        .read_to_end(&mut judge.head)
+        .map_err(failed)?;
     within(size, rules)?;
     let whole = judge.head.len() as u64 == size;
     judge.proceed(rules, whole)?;
@@ -223,7 +229,10 @@ impl Judge {
     }
 
     fn overlay(&mut self, offset: u64, bytes: &[u8]) {
-        let Some(start) = usize::try_from(offset).ok().filter(|start| *start <= HEADER_MAX) else {
+        let Some(start) = usize::try_from(offset)
+            .ok()
+            .filter(|start| *start <= HEADER_MAX)
+        else {
             self.blind |= !self.done;
             return;
         };
@@ -231,7 +240,9 @@ impl Judge {
             self.blind |= !self.done;
             return;
         }
-        let bytes = bytes.get(..bytes.len().min(HEADER_MAX + 1 - start)).unwrap_or_default();
+        let bytes = bytes
+            .get(..bytes.len().min(HEADER_MAX + 1 - start))
+            .unwrap_or_default();
         let end = start + bytes.len();
         let rewritten = start < self.head.len();
         if end > self.head.len() {
@@ -294,7 +305,9 @@ impl Judge {
             let complete = line.ends_with(b"\n") || whole;
             let field = fields(line).next().and_then(std::result::Result::ok);
             match field {
-                Some(field) if header::is_known(field.name) || !addressed => return Some(Kind::Message),
+                Some(field) if header::is_known(field.name) || !addressed => {
+                    return Some(Kind::Message);
+                }
                 Some(_) => fields_seen = true,
                 None if fields_seen && matches!(line.first(), Some(b' ' | b'\t')) => {}
                 None if complete || !may_become_field(line) => return Some(Kind::Body),
@@ -340,11 +353,17 @@ impl Judge {
 }
 
 fn too_long() -> Error {
-    Error::new(ErrorKind::BadMessage, format!("a header over {HEADER_MAX} bytes"))
+    Error::new(
+        ErrorKind::BadMessage,
+        format!("a header over {HEADER_MAX} bytes"),
+    )
 }
 
 fn no_field(line: &[u8]) -> Error {
-    let shown: String = fields::text_of(without_end(line)).chars().take(60).collect();
+    let shown: String = fields::text_of(without_end(line))
+        .chars()
+        .take(60)
+        .collect();
     let detail = format!("not a header field: \"{}\"", shown.escape_debug());
     Error::new(ErrorKind::BadMessage, detail)
 }
@@ -353,11 +372,15 @@ fn no_field(line: &[u8]) -> Error {
 /// the `From ` line of an mbox. `None` if more must be seen.
 fn beginning(head: &[u8], whole: bool) -> Option<usize> {
     const MARK: &[u8] = b"\xef\xbb\xbf";
-    let start = if head.starts_with(MARK) { MARK.len() } else { 0 };
+    let start = if head.starts_with(MARK) {
+        MARK.len()
+    } else {
+        0
+    };
     let rest = head.get(start..)?;
     let mbox: &[u8] = b"From ";
     if !rest.starts_with(mbox) {
-        let undecided = !whole && mbox.starts_with(rest) || !whole && MARK.starts_with(head);
+        let undecided = !whole && (mbox.starts_with(rest) || MARK.starts_with(head));
         return (!undecided).then_some(start);
     }
     let len = line_len(rest);
@@ -366,7 +389,9 @@ fn beginning(head: &[u8], whole: bool) -> Option<usize> {
         return None;
     }
     // "From now on ..." is prose: an mbox line is followed by a field.
-    let field = next.get(..line_len(next)).and_then(|line| fields(line).next());
+    let field = next
+        .get(..line_len(next))
+        .and_then(|line| fields(line).next());
     match field {
         Some(Ok(_)) => Some(start + len),
         _ if !whole && !next.contains(&b'\n') && may_become_field(next) => None,
@@ -388,7 +413,11 @@ fn may_become_field(line: &[u8]) -> bool {
 fn complete_fields(bytes: &[u8]) -> usize {
     memchr::memrchr_iter(b'\n', bytes)
         .map(|at| at + 1)
-        .find(|next| bytes.get(*next).is_some_and(|b| !matches!(b, b' ' | b'\t' | b'\r')))
+        .find(|next| {
+            bytes
+                .get(*next)
+                .is_some_and(|b| !matches!(b, b' ' | b'\t' | b'\r'))
+        })
         .unwrap_or(0)
 }
 

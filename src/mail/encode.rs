@@ -199,7 +199,10 @@ mod tests {
 
     #[test]
     fn quoted_printable_protects_what_others_change() {
-        assert_eq!(quoted(b"From me\nFromage\n.\n..x\n"), "=46rom me\r\nFromage\r\n=2E\r\n=2E.x\r\n");
+        assert_eq!(
+            quoted(b"From me\nFromage\n.\n..x\n"),
+            "=46rom me\r\nFromage\r\n=2E\r\n=2E.x\r\n"
+        );
         assert_eq!(quoted(b"a \nb\t\r\nc  \n"), "a=20\r\nb=09\r\nc =20\r\n");
         assert_eq!(quoted(b"50%\r100%\r\r\n"), "50%=0D100%=0D\r\n");
         assert_eq!(quoted("\u{e9}=\0".as_bytes()), "=C3=A9=3D=00");
@@ -210,8 +213,14 @@ mod tests {
     fn quoted_printable_lines_stay_below_77() {
         let long = "\u{e9}x ".repeat(400) + &".".repeat(300);
         let text = quoted(long.as_bytes());
-        assert!(text.lines().all(|l| l.len() <= 76 && !l.starts_with('.')), "{text}");
-        assert_eq!(text.replace("=\r\n", "").replace("=2E", "."), long.replace('\u{e9}', "=C3=A9"));
+        assert!(
+            text.lines().all(|l| l.len() <= 76 && !l.starts_with('.')),
+            "{text}"
+        );
+        assert_eq!(
+            text.replace("=\r\n", "").replace("=2E", "."),
+            long.replace('\u{e9}', "=C3=A9")
+        );
     }
 
     #[test]
@@ -228,7 +237,10 @@ mod tests {
     #[test]
     fn every_line_end_becomes_crlf() {
         for cut in 0..12 {
-            assert_eq!(run(Crlf::default(), b"a\nb\r\nc\rd\r\r\n\n", cut), b"a\r\nb\r\nc\r\nd\r\n\r\n\r\n");
+            assert_eq!(
+                run(Crlf::default(), b"a\nb\r\nc\rd\r\r\n\n", cut),
+                b"a\r\nb\r\nc\r\nd\r\n\r\n\r\n"
+            );
         }
         assert_eq!(run(WholeLines::default(), b"a", 0), b"a\r\n");
         assert_eq!(run(WholeLines::default(), b"", 0), b"");

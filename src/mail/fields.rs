@@ -40,7 +40,12 @@ impl Field<'_> {
 #[must_use]
 pub fn text_of(bytes: &[u8]) -> String {
     std::str::from_utf8(bytes).map_or_else(
-        |_| encoding_rs::WINDOWS_1252.decode_without_bom_handling(bytes).0.into_owned(),
+        |_| {
+            encoding_rs::WINDOWS_1252
+                .decode_without_bom_handling(bytes)
+                .0
+                .into_owned()
+        },
         str::to_owned,
     )
 }
@@ -126,7 +131,7 @@ pub fn end_of_header(message: &[u8]) -> Option<(usize, usize)> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
@@ -136,7 +141,10 @@ mod tests {
         let all: Vec<_> = fields(header).collect();
         assert_eq!(all.len(), 4);
         let subject = all[0].unwrap();
-        assert_eq!((subject.name, subject.text().as_str()), ("Subject", "one\ttwo"));
+        assert_eq!(
+            (subject.name, subject.text().as_str()),
+            ("Subject", "one\ttwo")
+        );
         assert_eq!(subject.raw, b"Subject: one\r\n\ttwo\r\n");
         assert_eq!(all[1].unwrap().value, b"a@b");
         assert_eq!(all[2], Err(&b"not a field\n"[..]));

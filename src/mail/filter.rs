@@ -104,7 +104,9 @@ impl<R: Read, F: Filter> Read for Filtered<R, F> {
                     self.ended = true;
                     self.filter.finish(&mut self.ready);
                 }
-                n => self.filter.feed(self.chunk.get(..n).unwrap_or_default(), &mut self.ready),
+                n => self
+                    .filter
+                    .feed(self.chunk.get(..n).unwrap_or_default(), &mut self.ready),
             }
         }
         let mut rest = self.ready.get(self.taken..).unwrap_or_default();

@@ -68,9 +68,18 @@ const TYPES: &[(&str, &str)] = &[
     ("doc", "application/msword"),
     ("xls", "application/vnd.ms-excel"),
     ("ppt", "application/vnd.ms-powerpoint"),
-    ("docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
-    ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
-    ("pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
+    (
+        "docx",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ),
+    (
+        "xlsx",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ),
+    (
+        "pptx",
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ),
     ("odt", "application/vnd.oasis.opendocument.text"),
     ("ods", "application/vnd.oasis.opendocument.spreadsheet"),
     ("odp", "application/vnd.oasis.opendocument.presentation"),
@@ -112,7 +121,10 @@ pub fn extension(name: &[u8]) -> Option<String> {
 #[must_use]
 pub fn by_name(name: &[u8]) -> Option<&'static str> {
     let wanted = extension(name)?;
-    TYPES.iter().find(|(end, _)| *end == wanted).map(|(_, media)| *media)
+    TYPES
+        .iter()
+        .find(|(end, _)| *end == wanted)
+        .map(|(_, media)| *media)
 }
 
 /// The extension of a type (in lower case).
@@ -125,7 +137,10 @@ pub fn extension_of(media: &str) -> Option<&'static str> {
         "image/jpg" => return Some("jpg"),
         _ => {}
     }
-    let known = TYPES.iter().find(|(_, known)| *known == media).map(|(end, _)| *end);
+    let known = TYPES
+        .iter()
+        .find(|(_, known)| *known == media)
+        .map(|(end, _)| *end);
     known.or_else(|| media.starts_with("text/").then_some("txt"))
 }
 
@@ -136,7 +151,15 @@ mod tests {
     #[test]
     fn names_promise_types() {
         assert_eq!(by_name(b"a.b.PDF"), Some("application/pdf"));
-        for nothing in ["", "pdf", ".pdf", "Mr. Smith", "v1.2", "a.", "caf\u{e9}.\u{e9}"] {
+        for nothing in [
+            "",
+            "pdf",
+            ".pdf",
+            "Mr. Smith",
+            "v1.2",
+            "a.",
+            "caf\u{e9}.\u{e9}",
+        ] {
             assert_eq!(by_name(nothing.as_bytes()), None, "{nothing}");
         }
         assert_eq!(extension_of("image/jpeg"), Some("jpg"));

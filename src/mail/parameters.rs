@@ -32,7 +32,13 @@ impl Valued {
                 continue;
             };
             let name = text_of(piece.bytes.get(..equals).unwrap_or_default().trim_ascii());
-            let value = unquote(piece.bytes.get(equals + 1..).unwrap_or_default().trim_ascii());
+            let value = unquote(
+                piece
+                    .bytes
+                    .get(equals + 1..)
+                    .unwrap_or_default()
+                    .trim_ascii(),
+            );
             match Part::of(&name.to_ascii_lowercase(), value) {
                 Ok(part) => parts.push(part),
                 Err((name, value)) => plain.push((name, words::decode(&value))),
@@ -54,7 +60,10 @@ impl Valued {
     /// The value of the parameter `name` (in lower case).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.parameters
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -68,7 +77,10 @@ struct Piece {
 
 impl Piece {
     fn name_end(&self) -> Vec<u8> {
-        self.bytes.get(..self.quote.unwrap_or(self.bytes.len())).unwrap_or_default().to_vec()
+        self.bytes
+            .get(..self.quote.unwrap_or(self.bytes.len()))
+            .unwrap_or_default()
+            .to_vec()
     }
 }
 
@@ -154,7 +166,11 @@ impl Part {
             Some(number) => (number, true),
             None => (suffix, suffix.is_empty()),
         };
-        let number = if number.is_empty() { Ok(0) } else { number.parse() };
+        let number = if number.is_empty() {
+            Ok(0)
+        } else {
+            number.parse()
+        };
         match number {
             Ok(number) => Ok(Self {
                 name: base.to_owned(),
@@ -231,7 +247,9 @@ pub fn written(name: &str, value: &[u8]) -> String {
             bytes => bytes.iter().map(|byte| format!("%{byte:02X}")).collect(),
         };
         match pieces.last_mut() {
-            Some(piece) if piece.len() + written.len() + name.len() + 8 <= LINE => *piece += &written,
+            Some(piece) if piece.len() + written.len() + name.len() + 8 <= LINE => {
+                *piece += &written
+            }
             _ => pieces.push(written),
         }
     }
@@ -239,7 +257,9 @@ pub fn written(name: &str, value: &[u8]) -> String {
         return format!(";\r\n {name}*={only}");
     }
     let numbered = pieces.iter().enumerate();
-    numbered.map(|(n, piece)| format!(";\r\n {name}*{n}*={piece}")).collect()
+    numbered
+        .map(|(n, piece)| format!(";\r\n {name}*{n}*={piece}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -249,7 +269,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn get(value: &str, name: &str) -> String {
-        Valued::parse(value.as_bytes()).get(name).unwrap_or("(none)").to_owned()
+        Valued::parse(value.as_bytes())
+            .get(name)
+            .unwrap_or("(none)")
+            .to_owned()
     }
 
     #[test]
@@ -259,11 +282,23 @@ mod tests {
         assert_eq!(parsed.get("charset"), Some("utf-8"));
         assert_eq!(parsed.get("format"), Some("flowed"));
         assert_eq!(get("a; name=a b (1).txt", "name"), "a b (1).txt");
-        assert_eq!(get("a; name=\"a;\\\"b=c\\\\d\\e\"", "name"), "a;\"b=c\\d\\e");
-        assert_eq!(get("a; name=\"=?utf-8?Q?caf=C3=A9?=\"", "name"), "caf\u{e9}");
+        assert_eq!(
+            get("a; name=\"a;\\\"b=c\\\\d\\e\"", "name"),
+            "a;\"b=c\\d\\e"
+        );
+        assert_eq!(
+            get("a; name=\"=?utf-8?Q?caf=C3=A9?=\"", "name"),
+            "caf\u{e9}"
+        );
         assert_eq!(get("a; name=\"unclosed", "name"), "unclosed");
-        assert_eq!(get("a; name*=utf-8'en'caf%C3%A9; name=cafe", "name"), "caf\u{e9}");
-        assert_eq!(get("a; name=cafe; name*=iso-8859-1''caf%E9", "name"), "caf\u{e9}");
+        assert_eq!(
+            get("a; name*=utf-8'en'caf%C3%A9; name=cafe", "name"),
+            "caf\u{e9}"
+        );
+        assert_eq!(
+            get("a; name=cafe; name*=iso-8859-1''caf%E9", "name"),
+            "caf\u{e9}"
+        );
         assert_eq!(get("a; f*1=c; f*0*=utf-8''%61%62; f*2*=%64", "f"), "abcd");
         assert_eq!(get("a; f*0=x; f*2=z", "f"), "x");
         assert_eq!(get("a; f*=%C3%A9", "f"), "\u{e9}");
@@ -274,7 +309,10 @@ mod tests {
     fn values_are_written_as_simply_as_they_can() {
         assert_eq!(written("name", b"a.txt"), ";\r\n name=a.txt");
         assert_eq!(written("name", b"a b.txt"), ";\r\n name=\"a b.txt\"");
-        assert_eq!(written("name", b"caf\xe9"), ";\r\n name*=iso-8859-1''caf%E9");
+        assert_eq!(
+            written("name", b"caf\xe9"),
+            ";\r\n name*=iso-8859-1''caf%E9"
+        );
         assert_eq!(written("name", b""), ";\r\n name=\"\"");
     }
 

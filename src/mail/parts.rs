@@ -58,7 +58,9 @@ impl Parts {
         for index in 0..parts.len() {
             tree.part(index);
         }
-        Ok(Self { entries: tree.entries })
+        Ok(Self {
+            entries: tree.entries,
+        })
     }
 
     /// All entries, directories before what is in them; the first is the root.
@@ -76,13 +78,17 @@ impl Parts {
     /// The entry `name` of a directory.
     #[must_use]
     pub fn lookup(&self, directory: usize, name: &[u8]) -> Option<(usize, &Entry)> {
-        self.children(directory).find(|(_, entry)| entry.name.as_bytes() == name)
+        self.children(directory)
+            .find(|(_, entry)| entry.name.as_bytes() == name)
     }
 
     /// The text of the message itself in `/text`, or its `/html`; what an answer quotes.
     #[must_use]
     pub fn text(&self) -> Option<&View> {
-        let file = |name: &[u8]| self.lookup(ROOT, name).and_then(|(_, entry)| entry.view.as_ref());
+        let file = |name: &[u8]| {
+            self.lookup(ROOT, name)
+                .and_then(|(_, entry)| entry.view.as_ref())
+        };
         file(b"text").or_else(|| file(b"html"))
     }
 }
@@ -107,11 +113,18 @@ impl Tree<'_> {
     /// Opens the directory of the message that is the part `index`.
     fn directory(&mut self, index: usize, name: &str, parent: usize) {
         let entry = self.entries.len();
-        self.entries.push(Entry { name: name.to_owned(), parent, view: None });
+        self.entries.push(Entry {
+            name: name.to_owned(),
+            parent,
+            view: None,
+        });
         if let Some(part) = self.parts.get(index) {
             self.file("headers", entry, part.header.clone(), How::Header);
         }
-        let directory = Directory { entry, ..Directory::default() };
+        let directory = Directory {
+            entry,
+            ..Directory::default()
+        };
         self.directories.insert(index, directory);
     }
 
@@ -124,15 +137,22 @@ impl Tree<'_> {
     }
 
     fn part(&mut self, index: usize) {
-        let Some(part) = self.parts.get(index) else { return };
-        let Some(directory) = self.owner(index).and_then(|owner| self.directories.get_mut(&owner)) else {
+        let Some(part) = self.parts.get(index) else {
+            return;
+        };
+        let Some(directory) = self
+            .owner(index)
+            .and_then(|owner| self.directories.get_mut(&owner))
+        else {
             return;
         };
         let parent = directory.entry;
         match part.kind {
             Kind::Multipart => {}
             Kind::Message => {
-                let wanted = part.file_name().map_or("message", |name| name.strip_suffix(".eml").unwrap_or(name));
+                let wanted = part
+                    .file_name()
+                    .map_or("message", |name| name.strip_suffix(".eml").unwrap_or(name));
                 let name = directory.names.give(wanted);
                 // The message itself is the next part.
                 self.directory(index + 1, &name, parent);
@@ -174,7 +194,11 @@ fn how(part: &Part, text: bool) -> How {
     let encoding = part.encoding.clone();
     if part.is("message/external-body") {
         let parameters = part.content_type.parameters.iter();
-        return How::Described(parameters.map(|(name, value)| format!("{name}: {value}\n")).collect());
+        return How::Described(
+            parameters
+                .map(|(name, value)| format!("{name}: {value}\n"))
+                .collect(),
+        );
     }
     if text {
         let charset = part.content_type.get("charset").map(str::to_owned);

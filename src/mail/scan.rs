@@ -220,7 +220,7 @@ impl Scanner {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -245,12 +245,19 @@ mod tests {
     #[test]
     fn what_is_in_it() {
         assert_eq!(scan(b"hello\nworld").charset(), "us-ascii");
-        assert!(!scan(b"hello\nworld").whole_lines && scan(b"hello\n").whole_lines && scan(b"").whole_lines);
+        assert!(
+            !scan(b"hello\nworld").whole_lines
+                && scan(b"hello\n").whole_lines
+                && scan(b"").whole_lines
+        );
         assert_eq!(scan("caf\u{e9}".as_bytes()).charset(), "utf-8");
         assert_eq!(scan(b"caf\xe9").charset(), "iso-8859-1");
         assert_eq!(scan(b"\x93caf\xe9\x94").charset(), "windows-1252");
         assert_eq!(scan(b"\xff\xfeh\0i\0").charset(), "utf-16");
-        assert_eq!(scan("\u{20ac}".as_bytes().split_last().unwrap().1).charset(), "windows-1252");
+        assert_eq!(
+            scan("\u{20ac}".as_bytes().split_last().unwrap().1).charset(),
+            "windows-1252"
+        );
         assert!(scan(b"a\rb").bare_cr && scan(b"a\r").bare_cr && !scan(b"a\r\n").bare_cr);
         assert!(scan(b"x\nFrom me").from_line && !scan(b"xFrom me").from_line);
         assert!(scan(b".\n").dot_line && scan(b"a\n--xy\n").boundary && !scan(b"a--x").boundary);

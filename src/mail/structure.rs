@@ -77,7 +77,10 @@ impl Part {
     /// The name that its author gave it.
     #[must_use]
     pub fn file_name(&self) -> Option<&str> {
-        let name = self.disposition.get("filename").or_else(|| self.content_type.get("name"));
+        let name = self
+            .disposition
+            .get("filename")
+            .or_else(|| self.content_type.get("name"));
         name.filter(|name| !name.trim().is_empty())
     }
 }
@@ -134,7 +137,9 @@ struct Reader {
 
 impl Reader {
     fn begin(&mut self, parent: Option<usize>, at: u64) {
-        let depth = parent.and_then(|p| self.parts.get(p)).map_or(0, |p| p.depth + 1);
+        let depth = parent
+            .and_then(|p| self.parts.get(p))
+            .map_or(0, |p| p.depth + 1);
         self.parts.push(Part {
             parent,
             depth,
@@ -178,9 +183,13 @@ impl Reader {
         let rest = line.strip_prefix(b"--").filter(|_| !self.open.is_empty())?;
         let rest = rest.trim_ascii_end();
         let level = self.open.iter().rposition(|(_, boundary)| {
-            rest.strip_prefix(boundary.as_slice()).is_some_and(|end| matches!(end, b"" | b"--"))
+            rest.strip_prefix(boundary.as_slice())
+                .is_some_and(|end| matches!(end, b"" | b"--"))
         })?;
-        let closing = self.open.get(level).is_some_and(|(_, b)| rest.len() > b.len());
+        let closing = self
+            .open
+            .get(level)
+            .is_some_and(|(_, b)| rest.len() > b.len());
         if !closing && self.parts.len() >= PARTS_MAX {
             return None;
         }
@@ -199,7 +208,9 @@ impl Reader {
         let mut chain = Vec::new();
         let mut inner = self.parts.len().checked_sub(1);
         while let Some(index) = inner.filter(|index| *index > owner) {
-            let Some(part) = self.parts.get(index) else { return };
+            let Some(part) = self.parts.get(index) else {
+                return;
+            };
             if part.body.end == OPEN {
                 chain.push(index);
             }
@@ -209,7 +220,11 @@ impl Reader {
         for (n, index) in chain.into_iter().rev().enumerate() {
             if let Some(part) = self.parts.get_mut(index) {
                 // Without a body, the line end is the header's.
-                end = if n == 0 { end.max(part.body.start) } else { end };
+                end = if n == 0 {
+                    end.max(part.body.start)
+                } else {
+                    end
+                };
                 part.header = part.header.start.min(end)..part.header.end.min(end);
                 part.body = part.body.start.min(end)..end;
             }
@@ -222,8 +237,13 @@ impl Reader {
         let Some(index) = self.parts.len().checked_sub(1) else {
             return;
         };
-        let parent = self.parts.get(index).and_then(|p| p.parent).and_then(|p| self.parts.get(p));
+        let parent = self
+            .parts
+            .get(index)
+            .and_then(|p| p.parent)
+            .and_then(|p| self.parts.get(p));
         let digest = parent.is_some_and(|parent| parent.is("multipart/digest"));
+        let full = self.parts.len() >= PARTS_MAX;
         let Some(part) = self.parts.get_mut(index) else {
             return;
         };
@@ -232,7 +252,10 @@ impl Reader {
         describe(part, &header, digest);
         let depth = part.depth;
         let identity = matches!(part.encoding.as_str(), "" | "7bit" | "8bit" | "binary");
-        let boundary = part.content_type.get("boundary").map(|b| b.trim_ascii_end().as_bytes().to_vec());
+        let boundary = part
+            .content_type
+            .get("boundary")
+            .map(|b| b.trim_ascii_end().as_bytes().to_vec());
         if depth >= DEPTH_MAX || !identity && !part.content_type.value.starts_with("multipart/") {
             return;
         }
@@ -244,13 +267,9 @@ impl Reader {
                 part.kind = Kind::Multipart;
                 self.open.push((index, boundary));
             }
-            _ if part.is("message/rfc822") || part.is("message/global") => {
-                if self.parts.len() < PARTS_MAX {
-                    if let Some(part) = self.parts.get_mut(index) {
-                        part.kind = Kind::Message;
-                    }
-                    self.begin(Some(index), body);
-                }
+            _ if !full && (part.is("message/rfc822") || part.is("message/global")) => {
+                part.kind = Kind::Message;
+                self.begin(Some(index), body);
             }
             _ => {}
         }
@@ -268,7 +287,11 @@ impl Reader {
 }
 
 fn describe(part: &mut Part, header: &[u8], digest: bool) {
-    let default = if digest { &b"message/rfc822"[..] } else { b"text/plain" };
+    let default = if digest {
+        &b"message/rfc822"[..]
+    } else {
+        b"text/plain"
+    };
     part.content_type = Valued::parse(default);
     for field in fields(header).flatten() {
         let name = field.name.to_ascii_lowercase();
@@ -301,7 +324,7 @@ fn short(field: &fields::Field<'_>) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -323,7 +346,11 @@ mod tests {
     fn parts_end_before_the_line_end_of_their_boundary() {
         let message = "Content-Type: multipart/mixed; boundary=\"b 1\"\n\npreamble\n--b 1\n\none\n\n--b 1 \t\n\
             Content-Type: text/html\n\ntwo--b 1\n--b 1x\n--b 1--\nepilogue\n--b 1\nno\n";
-        let want = ["0 multipart/mixed \"...\"", "1 text/plain \"one\\n\"", "1 text/html \"two--b 1\\n--b 1x\""];
+        let want = [
+            "0 multipart/mixed \"...\"",
+            "1 text/plain \"one\\n\"",
+            "1 text/html \"two--b 1\\n--b 1x\"",
+        ];
         assert_eq!(outline(message), want);
         let crlf = outline(&message.replace('\n', "\r\n"));
         assert_eq!(crlf[1], "1 text/plain \"one\\r\\n\"");
@@ -355,7 +382,10 @@ mod tests {
         assert_eq!(outline(""), ["0 text/plain \"\""]);
         assert_eq!(outline("Subject: x"), ["0 text/plain \"\""]);
         assert_eq!(outline("\nbody"), ["0 text/plain \"body\""]);
-        assert_eq!(outline("Content-Type: multipart/mixed\n\n--x\n"), ["0 multipart/mixed \"--x\\n\""]);
+        assert_eq!(
+            outline("Content-Type: multipart/mixed\n\n--x\n"),
+            ["0 multipart/mixed \"--x\\n\""]
+        );
         assert_eq!(
             outline("Content-Type: multipart/mixed; boundary=x\n\n--x"),
             ["0 multipart/mixed \"...\"", "1 text/plain \"\""]
@@ -368,7 +398,10 @@ mod tests {
             outline("Content-Type: multipart/mixed; boundary=x\n\n--x\n\n--x--\nepilogue"),
             ["0 multipart/mixed \"...\"", "1 text/plain \"\""]
         );
-        assert_eq!(outline("Content-Type: message/rfc822\n\n"), ["0 message/rfc822 \"...\"", "1 text/plain \"\""]);
+        assert_eq!(
+            outline("Content-Type: message/rfc822\n\n"),
+            ["0 message/rfc822 \"...\"", "1 text/plain \"\""]
+        );
     }
 
     #[test]
@@ -381,7 +414,10 @@ mod tests {
         assert_eq!(parts.len(), DEPTH_MAX as usize + 1);
         let nested = read(&"Content-Type: message/rfc822\n\n".repeat(5000).into_bytes()).unwrap();
         assert_eq!(nested.len(), DEPTH_MAX as usize + 1);
-        let many = format!("Content-Type: multipart/mixed; boundary=b\n\n{}", "--b\n\nx\n".repeat(1_000_000));
+        let many = format!(
+            "Content-Type: multipart/mixed; boundary=b\n\n{}",
+            "--b\n\nx\n".repeat(1_000_000)
+        );
         let parts = read(&many.clone().into_bytes()).unwrap();
         assert_eq!(parts.len(), PARTS_MAX);
         assert_eq!(parts.last().unwrap().body.end, many.len() as u64);

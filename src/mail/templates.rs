@@ -30,14 +30,22 @@ pub enum Audience {
 ///
 /// # Errors
 /// Those of reading `text`.
-pub fn reply(header: &[u8], text: impl Read, me: &[Address], audience: Audience) -> io::Result<String> {
+pub fn reply(
+    header: &[u8],
+    text: impl Read,
+    me: &[Address],
+    audience: Audience,
+) -> io::Result<String> {
     let mut known: HashSet<String> = me.iter().map(Address::key).collect();
     let from = mailboxes(header, "From");
     let mut to = mailboxes(header, "Reply-To");
     if to.is_empty() {
         to.clone_from(&from);
     }
-    if to.iter().all(|mailbox| known.contains(&mailbox.address.key())) {
+    if to
+        .iter()
+        .all(|mailbox| known.contains(&mailbox.address.key()))
+    {
         // An answer to what we wrote goes on to whom we wrote.
         to = mailboxes(header, "To");
     }
@@ -45,23 +53,36 @@ pub fn reply(header: &[u8], text: impl Read, me: &[Address], audience: Audience)
     let mut cc = Vec::new();
     if audience == Audience::Everyone {
         for name in ["To", "Cc"] {
-            cc.extend(mailboxes(header, name).into_iter().filter(|m| known.insert(m.address.key())));
+            cc.extend(
+                mailboxes(header, name)
+                    .into_iter()
+                    .filter(|m| known.insert(m.address.key())),
+            );
         }
     }
     let mut draft = format!("To: {}\n", list(&to));
     if !cc.is_empty() {
         draft += &format!("Cc: {}\n", list(&cc));
     }
-    draft += &format!("Subject: {}\n", prefixed("Re: ", &["re:", "aw:", "sv:"], &value(header, "Subject")));
+    draft += &format!(
+        "Subject: {}\n",
+        prefixed("Re: ", &["re:", "aw:", "sv:"], &value(header, "Subject"))
+    );
     draft += &threading(header);
     draft += "\n";
-    let author = from.first().map_or_else(|| "someone".to_owned(), Mailbox::shown);
+    let author = from
+        .first()
+        .map_or_else(|| "someone".to_owned(), Mailbox::shown);
     match value(header, "Date") {
         date if date.is_empty() => draft += &format!("{author} wrote:\n"),
         date => draft += &format!("On {date}, {author} wrote:\n"),
     }
     for line in quoted(text)?.lines() {
-        draft += if line.starts_with('>') || line.is_empty() { ">" } else { "> " };
+        draft += if line.starts_with('>') || line.is_empty() {
+            ">"
+        } else {
+            "> "
+        };
         draft += line;
         draft.push('\n');
     }
@@ -75,8 +96,13 @@ pub fn reply(header: &[u8], text: impl Read, me: &[Address], audience: Audience)
 /// Those of reading `text`.
 pub fn forward(header: &[u8], text: impl Read) -> io::Result<String> {
     let subject = value(header, "Subject");
-    let mut draft = format!("To: \nSubject: {}\n", prefixed("Fwd: ", &["fwd:", "fw:", "wg:"], &subject));
-    draft += &references(header).last().map_or_else(String::new, |id| format!("References: {id}\n"));
+    let mut draft = format!(
+        "To: \nSubject: {}\n",
+        prefixed("Fwd: ", &["fwd:", "fw:", "wg:"], &subject)
+    );
+    draft += &references(header)
+        .last()
+        .map_or_else(String::new, |id| format!("References: {id}\n"));
     draft += "\n\n---------- Forwarded message ----------\n";
     for name in ["From", "Date", "Subject", "To", "Cc"] {
         let value = value(header, name);
@@ -91,7 +117,13 @@ pub fn forward(header: &[u8], text: impl Read) -> io::Result<String> {
 
 fn value(header: &[u8], name: &str) -> String {
     let field = find(header, name);
-    field.map_or_else(String::new, |field| words::decode(&field.unfolded()).trim().chars().take(900).collect())
+    field.map_or_else(String::new, |field| {
+        words::decode(&field.unfolded())
+            .trim()
+            .chars()
+            .take(900)
+            .collect()
+    })
 }
 
 /// The addresses of a field; those that are malformed cannot be answered and are left out.
@@ -113,7 +145,11 @@ fn mailboxes(header: &[u8], name: &str) -> Vec<Mailbox> {
 }
 
 fn list(mailboxes: &[Mailbox]) -> String {
-    mailboxes.iter().map(Mailbox::shown).collect::<Vec<_>>().join(",\n ")
+    mailboxes
+        .iter()
+        .map(Mailbox::shown)
+        .collect::<Vec<_>>()
+        .join(",\n ")
 }
 
 fn prefixed(prefix: &str, known: &[&str], subject: &str) -> String {
@@ -131,12 +167,19 @@ fn threading(header: &[u8]) -> String {
     let Some(parent) = parent.and_then(|ids| ids.into_iter().next()) else {
         return String::new();
     };
-    format!("In-Reply-To: {parent}\nReferences: {}\n", references.join("\n "))
+    format!(
+        "In-Reply-To: {parent}\nReferences: {}\n",
+        references.join("\n ")
+    )
 }
 
 /// What `References` of an answer are: those of the message and itself.
 fn references(header: &[u8]) -> Vec<String> {
-    let of = |name| find(header, name).map(|field| ids(&field.unfolded())).unwrap_or_default();
+    let of = |name| {
+        find(header, name)
+            .map(|field| ids(&field.unfolded()))
+            .unwrap_or_default()
+    };
     let mut references = of("References");
     if references.is_empty() {
         references = of("In-Reply-To");
@@ -162,7 +205,9 @@ fn ids(value: &[u8]) -> Vec<String> {
 
 fn quoted(text: impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
-    Filtered::new(text, Lf::default()).take(QUOTED_MAX + 1).read_to_end(&mut bytes)?;
+    Filtered::new(text, Lf::default())
+        .take(QUOTED_MAX + 1)
+        .read_to_end(&mut bytes)?;
     let more = bytes.len() as u64 > QUOTED_MAX;
     bytes.truncate(QUOTED_MAX as usize);
     let mut text = String::from_utf8_lossy(&bytes).into_owned();
@@ -180,7 +225,8 @@ fn quoted(text: impl Read) -> io::Result<String> {
 mod tests {
     use super::*;
 
-    const HEADER: &[u8] = b"From: =?utf-8?Q?J=C3=B6rg?= <j@x.org>\nTo: me@here.org, Bob <b@x.org>\n\
+    const HEADER: &[u8] =
+        b"From: =?utf-8?Q?J=C3=B6rg?= <j@x.org>\nTo: me@here.org, Bob <b@x.org>\n\
         Cc: friends: c@x.org, B@X.ORG;, j@x.org\nDate: Mon, 23 Nov 2026 13:30:05 +0100\n\
         Subject: =?utf-8?Q?caf=C3=A9?=\nMessage-ID: <3@x>\nReferences: <1@x>\n <2@x>\n";
 
@@ -190,20 +236,32 @@ mod tests {
 
     #[test]
     fn answers_are_addressed_threaded_and_quoted() {
-        let text = reply(HEADER, &b"hello\r\n\r\n> old\n"[..], &me(), Audience::Author).unwrap();
+        let text = reply(
+            HEADER,
+            &b"hello\r\n\r\n> old\n"[..],
+            &me(),
+            Audience::Author,
+        )
+        .unwrap();
         assert_eq!(
             text,
             "To: J\u{f6}rg <j@x.org>\nSubject: Re: caf\u{e9}\nIn-Reply-To: <3@x>\nReferences: <1@x>\n <2@x>\n <3@x>\n\n\
              On Mon, 23 Nov 2026 13:30:05 +0100, J\u{f6}rg <j@x.org> wrote:\n> hello\n>\n>> old\n"
         );
         let all = reply(HEADER, &b""[..], &me(), Audience::Everyone).unwrap();
-        assert!(all.contains("Cc: Bob <b@x.org>,\n c@x.org,\n B@X.ORG\n"), "{all}");
+        assert!(
+            all.contains("Cc: Bob <b@x.org>,\n c@x.org,\n B@X.ORG\n"),
+            "{all}"
+        );
     }
 
     #[test]
     fn forwarding_waits_for_a_name() {
         let text = forward(HEADER, &b"hello"[..]).unwrap();
-        assert!(text.starts_with("To: \nSubject: Fwd: caf\u{e9}\nReferences: <3@x>\n\n\n---"), "{text}");
+        assert!(
+            text.starts_with("To: \nSubject: Fwd: caf\u{e9}\nReferences: <3@x>\n\n\n---"),
+            "{text}"
+        );
         assert!(text.ends_with("\n\nhello\n"));
     }
 
@@ -211,10 +269,26 @@ mod tests {
     fn odd_messages_have_answers_too() {
         let empty = reply(b"", &b"\xff"[..], &me(), Audience::Everyone).unwrap();
         assert_eq!(empty, "To: \nSubject: Re: \n\nsomeone wrote:\n> \u{fffd}\n");
-        let own = reply(b"From: me@here.org\nTo: b@x.org\nSubject: RE: x\n", &b""[..], &me(), Audience::Author).unwrap();
+        let own = reply(
+            b"From: me@here.org\nTo: b@x.org\nSubject: RE: x\n",
+            &b""[..],
+            &me(),
+            Audience::Author,
+        )
+        .unwrap();
         assert!(own.starts_with("To: b@x.org\nSubject: RE: x\n\n"));
-        let hostile = format!("From: a@x.org\nMessage-ID: <{}>\nReferences: {}\n", "x".repeat(2000), "<r@x> ".repeat(5000));
-        let text = reply(hostile.as_bytes(), &vec![b'x'; 1_000_000][..], &[], Audience::Everyone).unwrap();
+        let hostile = format!(
+            "From: a@x.org\nMessage-ID: <{}>\nReferences: {}\n",
+            "x".repeat(2000),
+            "<r@x> ".repeat(5000)
+        );
+        let text = reply(
+            hostile.as_bytes(),
+            &vec![b'x'; 1_000_000][..],
+            &[],
+            Audience::Everyone,
+        )
+        .unwrap();
         assert!(text.len() < 300_000 && text.ends_with("> [...]\n"));
     }
 }

@@ -43,7 +43,11 @@ pub fn unstructured(text: &str, used: usize) -> String {
         line.push(word);
     }
     if let Some(span) = words.get(first..=last) {
-        let room = if first == 0 { LINE.saturating_sub(used + 12) } else { PAYLOAD };
+        let room = if first == 0 {
+            LINE.saturating_sub(used + 12)
+        } else {
+            PAYLOAD
+        };
         for word in encoded(&span.join(" "), room) {
             line.push(&word);
         }
@@ -188,7 +192,9 @@ pub fn decode(value: &[u8]) -> String {
     }
     flush(&mut pending, &mut text);
     text.push_str(&text_of(rest));
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 fn flush(pending: &mut Option<(String, Vec<u8>)>, text: &mut String) {
@@ -270,17 +276,32 @@ mod tests {
 
     #[test]
     fn only_what_must_be_is_encoded() {
-        assert_eq!(unstructured("Re: Gr\u{fc}\u{df}e from me", 9), "Re: =?utf-8?B?R3LDvMOfZQ==?= from me");
-        assert_eq!(unstructured("a caf\u{e9} and a th\u{e9} x", 9), "a =?utf-8?Q?caf=C3=A9_and_a_th=C3=A9?= x");
+        assert_eq!(
+            unstructured("Re: Gr\u{fc}\u{df}e from me", 9),
+            "Re: =?utf-8?B?R3LDvMOfZQ==?= from me"
+        );
+        assert_eq!(
+            unstructured("a caf\u{e9} and a th\u{e9} x", 9),
+            "a =?utf-8?Q?caf=C3=A9_and_a_th=C3=A9?= x"
+        );
         assert_eq!(unstructured("=?x", 9), "=?utf-8?B?PT94?=");
         assert_eq!(unstructured(" lead", 9), "=?utf-8?Q?_lead?=");
     }
 
     #[test]
     fn words_that_were_cut_in_a_character_are_joined() {
-        assert_eq!(decode(b"=?utf-8?Q?caf=C3?=\r\n =?UTF-8?Q?=A9_?= x"), "caf\u{e9}  x");
-        assert_eq!(decode(b"=?iso-8859-1*en?q?=E9?= =?utf-8?b?w6k=?="), "\u{e9}\u{e9}");
-        assert_eq!(decode(b"=? =?x?y?z?= =?utf-8?Q?open"), "=? =?x?y?z?= =?utf-8?Q?open");
+        assert_eq!(
+            decode(b"=?utf-8?Q?caf=C3?=\r\n =?UTF-8?Q?=A9_?= x"),
+            "caf\u{e9}  x"
+        );
+        assert_eq!(
+            decode(b"=?iso-8859-1*en?q?=E9?= =?utf-8?b?w6k=?="),
+            "\u{e9}\u{e9}"
+        );
+        assert_eq!(
+            decode(b"=? =?x?y?z?= =?utf-8?Q?open"),
+            "=? =?x?y?z?= =?utf-8?Q?open"
+        );
         assert_eq!(decode(b"=?utf-8?Q?a=0Ab?="), "a b");
         assert_eq!(decode(b"raw \xe9"), "raw \u{e9}");
     }

@@ -78,11 +78,16 @@ fn item(text: &str, tokens: &[Token]) -> Result<Option<Item>> {
         Token::Comment(comment) if !comment.trim().is_empty() => Some(comment.trim()),
         _ => None,
     });
-    let tokens: Vec<Token> =
-        tokens.iter().filter(|t| !matches!(t, Token::Comment(_))).cloned().collect();
+    let tokens: Vec<Token> = tokens
+        .iter()
+        .filter(|t| !matches!(t, Token::Comment(_)))
+        .cloned()
+        .collect();
     let mailbox = |name: String, address: &str| -> Result<Option<Item>> {
         let decode = |name: &str| words::decode(name.as_bytes());
-        let name = Some(name).filter(|n| !n.is_empty()).or_else(|| comment.map(decode));
+        let name = Some(name)
+            .filter(|n| !n.is_empty())
+            .or_else(|| comment.map(decode));
         let address = Address::parse(address)?;
         Ok(Some(Item::Mailbox(Mailbox { name, address })))
     };
@@ -94,17 +99,28 @@ fn item(text: &str, tokens: &[Token]) -> Result<Option<Item>> {
                 route if route.starts_with('@') => route.split_once(':').map_or("", |(_, a)| a),
                 address => address,
             };
-            if names.iter().any(|t| matches!(t, Token::Angle(_) | Token::Literal(_))) {
+            if names
+                .iter()
+                .any(|t| matches!(t, Token::Angle(_) | Token::Literal(_)))
+            {
                 return Err(malformed(text, "two addresses without a comma"));
             }
-            if !address.is_empty() && !address.contains('@') && !address.contains(char::is_whitespace) {
+            if !address.is_empty()
+                && !address.contains('@')
+                && !address.contains(char::is_whitespace)
+            {
                 return Ok(Some(Item::Name(address.to_owned())));
             }
             mailbox(phrase(names), address)
         }
         [Token::Word(name) | Token::Quoted(name)] => Ok(Some(Item::Name(name.clone()))),
-        [local @ .., Token::At, Token::Word(domain) | Token::Literal(domain)]
-            if local.iter().all(|t| matches!(t, Token::Word(_) | Token::Quoted(_))) =>
+        [
+            local @ ..,
+            Token::At,
+            Token::Word(domain) | Token::Literal(domain),
+        ] if local
+            .iter()
+            .all(|t| matches!(t, Token::Word(_) | Token::Quoted(_))) =>
         {
             let local: String = match local {
                 [Token::Quoted(quoted)] => quote(quoted),
@@ -113,7 +129,9 @@ fn item(text: &str, tokens: &[Token]) -> Result<Option<Item>> {
             };
             mailbox(String::new(), &format!("{local}@{domain}"))
         }
-        other if other.contains(&Token::At) => Err(malformed(text, "two addresses without a comma")),
+        other if other.contains(&Token::At) => {
+            Err(malformed(text, "two addresses without a comma"))
+        }
         _ => Err(malformed(text, "a name without an address")),
     }
 }
@@ -241,11 +259,19 @@ mod tests {
                 Item::Mailbox(mailbox) => mailbox.shown(),
                 Item::Name(name) => format!("alias {name}"),
                 Item::Group(name, members) => {
-                    format!("{name}[{}]", members.iter().map(one).collect::<Vec<_>>().join("|"))
+                    format!(
+                        "{name}[{}]",
+                        members.iter().map(one).collect::<Vec<_>>().join("|")
+                    )
                 }
             }
         }
-        parse_list(text).unwrap().iter().map(one).collect::<Vec<_>>().join("|")
+        parse_list(text)
+            .unwrap()
+            .iter()
+            .map(one)
+            .collect::<Vec<_>>()
+            .join("|")
     }
 
     #[test]
@@ -255,9 +281,15 @@ mod tests {
             ("a@x.org, b@y.org,,", "a@x.org|b@y.org"),
             ("Bob <b@x.org>, team", "Bob <b@x.org>|alias team"),
             ("\"Smith, Bob\" <b@x.org>", "\"Smith, Bob\" <b@x.org>"),
-            ("b@x.org (Bob (the) builder)", "\"Bob (the) builder\" <b@x.org>"),
+            (
+                "b@x.org (Bob (the) builder)",
+                "\"Bob (the) builder\" <b@x.org>",
+            ),
             ("=?utf-8?Q?J=C3=B6rg?= <j@x.org>", "J\u{f6}rg <j@x.org>"),
-            ("Friends: a@x.org, Bo <b@y.org>; c@z.org", "Friends[a@x.org|Bo <b@y.org>]|c@z.org"),
+            (
+                "Friends: a@x.org, Bo <b@y.org>; c@z.org",
+                "Friends[a@x.org|Bo <b@y.org>]|c@z.org",
+            ),
             ("undisclosed-recipients:;", "undisclosed-recipients[]"),
             ("<@relay.org,@other.org:a@x.org>", "a@x.org"),
             ("a @ x.org", "a@x.org"),
@@ -265,7 +297,10 @@ mod tests {
             ("\"b o b\"@x.org", "\"b o b\"@x.org"),
             ("a@[127.0.0.1]; b@x.org", "a@[127.0.0.1]|b@x.org"),
             ("John Q. Public <j@x.org>", "\"John Q. Public\" <j@x.org>"),
-            ("J\u{f6}rg <j@b\u{fc}cher.example>", "J\u{f6}rg <j@xn--bcher-kva.example>"),
+            (
+                "J\u{f6}rg <j@b\u{fc}cher.example>",
+                "J\u{f6}rg <j@xn--bcher-kva.example>",
+            ),
             ("<team>", "alias team"),
             ("", ""),
         ] {
@@ -276,9 +311,20 @@ mod tests {
     #[test]
     fn what_is_no_list_is_refused() {
         for bad in [
-            "a@x.org b@y.org", "Bob Smith", "a@x.org>", "<a@x.org", "a@", "a@@x.org",
-            "\"open <a@x.org>", "(open a@x.org", "g: a@x.org", "g: h: a@x.org;;", "<>",
-            "<a@x.org> <b@y.org>", "a@x.org,b@", "a\u{1}@x.org",
+            "a@x.org b@y.org",
+            "Bob Smith",
+            "a@x.org>",
+            "<a@x.org",
+            "a@",
+            "a@@x.org",
+            "\"open <a@x.org>",
+            "(open a@x.org",
+            "g: a@x.org",
+            "g: h: a@x.org;;",
+            "<>",
+            "<a@x.org> <b@y.org>",
+            "a@x.org,b@",
+            "a\u{1}@x.org",
         ] {
             assert!(parse_list(bad).is_err(), "{bad:?}: {}", shown(bad));
         }

@@ -27,8 +27,15 @@ impl Entity<'_> {
         match self {
             Self::Leaf(leaf) => leaf.header(header),
             Self::Multi(subtype, _) => {
-                header.ready("Content-Type", &format!("multipart/{subtype};\r\n boundary=\"{boundary}-{depth}\""));
-                let encoding = if self.eight_bit() { Encoding::EightBit } else { Encoding::SevenBit };
+                header.ready(
+                    "Content-Type",
+                    &format!("multipart/{subtype};\r\n boundary=\"{boundary}-{depth}\""),
+                );
+                let encoding = if self.eight_bit() {
+                    Encoding::EightBit
+                } else {
+                    Encoding::SevenBit
+                };
                 header.ready("Content-Transfer-Encoding", encoding.name());
             }
         }
@@ -50,6 +57,10 @@ impl Entity<'_> {
             out.write_all(b"\r\n")?;
         }
         write!(out, "--{boundary}-{depth}--")?;
-        if depth == 0 { out.write_all(b"\r\n") } else { Ok(()) }
+        if depth == 0 {
+            out.write_all(b"\r\n")
+        } else {
+            Ok(())
+        }
     }
 }

@@ -10,7 +10,8 @@ pub(super) struct Header(pub(super) Vec<u8>);
 impl Header {
     /// A field whose value is ready: ASCII, folded where it must be.
     pub(super) fn ready(&mut self, name: &str, value: &str) {
-        self.0.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        self.0
+            .extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
 
     /// A field of free text.
@@ -25,7 +26,12 @@ impl Header {
     }
 
     /// A field of addresses and groups; `names` writes what an alias stands for.
-    pub(super) fn items(&mut self, name: &str, items: &[Item], names: &dyn Fn(&str) -> Vec<String>) {
+    pub(super) fn items(
+        &mut self,
+        name: &str,
+        items: &[Item],
+        names: &dyn Fn(&str) -> Vec<String>,
+    ) {
         let written = items.iter().flat_map(|item| written(item, names)).collect();
         self.list(name, written);
     }
@@ -48,8 +54,15 @@ fn written(item: &Item, names: &dyn Fn(&str) -> Vec<String>) -> Vec<String> {
         Item::Mailbox(mailbox) => vec![mailbox.to_string()],
         Item::Name(name) => names(name),
         Item::Group(name, members) => {
-            let members: Vec<String> = members.iter().flat_map(|item| written(item, names)).collect();
-            vec![format!("{}: {};", words::phrase(name), members.join(",\r\n "))]
+            let members: Vec<String> = members
+                .iter()
+                .flat_map(|item| written(item, names))
+                .collect();
+            vec![format!(
+                "{}: {};",
+                words::phrase(name),
+                members.join(",\r\n ")
+            )]
         }
     }
 }

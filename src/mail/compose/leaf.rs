@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use super::fields::Header;
 use crate::mail::content::Content;
 use crate::mail::encode::{Base64, Crlf, Quoted, WholeLines};
+use crate::mail::fields::text_of;
 use crate::mail::filter::{Chain, Filter, pass};
 use crate::mail::parameters::written;
 use crate::mail::scan::Scan;
-use crate::mail::fields::text_of;
 
 /// How octets become lines of ASCII, or do not have to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,11 @@ impl<'a> Leaf<'a> {
         };
         // A message must not be encoded (RFC 2046 section 5.2.1); one that would have to be is bytes.
         let is_message = media == "message/rfc822";
-        let media = if is_message && !scan.fits_lines() { "application/octet-stream" } else { media };
+        let media = if is_message && !scan.fits_lines() {
+            "application/octet-stream"
+        } else {
+            media
+        };
         let lines = match role {
             Role::Text => !scan.utf16,
             // With CR in it the ends of its lines would change on the way.
@@ -104,7 +108,11 @@ impl<'a> Leaf<'a> {
                     || media.starts_with("text/") && !scan.crlf && !scan.bare_cr && !scan.utf16
             }
         };
-        let plain = if scan.high == 0 { Encoding::SevenBit } else { Encoding::EightBit };
+        let plain = if scan.high == 0 {
+            Encoding::SevenBit
+        } else {
+            Encoding::EightBit
+        };
         let encoding = match media {
             "message/rfc822" => plain,
             _ if !lines => Encoding::Base64,
@@ -152,7 +160,10 @@ impl<'a> Leaf<'a> {
         header.ready("Content-Type", &media);
         header.ready("Content-Transfer-Encoding", self.encoding.name());
         if let Role::File(name) = &self.role {
-            header.ready("Content-Disposition", &format!("attachment{}", written("filename", name)));
+            header.ready(
+                "Content-Disposition",
+                &format!("attachment{}", written("filename", name)),
+            );
             header.text("Content-Description", &text_of(name));
         }
         if let Some(id) = &self.id {
@@ -165,7 +176,11 @@ impl<'a> Leaf<'a> {
         let mut source = self.content.open()?;
         let mut filter = self.encoding.filter(self.lines && self.role == Role::Text);
         if alone {
-            pass(&mut source, &mut Chain::new(filter, WholeLines::default()), out)
+            pass(
+                &mut source,
+                &mut Chain::new(filter, WholeLines::default()),
+                out,
+            )
         } else {
             pass(&mut source, &mut filter, out)
         }

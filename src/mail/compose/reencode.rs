@@ -38,7 +38,9 @@ struct Change {
 /// [`ErrorKind::BadMessage`] where it cannot be done: parts nested too deep, message/partial.
 pub fn to_seven_bit(message: &dyn Content, out: &mut dyn Write) -> Result<u64> {
     let rewriting = Rewriting::new(message, false)?;
-    rewriting.write(message, out).map_err(|err| Error::local("message", &err))
+    rewriting
+        .write(message, out)
+        .map_err(|err| Error::local("message", &err))
 }
 
 impl Rewriting {
@@ -59,7 +61,11 @@ impl Rewriting {
                     "binary" => "8bit",
                     _ => continue,
                 };
-                rewriting.changes.push(Change { part, label, encoding: None });
+                rewriting.changes.push(Change {
+                    part,
+                    label,
+                    encoding: None,
+                });
                 continue;
             }
             let mut body = range(message, part.body.start, len).map_err(failed)?;
@@ -75,7 +81,11 @@ impl Rewriting {
                 };
                 // Mail without any MIME field is left without.
                 if part.labelled || !declared.is_empty() {
-                    rewriting.changes.push(Change { part, label, encoding: None });
+                    rewriting.changes.push(Change {
+                        part,
+                        label,
+                        encoding: None,
+                    });
                 }
                 continue;
             }
@@ -84,7 +94,10 @@ impl Rewriting {
                 || part.is("message/partial");
             if composite || !matches!(declared, "" | "7bit" | "8bit" | "binary") {
                 let why = "cannot be made fit for SMTP: long lines or 8-bit octets in a part that must not be encoded";
-                return Err(Error::new(ErrorKind::BadMessage, format!("{}: {why}", part.content_type.value)));
+                return Err(Error::new(
+                    ErrorKind::BadMessage,
+                    format!("{}: {why}", part.content_type.value),
+                ));
             }
             let encoding = Encoding::for_wire(&scan);
             rewriting.changes.push(Change {
@@ -107,7 +120,9 @@ impl Rewriting {
             for line in header_without_encoding(message, part)? {
                 header.extend_from_slice(&line);
             }
-            header.extend_from_slice(format!("Content-Transfer-Encoding: {}\r\n", change.label).as_bytes());
+            header.extend_from_slice(
+                format!("Content-Transfer-Encoding: {}\r\n", change.label).as_bytes(),
+            );
             size += pass(&mut header.as_slice(), &mut Crlf::default(), out)?;
             at = part.header.end;
             if part.body.start == at {
@@ -124,7 +139,11 @@ impl Rewriting {
             }
         }
         let mut rest = range(message, at, u64::MAX)?;
-        size += pass(&mut rest, &mut Chain::new(Crlf::default(), WholeLines::default()), out)?;
+        size += pass(
+            &mut rest,
+            &mut Chain::new(Crlf::default(), WholeLines::default()),
+            out,
+        )?;
         Ok(size)
     }
 }

@@ -36,7 +36,11 @@ impl Stamp {
 
     /// An identifier in angle brackets, the host name kept out of it; `number` tells several apart.
     pub(super) fn message_id(&self, number: u32, domain: &str) -> String {
-        let left = if number == 0 { base32(&self.seed) } else { self.derived(number) };
+        let left = if number == 0 {
+            base32(&self.seed)
+        } else {
+            self.derived(number)
+        };
         format!("<{left}@{domain}>")
     }
 
@@ -47,7 +51,12 @@ impl Stamp {
 
     fn derived(&self, number: u32) -> String {
         let input = [&self.seed[..], &number.to_be_bytes()].concat();
-        base32(digest(&SHA256, &input).as_ref().get(..16).unwrap_or_default())
+        base32(
+            digest(&SHA256, &input)
+                .as_ref()
+                .get(..16)
+                .unwrap_or_default(),
+        )
     }
 }
 
@@ -61,11 +70,19 @@ fn base32(bytes: &[u8]) -> String {
         count += 8;
         while count >= 5 {
             count -= 5;
-            text.extend(ALPHABET.get((bits >> count & 31) as usize).map(|b| char::from(*b)));
+            text.extend(
+                ALPHABET
+                    .get((bits >> count & 31) as usize)
+                    .map(|b| char::from(*b)),
+            );
         }
     }
     if count > 0 {
-        text.extend(ALPHABET.get((bits << (5 - count) & 31) as usize).map(|b| char::from(*b)));
+        text.extend(
+            ALPHABET
+                .get((bits << (5 - count) & 31) as usize)
+                .map(|b| char::from(*b)),
+        );
     }
     text
 }

@@ -16,11 +16,26 @@ use crate::mail::words;
 use crate::vfs::error::Result;
 
 /// Fields that are ours to read and nobody else's.
-const PRIVATE: [&str; 7] =
-    ["bcc", "resent-bcc", "return-path", "x-send-at", "x-separate", "x-dsn", "x-account"];
+const PRIVATE: [&str; 7] = [
+    "bcc",
+    "resent-bcc",
+    "return-path",
+    "x-send-at",
+    "x-separate",
+    "x-dsn",
+    "x-account",
+];
 
 const ADDRESSES: [&str; 10] = [
-    "from", "sender", "reply-to", "to", "cc", "resent-from", "resent-sender", "resent-to", "resent-cc",
+    "from",
+    "sender",
+    "reply-to",
+    "to",
+    "cc",
+    "resent-from",
+    "resent-sender",
+    "resent-to",
+    "resent-cc",
     "resent-reply-to",
 ];
 
@@ -39,9 +54,20 @@ impl Source<'_> {
     /// The sender of the envelope: who resends, sends, or wrote the message.
     pub(super) fn envelope_from(&self) -> Address {
         let written = self.written;
-        let resent = written.resent.then_some(written.resent_from.as_ref()).flatten();
-        let author = written.sender.as_ref().or(written.from.first()).filter(|_| !written.resent);
-        resent.or(author).unwrap_or(&self.account.from).address.clone()
+        let resent = written
+            .resent
+            .then_some(written.resent_from.as_ref())
+            .flatten();
+        let author = written
+            .sender
+            .as_ref()
+            .or(written.from.first())
+            .filter(|_| !written.resent);
+        resent
+            .or(author)
+            .unwrap_or(&self.account.from)
+            .address
+            .clone()
     }
 
     /// What an alias is in a header: those it stands for; or, where each gets a copy of his own and
@@ -88,8 +114,14 @@ pub(super) fn header(
             name if ADDRESSES.contains(&name) => addresses(&mut done.header, &field, source)?,
             "content-type" | "content-disposition" if !field.raw.is_ascii() => {
                 let parsed = Valued::parse(&field.unfolded());
-                let parameters = parsed.parameters.iter().map(|(n, v)| written(n, v.as_bytes()));
-                done.header.ready(field.name, &parameters.fold(parsed.value.clone(), |all, p| all + &p));
+                let parameters = parsed
+                    .parameters
+                    .iter()
+                    .map(|(n, v)| written(n, v.as_bytes()));
+                done.header.ready(
+                    field.name,
+                    &parameters.fold(parsed.value.clone(), |all, p| all + &p),
+                );
             }
             name => {
                 if name == "message-id" {
@@ -98,7 +130,8 @@ pub(super) fn header(
                 if field.raw.is_ascii() && longest_line(field.raw) <= LINE_MAX {
                     done.header.0.extend(crlf(&field));
                 } else {
-                    done.header.text(field.name, &words::decode(&field.unfolded()));
+                    done.header
+                        .text(field.name, &words::decode(&field.unfolded()));
                 }
             }
         }
@@ -113,7 +146,13 @@ fn complete(
     replaced: bool,
     content: impl FnOnce(&mut Header) -> io::Result<()>,
 ) -> Result<()> {
-    let Source { written, place, account, stamp, .. } = *source;
+    let Source {
+        written,
+        place,
+        account,
+        stamp,
+        ..
+    } = *source;
     let header = &mut done.header;
     let own = std::slice::from_ref(&account.from);
     if !written.has("date") {
@@ -122,7 +161,9 @@ fn complete(
     if written.from.is_empty() {
         header.mailboxes("From", own);
     }
-    let visible = fields(&header.0).flatten().any(|field| field.is("To") || field.is("Cc"));
+    let visible = fields(&header.0)
+        .flatten()
+        .any(|field| field.is("To") || field.is("Cc"));
     if !written.addressed && !place.to.is_empty() {
         header.items("To", &place.to, &|name| source.name(name));
     } else if !visible {
@@ -144,7 +185,10 @@ fn complete(
             block.mailboxes("Resent-From", own);
         }
         if !written.has("resent-message-id") {
-            block.ready("Resent-Message-ID", &stamp.message_id(1, by.address.domain()));
+            block.ready(
+                "Resent-Message-ID",
+                &stamp.message_id(1, by.address.domain()),
+            );
         }
         block.0.append(&mut header.0);
         *header = block;
@@ -175,7 +219,10 @@ fn addresses(header: &mut Header, field: &Field<'_>, source: &Source<'_>) -> Res
 }
 
 fn longest_line(raw: &[u8]) -> u64 {
-    raw.split(|b| *b == b'\n').map(<[u8]>::len).max().unwrap_or(0) as u64
+    raw.split(|b| *b == b'\n')
+        .map(<[u8]>::len)
+        .max()
+        .unwrap_or(0) as u64
 }
 
 fn crlf(field: &Field<'_>) -> Vec<u8> {

@@ -14,15 +14,42 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 /// Fields that a header has once at most (RFC 5322 section 3.6); large providers refuse mail with
 /// two. `To` and `Cc` are not here: programs write several, and their sum is what they mean.
 const ONCE: [&str; 10] = [
-    "from", "sender", "reply-to", "date", "subject", "message-id", "in-reply-to", "references",
-    "content-type", "content-transfer-encoding",
+    "from",
+    "sender",
+    "reply-to",
+    "date",
+    "subject",
+    "message-id",
+    "in-reply-to",
+    "references",
+    "content-type",
+    "content-transfer-encoding",
 ];
 
 /// Fields that show that what begins a text is a header and not `Note: buy milk`.
 const KNOWN: [&str; 22] = [
-    "from", "sender", "reply-to", "to", "cc", "bcc", "date", "subject", "message-id", "in-reply-to",
-    "references", "mime-version", "content-type", "content-transfer-encoding", "received",
-    "return-path", "delivered-to", "x-send-at", "x-separate", "x-dsn", "x-account", "x-mailer",
+    "from",
+    "sender",
+    "reply-to",
+    "to",
+    "cc",
+    "bcc",
+    "date",
+    "subject",
+    "message-id",
+    "in-reply-to",
+    "references",
+    "mime-version",
+    "content-type",
+    "content-transfer-encoding",
+    "received",
+    "return-path",
+    "delivered-to",
+    "x-send-at",
+    "x-separate",
+    "x-dsn",
+    "x-account",
+    "x-mailer",
 ];
 
 /// What the user wants of us; these fields are not sent.
@@ -104,7 +131,12 @@ impl Header {
     /// # Errors
     /// [`ErrorKind::BadMessage`]: malformed addresses, an unknown alias, a field that may not be
     /// there twice, a control field that makes no sense, octets that no header has.
-    pub fn field(&mut self, field: &Field<'_>, aliases: &Aliases, now: &ZonedDateTime) -> Result<()> {
+    pub fn field(
+        &mut self,
+        field: &Field<'_>,
+        aliases: &Aliases,
+        now: &ZonedDateTime,
+    ) -> Result<()> {
         let value = field.unfolded();
         if field.raw.contains(&0) || lone_cr(field.raw) {
             return Err(bad(field, "NUL or a lone CR in it"));
@@ -116,7 +148,9 @@ impl Header {
         let list = || parse_list(&field.text()).map_err(|err| err.context(field.name));
         let recipients = || {
             let items = list()?;
-            aliases.resolve(&items).map_err(|err| err.context(field.name))?;
+            aliases
+                .resolve(&items)
+                .map_err(|err| err.context(field.name))?;
             Ok::<_, Error>(items)
         };
         match name.as_str() {
@@ -130,7 +164,8 @@ impl Header {
             "sender" => self.sender = mailboxes(field, &list()?)?.pop(),
             "reply-to" => drop(list()?),
             "x-send-at" => {
-                let time = dates::parse(&field.text(), now).map_err(|err| err.context(field.name))?;
+                let time =
+                    dates::parse(&field.text(), now).map_err(|err| err.context(field.name))?;
                 self.wishes.send_at = Some(time);
             }
             "x-separate" => {
@@ -163,7 +198,9 @@ impl Header {
             return Ok(());
         }
         match name {
-            "resent-to" | "resent-cc" | "resent-bcc" => self.resent_recipients.extend(recipients()?),
+            "resent-to" | "resent-cc" | "resent-bcc" => {
+                self.resent_recipients.extend(recipients()?)
+            }
             "resent-from" => {
                 let list = parse_list(&field.text()).map_err(|err| err.context(field.name))?;
                 self.resent_from = mailboxes(field, &list)?.pop();
@@ -188,7 +225,10 @@ impl Header {
         }
         let mailboxes = aliases.resolve(&items)?;
         if mailboxes.is_empty() {
-            return Err(Error::new(ErrorKind::NoRecipient, "no recipient: no To, Cc or Bcc"));
+            return Err(Error::new(
+                ErrorKind::NoRecipient,
+                "no recipient: no To, Cc or Bcc",
+            ));
         }
         Ok(mailboxes)
     }
@@ -214,7 +254,9 @@ fn notify(field: &Field<'_>) -> Result<String> {
         let word = word.trim().to_ascii_uppercase();
         match word.as_str() {
             "" => {}
-            "NEVER" | "SUCCESS" | "FAILURE" | "DELAY" if !wanted.contains(&word) => wanted.push(word),
+            "NEVER" | "SUCCESS" | "FAILURE" | "DELAY" if !wanted.contains(&word) => {
+                wanted.push(word)
+            }
             "NEVER" | "SUCCESS" | "FAILURE" | "DELAY" => {}
             _ => return Err(bad(field, "never, or success, failure, delay")),
         }

@@ -45,7 +45,12 @@ impl Place {
     pub fn of_directory(path: &RemotePath, now: &ZonedDateTime) -> Result<Self> {
         let mut place = Self::default();
         let mut names = path.components().peekable();
-        let nested = || Error::new(ErrorKind::BadMessage, format!("outbox{path}: too many directories"));
+        let nested = || {
+            Error::new(
+                ErrorKind::BadMessage,
+                format!("outbox{path}: too many directories"),
+            )
+        };
         match names.next_if(|name| matches!(*name, b"now" | b"at")) {
             Some(b"now") => place.now = true,
             Some(_) => {
@@ -58,7 +63,10 @@ impl Place {
         if let Some(list) = names.next() {
             place.to = parse_list(&text_of(list))?;
             if place.to.is_empty() {
-                return Err(Error::new(ErrorKind::NoRecipient, format!("outbox{path}: no recipient")));
+                return Err(Error::new(
+                    ErrorKind::NoRecipient,
+                    format!("outbox{path}: no recipient"),
+                ));
             }
         }
         if names.next().is_some() {
@@ -74,8 +82,13 @@ impl Place {
         let name = text_of(&self.name);
         let name = name.strip_prefix('.').unwrap_or(&name);
         let is_text = matches!(media::by_name(&self.name), Some("text/plain" | "text/html"));
-        let stem = name.rsplit_once('.').filter(|_| is_text).map_or(name, |(stem, _)| stem);
-        stem.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        let stem = name
+            .rsplit_once('.')
+            .filter(|_| is_text)
+            .map_or(name, |(stem, _)| stem);
+        stem.chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect()
     }
 }
 
@@ -107,12 +120,18 @@ mod tests {
     #[test]
     fn directories_say_to_whom_and_when() {
         let plain = place("m").unwrap();
-        assert_eq!((plain.now, plain.at, plain.to.len(), plain.name.as_slice()), (false, None, 0, &b"m"[..]));
+        assert_eq!(
+            (plain.now, plain.at, plain.to.len(), plain.name.as_slice()),
+            (false, None, 0, &b"m"[..])
+        );
         assert_eq!(place("bob@example.org/x").unwrap().to.len(), 1);
         assert_eq!(place("a@x.org,Bob <b@x.org>, team/x").unwrap().to.len(), 3);
         assert!(place("now/x").unwrap().now && place("now/team/x").unwrap().now);
         let at = place("at/1970-01-01T09:00/team/x").unwrap();
-        assert_eq!(at.at, Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(9 * 3600)));
+        assert_eq!(
+            at.at,
+            Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(9 * 3600))
+        );
         assert_eq!(at.to.len(), 1);
         for bad in ["a@@x/m", "at/soon/m", "a/b/m", "now/a/b/m", "now/at/+1h/m"] {
             assert!(place(bad).is_err(), "{bad}");
@@ -129,18 +148,39 @@ mod tests {
             (".m", "m"),
             ("tab\there", "tab here"),
         ] {
-            assert_eq!(place(&format!("a@x.org/{name}")).unwrap().subject(), subject);
+            assert_eq!(
+                place(&format!("a@x.org/{name}")).unwrap().subject(),
+                subject
+            );
         }
     }
 
     #[test]
     fn unfinished_names_never_commit() {
         for name in [
-            ".x", "#x#", "x~", "x.swp", ".x.swpx", "x.tmp", "x.part", "4913", "sedA1b2C3", "", ".m.Xy12Zw",
+            ".x",
+            "#x#",
+            "x~",
+            "x.swp",
+            ".x.swpx",
+            "x.tmp",
+            "x.part",
+            "4913",
+            "sedA1b2C3",
+            "",
+            ".m.Xy12Zw",
         ] {
             assert!(is_unfinished(name.as_bytes()), "{name}");
         }
-        for name in ["x", "sediment", "sed", "sedabc", "49134", "tmp", "x.swp.txt"] {
+        for name in [
+            "x",
+            "sediment",
+            "sed",
+            "sedabc",
+            "49134",
+            "tmp",
+            "x.swp.txt",
+        ] {
             assert!(!is_unfinished(name.as_bytes()), "{name}");
         }
     }

@@ -79,7 +79,8 @@ fn split(name: &str) -> (&str, &str) {
 }
 
 fn cut(text: &str, most: usize) -> &str {
-    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
+    text.get(..text.floor_char_boundary(most))
+        .unwrap_or_default()
 }
 
 /// What a part would like to be called; `number` counts the parts of its message.
@@ -101,7 +102,11 @@ pub(super) fn wanted(part: &Part, number: usize) -> String {
         "text/html" => return "text.html".to_owned(),
         _ => {}
     }
-    let end = if media.starts_with("multipart/") { "mime" } else { media::extension_of(media).unwrap_or("bin") };
+    let end = if media.starts_with("multipart/") {
+        "mime"
+    } else {
+        media::extension_of(media).unwrap_or("bin")
+    };
     format!("part-{number}.{end}")
 }
 
@@ -132,8 +137,21 @@ mod tests {
     #[test]
     fn equal_names_are_numbered() {
         let mut names = Names::default();
-        let given: Vec<String> = ["a.txt", "a.txt", "a-2.txt", "a.txt", "text", "x", "x"].map(|n| names.give(n)).into();
-        assert_eq!(given, ["a.txt", "a-2.txt", "a-2-2.txt", "a-3.txt", "text-2", "x", "x-2"]);
+        let given: Vec<String> = ["a.txt", "a.txt", "a-2.txt", "a.txt", "text", "x", "x"]
+            .map(|n| names.give(n))
+            .into();
+        assert_eq!(
+            given,
+            [
+                "a.txt",
+                "a-2.txt",
+                "a-2-2.txt",
+                "a-3.txt",
+                "text-2",
+                "x",
+                "x-2"
+            ]
+        );
     }
 
     proptest! {

@@ -30,9 +30,17 @@ pub fn piece(message: &dyn Content) -> io::Result<Option<Piece>> {
 }
 
 fn piece_of(part: &Part) -> Option<Piece> {
-    let number = |name| part.content_type.get(name).and_then(|n| n.parse::<u32>().ok());
+    let number = |name| {
+        part.content_type
+            .get(name)
+            .and_then(|n| n.parse::<u32>().ok())
+    };
     let piece = Piece {
-        id: part.content_type.get("id").filter(|_| part.is("message/partial"))?.to_owned(),
+        id: part
+            .content_type
+            .get("id")
+            .filter(|_| part.is("message/partial"))?
+            .to_owned(),
         number: number("number").filter(|n| (1..=PIECES_MAX).contains(n))?,
         total: number("total").filter(|n| (1..=PIECES_MAX).contains(n)),
     };
@@ -49,7 +57,9 @@ pub fn join(id: &str, messages: &[&dyn Content], out: &mut dyn Write) -> io::Res
     let mut total = None;
     for message in messages {
         let parts = structure::read(*message)?;
-        let Some(part) = parts.into_iter().next() else { continue };
+        let Some(part) = parts.into_iter().next() else {
+            continue;
+        };
         let Some(piece) = piece_of(&part).filter(|piece| piece.id == id) else {
             continue;
         };
@@ -66,7 +76,10 @@ pub fn join(id: &str, messages: &[&dyn Content], out: &mut dyn Write) -> io::Res
     let inner = inner.get(..end).unwrap_or_default();
     // Of the outer header what tells of the way, of the inner one what tells of the message.
     for (header, wanted) in [(outer.as_slice(), false), (inner, true)] {
-        for field in fields(header).flatten().filter(|field| belongs_inside(field.name) == wanted) {
+        for field in fields(header)
+            .flatten()
+            .filter(|field| belongs_inside(field.name) == wanted)
+        {
             out.write_all(field.raw)?;
         }
     }
@@ -82,7 +95,10 @@ pub fn join(id: &str, messages: &[&dyn Content], out: &mut dyn Write) -> io::Res
 fn belongs_inside(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.starts_with("content-")
-        || matches!(name.as_str(), "subject" | "message-id" | "encrypted" | "mime-version")
+        || matches!(
+            name.as_str(),
+            "subject" | "message-id" | "encrypted" | "mime-version"
+        )
 }
 
 fn bytes(message: &dyn Content, start: u64, end: u64) -> io::Result<Vec<u8>> {
@@ -114,6 +130,9 @@ mod tests {
         );
         assert_eq!(piece(&two).unwrap().unwrap().number, 2);
         assert_eq!(piece(&other).unwrap(), None);
-        assert_eq!(piece(&b"Content-Type: message/partial; id=a; number=0\n\n".to_vec()).unwrap(), None);
+        assert_eq!(
+            piece(&b"Content-Type: message/partial; id=a; number=0\n\n".to_vec()).unwrap(),
+            None
+        );
     }
 }

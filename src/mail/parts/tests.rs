@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fmt::Write as _;
 use std::io::{Cursor, Read};
@@ -13,8 +13,14 @@ fn shown(message: &[u8]) -> Vec<(String, String)> {
     for entry in parts.entries() {
         let Some(view) = &entry.view else { continue };
         let mut bytes = Vec::new();
-        view.over(Cursor::new(&message)).unwrap().read_to_end(&mut bytes).unwrap();
-        assert_eq!(view.size(Cursor::new(&message)).unwrap(), bytes.len() as u64);
+        view.over(Cursor::new(&message))
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        assert_eq!(
+            view.size(Cursor::new(&message)).unwrap(),
+            bytes.len() as u64
+        );
         let mut path = entry.name.clone();
         let mut at = entry.parent;
         while at != ROOT {
@@ -27,7 +33,11 @@ fn shown(message: &[u8]) -> Vec<(String, String)> {
 }
 
 fn paths(message: &[u8]) -> Vec<String> {
-    shown(message).into_iter().map(|(path, _)| path).filter(|path| !path.ends_with("headers")).collect()
+    shown(message)
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| !path.ends_with("headers"))
+        .collect()
 }
 
 #[test]
@@ -37,8 +47,12 @@ fn a_plain_message() {
     assert_eq!(
         files,
         [
-            ("headers".into(), "Subject: caf\u{e9}\nX: a b\nContent-Type: text/plain; charset=iso-8859-1\n\
-                Content-Transfer-Encoding: quoted-printable\n".into()),
+            (
+                "headers".into(),
+                "Subject: caf\u{e9}\nX: a b\nContent-Type: text/plain; charset=iso-8859-1\n\
+                Content-Transfer-Encoding: quoted-printable\n"
+                    .into()
+            ),
             ("text".to_owned(), "th\u{e9} vert\n".to_owned()),
         ]
     );
@@ -96,7 +110,11 @@ fn all_kinds_of_parts_have_their_place() {
 fn hostile_messages_give_a_small_tree() {
     let mut deep = String::new();
     for n in 0..1000 {
-        write!(deep, "Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n").unwrap();
+        write!(
+            deep,
+            "Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n"
+        )
+        .unwrap();
     }
     assert_eq!(paths(deep.as_bytes()).len(), 1);
     let nested = "Content-Type: message/rfc822\n\n".repeat(1000);

@@ -20,7 +20,10 @@ pub(super) enum How {
     /// The fields, a line each, encoded words decoded.
     Header,
     /// Text in UTF-8 with LF.
-    Text { encoding: String, charset: Option<String> },
+    Text {
+        encoding: String,
+        charset: Option<String>,
+    },
     /// The octets.
     File { encoding: String },
     /// Text made from parameters, and the range behind it.
@@ -54,7 +57,10 @@ impl View {
             },
             How::Described(text) => {
                 let mut rest = Vec::new();
-                range.by_ref().take(HEADER_MAX as u64).read_to_end(&mut rest)?;
+                range
+                    .by_ref()
+                    .take(HEADER_MAX as u64)
+                    .read_to_end(&mut rest)?;
                 let mut text = text.clone().into_bytes();
                 text.extend_from_slice(&header_text(&rest));
                 Box::new(Cursor::new(text))
