@@ -365,6 +365,19 @@ fn headers_in_any_charset_are_encoded() {
         "{message}"
     );
     assert!(message.contains(" name*=utf-8''%C3%A9.txt"), "{message}");
+    let (composed, message) = sent(
+        "m",
+        "To: a@example.org\nSubject: =?utf-8?Q?=C3=A9?=\nContent-Type: text/html;\n\n<p>\u{e9}",
+    );
+    assert!(
+        message.contains("Content-Type: text/html;\r\n charset=utf-8\r\n"),
+        "{message}"
+    );
+    assert!(
+        message.contains("Content-Transfer-Encoding: 8bit\r\n"),
+        "{message}"
+    );
+    assert_eq!(composed.subject, "\u{e9}");
     let (composed, _) = sent("m", "To: j\u{f6}rg@example.org\n\nx");
     assert!(composed.smtputf8);
     let (_, message) = sent(

@@ -28,7 +28,7 @@ impl Valued {
         let mut plain = Vec::new();
         let mut parts = Vec::new();
         for piece in pieces.take(MOST) {
-            let Some(equals) = memchr::memchr(b'=', &piece.name_end()) else {
+            let Some(equals) = piece.equals else {
                 continue;
             };
             let name = text_of(piece.bytes.get(..equals).unwrap_or_default().trim_ascii());
@@ -71,17 +71,8 @@ impl Valued {
 #[derive(Default)]
 struct Piece {
     bytes: Vec<u8>,
-    /// Where the first quotation mark is.
-    quote: Option<usize>,
-}
-
-impl Piece {
-    fn name_end(&self) -> Vec<u8> {
-        self.bytes
-            .get(..self.quote.unwrap_or(self.bytes.len()))
-            .unwrap_or_default()
-            .to_vec()
-    }
+    /// Where the name ends and the value begins.
+    equals: Option<usize>,
 }
 
 fn split(value: &[u8]) -> Vec<Piece> {
@@ -103,10 +94,9 @@ fn split(value: &[u8]) -> Vec<Piece> {
             }
             b'"' if comments == 0 => {
                 quoted = !quoted;
-                piece.quote = piece.quote.or(Some(piece.bytes.len()));
             }
             // Only in front of the value: unquoted names with parentheses are common.
-            b'(' if !quoted && (comments > 0 || !piece.bytes.contains(&b'=')) => comments += 1,
+            b'(' if !quoted && (comments > 0 || piece.equals.is_none()) => comments += 1,
             b')' if !quoted && comments > 0 => {
                 comments -= 1;
                 continue;
@@ -121,6 +111,9 @@ fn split(value: &[u8]) -> Vec<Piece> {
             _ => {}
         }
         if comments == 0 {
+            if byte == b'=' && !quoted && piece.equals.is_none() {
+                piece.equals = Some(piece.bytes.len());
+            }
             piece.bytes.push(byte);
         }
     }

@@ -17,6 +17,9 @@ const PAYLOAD: usize = 63;
 /// A word longer than this is encoded, since a line cannot be folded inside it.
 const WORD_MAX: usize = 200;
 
+/// Longest encoded word that is read. RFC 2047 says 75; some programs do not fold at all.
+const WORD_READ_MAX: usize = 8 * 1024;
+
 /// Whether a word of unstructured text would not arrive as it is.
 fn needs_encoding(word: &str) -> bool {
     word.len() > WORD_MAX
@@ -214,6 +217,7 @@ pub(super) fn to_text(charset: Option<&str>, octets: &[u8]) -> String {
 
 /// Charset, octets and length of the encoded word that `text` begins with.
 fn word_of(text: &[u8]) -> Option<(String, Vec<u8>, usize)> {
+    let text = text.get(..text.len().min(WORD_READ_MAX))?;
     let mut pieces = text.get(2..)?.splitn(3, |b| *b == b'?');
     let (charset, encoding, rest) = (pieces.next()?, pieces.next()?, pieces.next()?);
     let end = memchr::memmem::find(rest, b"?=")?;
