@@ -220,6 +220,10 @@ fn word_of(text: &[u8]) -> Option<(String, Vec<u8>, usize)> {
     let text = text.get(..text.len().min(WORD_READ_MAX))?;
     let mut pieces = text.get(2..)?.splitn(3, |b| *b == b'?');
     let (charset, encoding, rest) = (pieces.next()?, pieces.next()?, pieces.next()?);
+    // First what is cheap: hostile headers are full of `=?`.
+    if !matches!(encoding, b"B" | b"b" | b"Q" | b"q") {
+        return None;
+    }
     let end = memchr::memmem::find(rest, b"?=")?;
     let payload = rest.get(..end)?;
     if charset.is_empty() || !charset.iter().all(u8::is_ascii_graphic) || payload.contains(&b'\n') {
@@ -235,8 +239,7 @@ fn word_of(text: &[u8]) -> Option<(String, Vec<u8>, usize)> {
             base64.finish(&mut out);
             out
         }
-        b"Q" | b"q" => unescape(payload, b'=', |b| if b == b'_' { b' ' } else { b }),
-        _ => return None,
+        _ => unescape(payload, b'=', |b| if b == b'_' { b' ' } else { b }),
     };
     let len = 2 + charset_len(text)? + 1 + encoding.len() + 1 + end + 2;
     Some((std::str::from_utf8(charset).ok()?.to_owned(), octets, len))
