@@ -28,7 +28,7 @@ use entity::Entity;
 use fields::Header;
 use leaf::Leaf;
 use reencode::Rewriting;
-use whole::{Normalised, Source};
+use whole::{Contents, Normalised, Source};
 
 /// Boundaries tried before a content is held to contain them all, which is an attack.
 const BOUNDARIES: u32 = 8;
@@ -49,6 +49,8 @@ pub struct Composed {
     pub to: Vec<Address>,
     /// `Message-ID`, with its brackets.
     pub message_id: String,
+    /// `Subject`, decoded: for listings.
+    pub subject: String,
     /// What the user wants.
     pub wishes: Wishes,
     /// The `Bcc` fields that were taken out, with CRLF: they belong into the sender's own copy.
@@ -249,10 +251,8 @@ fn new_message<'a>(
         let Some(entity) = entity(&boundary).map_err(|err| failed(&err))? else {
             continue;
         };
-        let done = whole::header(&fields, source, true, |header| {
-            entity.header(&boundary, 0, header);
-            Ok(())
-        })?;
+        let content = |header: &mut Header| entity.header(&boundary, 0, header);
+        let done = whole::header(&fields, source, Contents::Made(&content))?;
         let mut out = Counting { out, written: 0 };
         out.write_all(&done.header.0)
             .and_then(|()| out.write_all(b"\r\n"))
@@ -280,19 +280,8 @@ fn whole_message(
     range(content, start as u64, (end - start) as u64)
         .and_then(|mut header| header.read_to_end(&mut raw))
         .map_err(|err| failed(&err))?;
-    let done = whole::header(&raw, source, false, |header| {
-        let mut body = range(content, plan.body_at, u64::MAX)?;
-        let scan = Scan::of(&mut body, None)?;
-        header.ready(
-            "Content-Type",
-            &format!("text/plain; charset={}", scan.charset()),
-        );
-        header.ready(
-            "Content-Transfer-Encoding",
-            if scan.high > 0 { "8bit" } else { "7bit" },
-        );
-        Ok(())
-    })?;
+    let scan = || Scan::of(&mut range(content, plan.body_at, u64::MAX)?, None);
+    let done = whole::header(&raw, source, Contents::Written(&scan))?;
     let mut head = done.header.0.clone();
     head.extend_from_slice(b"\r\n");
     let message = Joined {
@@ -325,6 +314,7 @@ fn composed(
         from,
         to,
         message_id: done.message_id,
+        subject: done.subject,
         wishes: source.written.wishes.clone(),
         bcc: done.bcc,
         size,

@@ -96,33 +96,24 @@ impl Quoted {
     }
 
     fn code(&mut self, byte: u8, out: &mut Vec<u8>) {
-        self.code.push(byte);
-        match *self.code.as_slice() {
+        // All that follows a blank in a code is blank.
+        let blank = self.code.get(1).is_none_or(u8::is_ascii_whitespace);
+        match (self.code.as_slice(), byte) {
             // A soft line break, perhaps with white space that was added on the way.
-            [b'=', .., b'\n']
-                if self
-                    .code
-                    .get(1..)
-                    .is_some_and(|c| c.trim_ascii().is_empty()) =>
-            {
-                self.code.clear();
+            (_, b'\n') if blank => self.code.clear(),
+            (code, b' ' | b'\t' | b'\r') if blank && code.len() < PADDING_MAX => {
+                self.code.push(byte)
             }
-            [b'=', .., b' ' | b'\t' | b'\r']
-                if self.code.len() < PADDING_MAX
-                    && self
-                        .code
-                        .get(1..)
-                        .is_some_and(|c| c.trim_ascii().is_empty()) => {}
-            [b'=', high] if high.is_ascii_hexdigit() => {}
-            [b'=', high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+            ([_], high) if high.is_ascii_hexdigit() => self.code.push(high),
+            ([_, high], low) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                let decoded = nibble(*high) << 4 | nibble(low);
                 self.code.clear();
                 out.append(&mut self.padding);
-                out.push(nibble(high) << 4 | nibble(low));
+                out.push(decoded);
             }
             _ => {
-                // The last byte may begin a code of its own.
-                self.code.pop();
                 self.give_up(out);
+                // The byte may begin a code of its own.
                 if byte == b'=' {
                     self.code.push(byte);
                 } else {

@@ -28,7 +28,7 @@ impl Valued {
         let mut plain = Vec::new();
         let mut parts = Vec::new();
         for piece in pieces.take(MOST) {
-            let Some(equals) = memchr::memchr(b'=', &piece.name_end()) else {
+            let Some(equals) = piece.equals else {
                 continue;
             };
             let name = text_of(piece.bytes.get(..equals).unwrap_or_default().trim_ascii());
@@ -71,17 +71,8 @@ impl Valued {
 #[derive(Default)]
 struct Piece {
     bytes: Vec<u8>,
-    /// Where the first quotation mark is.
-    quote: Option<usize>,
-}
-
-impl Piece {
-    fn name_end(&self) -> Vec<u8> {
-        self.bytes
-            .get(..self.quote.unwrap_or(self.bytes.len()))
-            .unwrap_or_default()
-            .to_vec()
-    }
+    /// Where the name ends and the value begins.
+    equals: Option<usize>,
 }
 
 fn split(value: &[u8]) -> Vec<Piece> {
@@ -103,10 +94,9 @@ fn split(value: &[u8]) -> Vec<Piece> {
             }
             b'"' if comments == 0 => {
                 quoted = !quoted;
-                piece.quote = piece.quote.or(Some(piece.bytes.len()));
             }
             // Only in front of the value: unquoted names with parentheses are common.
-            b'(' if !quoted && (comments > 0 || !piece.bytes.contains(&b'=')) => comments += 1,
+            b'(' if !quoted && (comments > 0 || piece.equals.is_none()) => comments += 1,
             b')' if !quoted && comments > 0 => {
                 comments -= 1;
                 continue;
@@ -121,6 +111,9 @@ fn split(value: &[u8]) -> Vec<Piece> {
             _ => {}
         }
         if comments == 0 {
+            if byte == b'=' && !quoted && piece.equals.is_none() {
+                piece.equals = Some(piece.bytes.len());
+            }
             piece.bytes.push(byte);
         }
     }
@@ -232,26 +225,25 @@ pub fn written(name: &str, value: &[u8]) -> String {
     if short && value.iter().all(quotable) && !value.windows(2).any(|w| w == b"=?") {
         return format!(";\r\n {name}=\"{}\"", text_of(value));
     }
-    let charset = if std::str::from_utf8(value).is_ok() {
-        "utf-8"
-    } else {
-        "iso-8859-1"
+    let utf8 = std::str::from_utf8(value);
+    let charset = if utf8.is_ok() { "utf-8" } else { "iso-8859-1" };
+    // A character is not cut in two: some readers decode each piece by itself.
+    let characters: Vec<&[u8]> = match utf8 {
+        Ok(text) => text.split_inclusive(|_| true).map(str::as_bytes).collect(),
+        Err(_) => value.chunks(1).collect(),
     };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~".contains(b);
     let mut pieces = vec![format!("{charset}''")];
-    for &byte in value {
-        let full = pieces
-            .last()
-            .is_none_or(|p| p.len() + name.len() + 12 > LINE);
-        if full {
-            pieces.push(String::new());
-        }
-        if let Some(piece) = pieces.last_mut() {
-            if plain(byte) {
-                piece.push(char::from(byte));
-            } else {
-                piece.push_str(&format!("%{byte:02X}"));
+    for character in characters {
+        let written: String = match character {
+            [byte] if plain(byte) => char::from(*byte).into(),
+            bytes => bytes.iter().map(|byte| format!("%{byte:02X}")).collect(),
+        };
+        match pieces.last_mut() {
+            Some(piece) if piece.len() + written.len() + name.len() + 8 <= LINE => {
+                *piece += &written
             }
+            _ => pieces.push(written),
         }
     }
     if let [only] = pieces.as_slice() {

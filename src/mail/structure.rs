@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 
 use super::content::Content;
-use super::fields::{self, fields, without_end};
+use super::fields::{self, HEADER_MAX, fields, without_end};
 use super::parameters::Valued;
 use super::words;
 
@@ -18,8 +18,9 @@ pub const DEPTH_MAX: u32 = 32;
 /// Most parts of one message.
 pub const PARTS_MAX: usize = 1000;
 
-/// Header of a part, in bytes, that is looked at.
-const PART_HEADER_MAX: usize = 64 * 1024;
+/// Most bytes of all headers together that are looked at: what is kept of the parts comes from
+/// them. One header has [`HEADER_MAX`] at most.
+const HEADERS_MAX: usize = 1024 * 1024;
 
 /// Longest boundary (RFC 2046 section 5.1.1 says 70; some programs write more).
 const BOUNDARY_MAX: usize = 200;
@@ -95,12 +96,15 @@ pub fn read(message: &dyn Content) -> io::Result<Vec<Part>> {
         parts: Vec::new(),
         open: Vec::new(),
         header: Some(Vec::new()),
+        budget: HEADERS_MAX,
     };
     reader.begin(None, 0);
     let mut at = 0;
     // Whether a line begins here, and how long the line end before it is.
     let mut line_start = true;
     let mut previous_end = 0;
+    // Whether a long line was cut between CR and LF.
+    let mut cut_in_end = false;
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -111,20 +115,20 @@ pub fn read(message: &dyn Content) -> io::Result<Vec<Part>> {
         let ended = line.last() == Some(&b'\n');
         if line_start {
             reader.line(&line, at, previous_end);
-        } else if let Some(header) = &mut reader.header {
-            keep(header, &line);
+        } else {
+            reader.keep(&line);
         }
         at += n as u64;
-        previous_end = (line.len() - without_end(&line).len()) as u64;
+        previous_end = match line.as_slice() {
+            _ if !ended => 0,
+            b"\n" if cut_in_end => 2,
+            line => (line.len() - without_end(line).len()) as u64,
+        };
+        cut_in_end = line.last() == Some(&b'\r');
         line_start = ended;
     }
     reader.end(at);
     Ok(reader.parts)
-}
-
-fn keep(header: &mut Vec<u8>, line: &[u8]) {
-    let room = PART_HEADER_MAX.saturating_sub(header.len());
-    header.extend_from_slice(line.get(..room.min(line.len())).unwrap_or_default());
 }
 
 struct Reader {
@@ -133,6 +137,8 @@ struct Reader {
     open: Vec<(usize, Vec<u8>)>,
     /// The header being read; it is the last part's.
     header: Option<Vec<u8>>,
+    /// Bytes of headers that may still be kept.
+    budget: usize,
 }
 
 impl Reader {
@@ -168,13 +174,20 @@ impl Reader {
             }
             return;
         }
-        let Some(header) = &mut self.header else {
-            return;
-        };
-        if without_end(line).is_empty() {
+        if self.header.is_some() && without_end(line).is_empty() {
             self.header_ends(at, at + line.len() as u64);
         } else {
-            keep(header, line);
+            self.keep(line);
+        }
+    }
+
+    /// Keeps a line, or a piece of one, if it is of a header.
+    fn keep(&mut self, line: &[u8]) {
+        if let Some(header) = &mut self.header {
+            let room = HEADER_MAX.saturating_sub(header.len()).min(self.budget);
+            let kept = line.get(..room.min(line.len())).unwrap_or_default();
+            self.budget -= kept.len();
+            header.extend_from_slice(kept);
         }
     }
 
@@ -208,8 +221,13 @@ impl Reader {
         let mut chain = Vec::new();
         let mut inner = self.parts.len().checked_sub(1);
         while let Some(index) = inner.filter(|index| *index > owner) {
-            chain.push(index);
-            inner = self.parts.get(index).and_then(|part| part.parent);
+            let Some(part) = self.parts.get(index) else {
+                return;
+            };
+            if part.body.end == OPEN {
+                chain.push(index);
+            }
+            inner = part.parent;
         }
         let mut end = at - previous_end;
         for (n, index) in chain.into_iter().rev().enumerate() {
@@ -238,6 +256,7 @@ impl Reader {
             .and_then(|p| p.parent)
             .and_then(|p| self.parts.get(p));
         let digest = parent.is_some_and(|parent| parent.is("multipart/digest"));
+        let full = self.parts.len() >= PARTS_MAX;
         let Some(part) = self.parts.get_mut(index) else {
             return;
         };
@@ -261,13 +280,9 @@ impl Reader {
                 part.kind = Kind::Multipart;
                 self.open.push((index, boundary));
             }
-            _ if part.is("message/rfc822") || part.is("message/global") => {
-                if self.parts.len() < PARTS_MAX {
-                    if let Some(part) = self.parts.get_mut(index) {
-                        part.kind = Kind::Message;
-                    }
-                    self.begin(Some(index), body);
-                }
+            _ if !full && (part.is("message/rfc822") || part.is("message/global")) => {
+                part.kind = Kind::Message;
+                self.begin(Some(index), body);
             }
             _ => {}
         }
@@ -322,7 +337,7 @@ fn short(field: &fields::Field<'_>) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -352,6 +367,14 @@ mod tests {
         assert_eq!(outline(message), want);
         let crlf = outline(&message.replace('\n', "\r\n"));
         assert_eq!(crlf[1], "1 text/plain \"one\\r\\n\"");
+        // A line end may lie across the edge of a buffer.
+        for len in 4090..4100 {
+            let long = "x".repeat(len);
+            let message = format!(
+                "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n{long}\r\n--b--\r\n"
+            );
+            assert_eq!(outline(&message)[1], format!("1 text/plain {long:?}"));
+        }
         assert_eq!(crlf[2], "1 text/html \"two--b 1\\r\\n--b 1x\"");
     }
 

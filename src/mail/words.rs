@@ -17,6 +17,9 @@ const PAYLOAD: usize = 63;
 /// A word longer than this is encoded, since a line cannot be folded inside it.
 const WORD_MAX: usize = 200;
 
+/// Longest encoded word that is read. RFC 2047 says 75; some programs do not fold at all.
+const WORD_READ_MAX: usize = 8 * 1024;
+
 /// Whether a word of unstructured text would not arrive as it is.
 fn needs_encoding(word: &str) -> bool {
     word.len() > WORD_MAX
@@ -80,7 +83,8 @@ pub fn phrase(text: &str) -> String {
 fn encoded(text: &str, room: usize) -> Vec<String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"!*+-/".contains(&b) || b == b' ';
     let escapes = text.bytes().filter(|b| !plain(*b)).count();
-    let quoted = text.len() + 2 * escapes <= text.len().div_ceil(3) * 4;
+    // Readable if it can be, short if it cannot.
+    let quoted = 2 * escapes <= text.len();
     let cost = |c: char| match c {
         _ if !quoted => c.len_utf8(),
         c if c.is_ascii() && plain(c as u8) => 1,
@@ -213,8 +217,13 @@ pub(super) fn to_text(charset: Option<&str>, octets: &[u8]) -> String {
 
 /// Charset, octets and length of the encoded word that `text` begins with.
 fn word_of(text: &[u8]) -> Option<(String, Vec<u8>, usize)> {
+    let text = text.get(..text.len().min(WORD_READ_MAX))?;
     let mut pieces = text.get(2..)?.splitn(3, |b| *b == b'?');
     let (charset, encoding, rest) = (pieces.next()?, pieces.next()?, pieces.next()?);
+    // First what is cheap: hostile headers are full of `=?`.
+    if !matches!(encoding, b"B" | b"b" | b"Q" | b"q") {
+        return None;
+    }
     let end = memchr::memmem::find(rest, b"?=")?;
     let payload = rest.get(..end)?;
     if charset.is_empty() || !charset.iter().all(u8::is_ascii_graphic) || payload.contains(&b'\n') {
@@ -230,8 +239,7 @@ fn word_of(text: &[u8]) -> Option<(String, Vec<u8>, usize)> {
             base64.finish(&mut out);
             out
         }
-        b"Q" | b"q" => unescape(payload, b'=', |b| if b == b'_' { b' ' } else { b }),
-        _ => return None,
+        _ => unescape(payload, b'=', |b| if b == b'_' { b' ' } else { b }),
     };
     let len = 2 + charset_len(text)? + 1 + encoding.len() + 1 + end + 2;
     Some((std::str::from_utf8(charset).ok()?.to_owned(), octets, len))

@@ -19,6 +19,15 @@ impl Header {
         self.ready(name, &words::unstructured(text, name.len() + 2));
     }
 
+    /// Another parameter for the last field.
+    pub(super) fn parameter(&mut self, name: &str, value: &str) {
+        let end = self.0.trim_ascii_end();
+        let end = end.strip_suffix(b";").unwrap_or(end).len();
+        self.0.truncate(end);
+        self.0
+            .extend_from_slice(format!(";\r\n {name}={value}\r\n").as_bytes());
+    }
+
     /// A field of mailboxes.
     pub(super) fn mailboxes(&mut self, name: &str, mailboxes: &[Mailbox]) {
         let written = mailboxes.iter().map(ToString::to_string).collect();
@@ -40,7 +49,7 @@ impl Header {
         let last = entries.len().saturating_sub(1);
         let mut line = Folded::new(name.len() + 2);
         for (n, entry) in entries.iter_mut().enumerate() {
-            if n < last && !entry.ends_with([':', ';']) {
+            if n < last {
                 entry.push(',');
             }
             line.push(entry);

@@ -30,9 +30,9 @@ impl Encoding {
         }
     }
 
-    /// What keeps `scan` readable if it can be: quoted-printable unless a third would be escaped.
+    /// What keeps `scan` readable if it can be: quoted-printable unless half of it would be escaped.
     pub(super) const fn for_wire(scan: &Scan) -> Self {
-        if scan.is_text() && !scan.utf16 && scan.escapes * 3 <= scan.size {
+        if scan.is_text() && !scan.utf16 && scan.escapes * 2 <= scan.size {
             Self::Quoted
         } else {
             Self::Base64

@@ -11,7 +11,7 @@ use crate::mail::encode::Crlf;
 use crate::mail::fields::{Field, fields};
 use crate::mail::filter::Filter;
 use crate::mail::parameters::{Valued, written};
-use crate::mail::scan::LINE_MAX;
+use crate::mail::scan::{LINE_MAX, Scan};
 use crate::mail::words;
 use crate::vfs::error::Result;
 
@@ -87,21 +87,32 @@ pub(super) struct Normalised {
     pub(super) header: Header,
     pub(super) bcc: Vec<u8>,
     pub(super) message_id: String,
+    /// Decoded.
+    pub(super) subject: String,
 }
 
-/// Normalises the fields `raw`; `content` adds the `Content-` fields if there are none, or if they
-/// are to be `replaced`.
+/// Where the `Content-` fields come from.
+#[derive(Clone, Copy)]
+pub(super) enum Contents<'a> {
+    /// From the header, completed by what is found in the body.
+    Written(&'a dyn Fn() -> io::Result<Scan>),
+    /// From this, whatever the header says.
+    Made(&'a dyn Fn(&mut Header)),
+}
+
+/// Normalises the fields `raw`.
 pub(super) fn header(
     raw: &[u8],
     source: &Source<'_>,
-    replaced: bool,
-    content: impl FnOnce(&mut Header) -> io::Result<()>,
+    contents: Contents<'_>,
 ) -> Result<Normalised> {
     let mut done = Normalised {
         header: Header::default(),
         bcc: Vec::new(),
         message_id: String::new(),
+        subject: String::new(),
     };
+    let replaced = matches!(contents, Contents::Made(_));
     for field in fields(raw).flatten() {
         let name = field.name.to_ascii_lowercase();
         match name.as_str() {
@@ -112,20 +123,12 @@ pub(super) fn header(
             // RFC 5322 has no empty list; a template that was not filled in does.
             name if ADDRESSES.contains(&name) && field.unfolded().is_empty() => {}
             name if ADDRESSES.contains(&name) => addresses(&mut done.header, &field, source)?,
-            "content-type" | "content-disposition" if !field.raw.is_ascii() => {
-                let parsed = Valued::parse(&field.unfolded());
-                let parameters = parsed
-                    .parameters
-                    .iter()
-                    .map(|(n, v)| written(n, v.as_bytes()));
-                done.header.ready(
-                    field.name,
-                    &parameters.fold(parsed.value.clone(), |all, p| all + &p),
-                );
-            }
+            "content-type" | "content-disposition" => valued(&mut done.header, &field, contents)?,
             name => {
-                if name == "message-id" {
-                    done.message_id = field.text();
+                match name {
+                    "message-id" => done.message_id = field.text(),
+                    "subject" => done.subject = words::decode(&field.unfolded()),
+                    _ => {}
                 }
                 if field.raw.is_ascii() && longest_line(field.raw) <= LINE_MAX {
                     done.header.0.extend(crlf(&field));
@@ -136,16 +139,37 @@ pub(super) fn header(
             }
         }
     }
-    complete(&mut done, source, replaced, content)?;
+    complete(&mut done, source, contents)?;
     Ok(done)
 }
 
-fn complete(
-    done: &mut Normalised,
-    source: &Source<'_>,
-    replaced: bool,
-    content: impl FnOnce(&mut Header) -> io::Result<()>,
-) -> Result<()> {
+/// A field with parameters: in ASCII, and text with its charset.
+fn valued(header: &mut Header, field: &Field<'_>, contents: Contents<'_>) -> Result<()> {
+    let parsed = Valued::parse(&field.unfolded());
+    if field.raw.is_ascii() {
+        header.0.extend(crlf(field));
+    } else {
+        let parameters = parsed.parameters.iter();
+        let parameters = parameters.map(|(name, value)| written(name, value.as_bytes()));
+        header.ready(
+            field.name,
+            &(parsed.value.clone() + &parameters.collect::<String>()),
+        );
+    }
+    // Shell scripts write `Content-Type: text/html` and UTF-8 behind it.
+    let unlabelled = parsed.value.starts_with("text/") && parsed.get("charset").is_none();
+    if let Contents::Written(body) = contents
+        && unlabelled
+    {
+        let scan = body().map_err(|err| failed(&err))?;
+        if scan.high > 0 {
+            header.parameter("charset", scan.charset());
+        }
+    }
+    Ok(())
+}
+
+fn complete(done: &mut Normalised, source: &Source<'_>, contents: Contents<'_>) -> Result<()> {
     let Source {
         written,
         place,
@@ -193,11 +217,25 @@ fn complete(
         block.0.append(&mut header.0);
         *header = block;
     }
-    if replaced || !written.has("mime-version") {
-        header.ready("MIME-Version", "1.0");
-    }
-    if replaced || !written.has("content-type") && !written.has("content-transfer-encoding") {
-        content(header).map_err(|err| failed(&err))?;
+    match contents {
+        Contents::Made(content) => {
+            header.ready("MIME-Version", "1.0");
+            content(header);
+        }
+        Contents::Written(body) => {
+            if !written.has("mime-version") {
+                header.ready("MIME-Version", "1.0");
+            }
+            if !written.has("content-type") && !written.has("content-transfer-encoding") {
+                let scan = body().map_err(|err| failed(&err))?;
+                let encoding = if scan.high > 0 { "8bit" } else { "7bit" };
+                header.ready(
+                    "Content-Type",
+                    &format!("text/plain; charset={}", scan.charset()),
+                );
+                header.ready("Content-Transfer-Encoding", encoding);
+            }
+        }
     }
     Ok(())
 }
