@@ -260,6 +260,42 @@ fn on_unlink_deletes_what_was_removed_and_nothing_else() {
 }
 
 #[test]
+fn a_message_under_another_name_is_still_the_same() {
+    let mut account = Account::deleting(mails(0..2), ServerDelete::OnUnlink);
+    account.sync().unwrap();
+    let base = account.visible().into_keys().next().unwrap();
+    let store = account.store();
+    store.renamed(&base, "1.other.host").unwrap();
+    let inbox = store.maildir();
+    fs::rename(
+        inbox.join("new").join(&base),
+        inbox.join("cur/1.other.host:2,"),
+    )
+    .unwrap();
+    assert!(store.with_ledger(|l| l.named(&base).is_none()));
+    drop(store);
+    assert_eq!(account.sync().unwrap().fetched, 0);
+    account.unlink("1.other.host", true);
+    assert_eq!(account.sync().unwrap().deleted, 1);
+    assert_eq!(account.server.uidls().len(), 1);
+}
+
+#[test]
+fn a_message_of_our_own_is_nobody_elses() {
+    let mut account = Account::deleting(mails(0..2), ServerDelete::AfterFetch);
+    let store = account.store();
+    let mut draft = store.draft().unwrap();
+    std::io::Write::write_all(&mut draft, &text(9)).unwrap();
+    let letter = store.finish_own(draft, b"report 1").unwrap();
+    store.commit(vec![letter], &|_| Ok(())).unwrap();
+    drop(store);
+    assert_eq!(texts(&account.visible()), expected(9..10));
+    assert_eq!(account.sync().unwrap().fetched, 2);
+    assert_eq!(account.states().len(), 2);
+    assert_eq!(account.visible().len(), 3);
+}
+
+#[test]
 fn after_fetch_empties_the_maildrop() {
     let mut account = Account::deleting(mails(0..200), ServerDelete::AfterFetch);
     let report = account.sync().unwrap();
