@@ -45,7 +45,7 @@ fn options(port: u16) -> FetchOptions {
         port,
         security: Security::Off,
         ca_file: None,
-        timeout: Duration::from_secs(2),
+        timeout: Duration::from_secs(10),
         bind: None,
     };
     let mut options = FetchOptions::new(endpoint, USER, Arc::new(|_| Ok(Secret::new(PASSWORD))));
@@ -691,7 +691,7 @@ fn an_error_from_the_watcher_ends_it_like_a_broken_connection() {
 // The thread.
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(10);
+    let limit = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < limit, "{what}");
         std::thread::sleep(Duration::from_millis(5));

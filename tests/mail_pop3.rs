@@ -15,7 +15,8 @@ use proptest::sample::select;
 
 use crate::support::pop3d::{Mail, PASSWORD, Pop3d, Quirks, USER};
 
-const TIMEOUT: Duration = Duration::from_millis(400);
+/// Long enough for a machine that is busy with other things.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 fn mail(uidl: &str, text: &[u8]) -> Mail {
     Mail {
@@ -265,7 +266,7 @@ fn fails(quirks: Quirks) -> Failure {
     let before = Instant::now();
     let err = session(&server).unwrap_err();
     assert!(
-        before.elapsed() < 5 * TIMEOUT + Duration::from_secs(3),
+        before.elapsed() < 4 * TIMEOUT,
         "{err}: {:?}",
         before.elapsed()
     );
@@ -367,7 +368,7 @@ fn garbage_is_no_reply() {
 #[test]
 fn a_drip_is_cut_off() {
     let err = fails(Quirks {
-        drip: Some(Duration::from_millis(100)),
+        drip: Some(Duration::from_millis(200)),
         ..Quirks::default()
     });
     assert_eq!(err.class(), Class::Transient);

@@ -132,7 +132,8 @@ impl Store {
         let ledger = Ledger::open(&root.join("ledger"))
             .map_err(|err| Failure::local(root.join("ledger").display(), &err))?;
         let new = File::open(maildir.join("new")).map_err(failed)?;
-        for dir in [&root, &maildir] {
+        // All the way down, or a message could be safe in a directory that is not.
+        for dir in root.ancestors().take(3).chain([&*maildir]) {
             File::open(dir).and_then(|d| d.sync_all()).map_err(failed)?;
         }
         Ok(Self {
