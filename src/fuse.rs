@@ -294,12 +294,9 @@ impl fuser::Filesystem for Filesystem {
                 let (entry, opened) = vfs.create(ino(parent), &name, mode & !umask, how, true)?;
                 let stored = vfs.flush(opened.fh);
                 let released = vfs.release(opened.fh);
-                stored
-                    .and(released)
-                    .map(|()| entry.clone())
-                    .inspect_err(|_| {
-                        vfs.forget(entry.stat.ino, 1);
-                    })
+                stored.and(released).map(|()| entry).inspect_err(|_| {
+                    vfs.forget(entry.stat.ino, 1);
+                })
             },
         );
     }

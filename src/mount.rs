@@ -1,6 +1,7 @@
 //! One mount from beginning to end: builds the backend, the cache, the [`Vfs`] and the FUSE
 //! session, answers `ferryfs status`, `flush` and `umount`, and sees to an orderly end.
 
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +36,11 @@ const READ_BUDGET: usize = 24 * 1024 * 1024;
 /// session is given up.
 const SESSION_END: Duration = Duration::from_secs(10);
 
+/// Where contents are staged until the server has them, in the mount's state directory.
+const STAGING: &str = "staging";
+/// Where the staging files go whose upload failed for good; beside [`STAGING`].
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// Permission bits shown where the server tells none.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
@@ -52,6 +58,15 @@ enum Event {
 /// # Errors
 /// The mount could not be made, or content is left that is not on the server.
 pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
+    let outcome = serve_mount(config, ready);
+    // What is left in them is somebody's; empty they would only look like it.
+    for name in [STAGING, LOST_AND_FOUND] {
+        let _ = fs::remove_dir(config.state_dir.join(name));
+    }
+    outcome
+}
+
+fn serve_mount(config: &Config, ready: Ready) -> Result<(), Failure> {
     let mount = Arc::new(Mount::connect(config)?);
     let session = mount.attach(config)?;
     let (events, happened) = mpsc::channel();
@@ -99,7 +114,7 @@ struct Mount {
 impl Mount {
     fn connect(config: &Config) -> Result<Self, Failure> {
         let Source::Ftp(options) = &config.source;
-        let staging = config.state_dir.join("staging");
+        let staging = config.state_dir.join(STAGING);
         let contents =
             Contents::new(&staging, READ_BUDGET).map_err(|err| Failure::new(Exit::Failed, err))?;
         let ftp = FtpBackend::connect((**options).clone(), Arc::clone(&contents))
@@ -187,13 +202,9 @@ impl Mount {
         if mounts::detach(&self.directory, false).is_err() {
             mounts::detach(&self.directory, true)?;
         }
-        let deadline = Instant::now() + SESSION_END;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match happened.recv_timeout(left) {
-                Ok(Event::Ended(result)) => return result,
-                Ok(Event::Signal(_)) | Err(_) => return Ok(()),
-            }
+        match happened.recv_timeout(SESSION_END) {
+            Ok(Event::Ended(result)) => result,
+            Ok(Event::Signal(_)) | Err(_) => Ok(()),
         }
     }
 
@@ -271,7 +282,7 @@ impl Mount {
 
     fn status(&self) -> Value {
         let (server, files) = (self.ftp.report(), self.contents.report());
-        let connections = self.ftp.connections();
+        let connections = &server.connections;
         json!({
             "server": server.banner,
             "system": server.system,

@@ -174,6 +174,26 @@ pub fn is_readable(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
+/// Waits until one of two sockets is readable, at most for `limit`; whether the second one is.
+///
+/// # Errors
+/// Of poll(2).
+pub fn wait_readable(
+    first: &TcpStream,
+    second: Option<&TcpStream>,
+    limit: Duration,
+) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    let mut sockets = vec![PollFd::new(first, PollFlags::IN)];
+    sockets.extend(second.map(|second| PollFd::new(second, PollFlags::IN)));
+    match poll(&mut sockets, Some(&limit)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(err) => return Err(err.into()),
+    }
+    Ok(sockets.get(1).is_some_and(|s| !s.revents().is_empty()))
+}
+
 /// Runs `work`, which uses `stream` with time limits for single reads only, and cuts the
 /// connection at `deadline`: a peer that sends a byte now and then would hold it
 /// for ever.

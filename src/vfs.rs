@@ -20,6 +20,7 @@ mod open_files;
 pub mod path;
 mod setattr;
 mod sharing;
+mod staging;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -458,6 +458,14 @@ fn help_version_and_completions_are_printed() {
 }
 
 #[test]
+fn the_readme_shows_the_help() {
+    let help = Home::new().run(["--help"]).succeeds();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    assert!(readme.contains(help.trim_end()), "run scripts/readme-help");
+}
+
+#[test]
 fn every_option_is_in_the_help_and_in_the_manual() {
     let help = Home::new().run(["--help"]).succeeds();
     let words: Vec<&str> = help.split([' ', '\n', '=', ',']).collect();

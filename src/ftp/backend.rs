@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::options::FtpOptions;
-use super::pool;
 use super::report::Report;
 use super::server::FtpServer;
 use crate::vfs::attr::{Attr, DirEntry, SetAttr, Space};
@@ -34,12 +33,6 @@ impl FtpBackend {
     #[must_use]
     pub fn report(&self) -> Report {
         self.server.report()
-    }
-
-    /// How many connections there are, and what they do.
-    #[must_use]
-    pub fn connections(&self) -> pool::Report {
-        self.server.pool.report()
     }
 
     /// For what moves contents without the filesystem (`ferryfs shell`, the journal's replay).

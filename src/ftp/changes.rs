@@ -22,7 +22,8 @@ impl FtpServer {
             if let Some(mode) = mode.filter(|mode| mode & 0o7777 != USUAL_MODE)
                 && self.ways.with(|ways| ways.chmod) != Some(false)
             {
-                s.command(&self.chmod_line(path, mode)?)?;
+                let reply = s.command(&self.chmod_line(path, mode)?)?;
+                self.ways.with(|ways| ways.chmod = Some(done(&reply)));
             }
             Ok(())
         })
@@ -54,10 +55,9 @@ impl FtpServer {
             return Err(Error::new(ErrorKind::Invalid, detail));
         }
         let job = Replacement::new(self, from, to, None)?;
-        self.recovering(&mut None, |s, resumed| {
-            self.check_name(s, to)?;
-            self.replace(s, &job, resumed)
-        })?;
+        let mut lease = None;
+        self.recovering(&mut lease, |s, _| self.check_name(s, to))?;
+        self.replace(&mut lease, &job)?;
         self.forget(to);
         self.times.with(|times| times.renamed(from, to));
         self.links.with(|links| links.forget(from));

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::reply::{Replies, Reply, Shown};
 use super::tls::TlsStream;
@@ -97,10 +98,45 @@ impl Control {
     /// Reads the next reply that is not preliminary. RFC 959 wants 1xx before data only, but some
     /// servers send one too many.
     pub(super) fn final_reply(&mut self, deadline: Deadline) -> Result<Reply> {
+        self.last_reply(deadline).map(|(reply, _)| reply)
+    }
+
+    /// As [`final_reply`](Self::final_reply), and whether a preliminary one came before.
+    pub(super) fn last_reply(&mut self, deadline: Deadline) -> Result<(Reply, bool)> {
+        let mut late = false;
         loop {
             let reply = self.receive(deadline)?;
             if !reply.is_preliminary() {
-                return Ok(reply);
+                return Ok((reply, late));
+            }
+            late = true;
+        }
+    }
+
+    /// Whether something comes within `patience`, or within `grace` after `data` became readable.
+    pub(super) fn speaks_within(
+        &mut self,
+        patience: Duration,
+        data: &TcpStream,
+        grace: Duration,
+    ) -> bool {
+        let mut deadline = Deadline::after(patience);
+        let mut data = Some(data);
+        loop {
+            if !self.is_at_rest() {
+                return true;
+            }
+            let Ok(left) = deadline.left() else {
+                return false;
+            };
+            match net::wait_readable(self.tcp(), data, left) {
+                Ok(true) => {
+                    data = None;
+                    deadline = deadline.at_most(grace);
+                }
+                Ok(false) => {}
+                // The read will tell what it is.
+                Err(_) => return true,
             }
         }
     }

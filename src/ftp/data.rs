@@ -25,6 +25,8 @@ pub struct DataConnection {
     stream: Stream,
     /// The final reply, where it came instead of a preliminary one.
     early: Option<Reply>,
+    /// The server said 1xx before.
+    announced: bool,
     host: Box<str>,
 }
 
@@ -38,10 +40,11 @@ pub(super) enum Stream {
 }
 
 impl DataConnection {
-    pub(super) fn new(stream: Stream, early: Option<Reply>, host: &str) -> Self {
+    pub(super) fn new(stream: Stream, early: Option<Reply>, announced: bool, host: &str) -> Self {
         Self {
             stream,
             early,
+            announced,
             host: host.into(),
         }
     }
@@ -125,6 +128,10 @@ impl DataConnection {
             Stream::Tls(tls) => tls.close(FAREWELL),
             Stream::Empty => Ok(()),
         }
+    }
+
+    pub(super) const fn is_announced(&self) -> bool {
+        self.announced
     }
 
     pub(super) fn take_early(&mut self) -> Option<Reply> {

@@ -32,6 +32,8 @@ pub struct Facts {
     pub epsv: Option<bool>,
     /// EPRT is understood.
     pub eprt: Option<bool>,
+    /// Transfers begin without the 1xx of RFC 959 section 5.4.
+    pub unannounced: Option<bool>,
     /// Several commands may be sent before the first is answered.
     pub pipelining: Option<bool>,
     /// TLS 1.3 sessions run out of tickets on this server; TLS 1.2 only.

@@ -37,7 +37,7 @@ pub struct Lease {
 }
 
 /// The pool in numbers, for `ferryfs status`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// Sessions that are open, or being opened.
     pub open: usize,

@@ -104,9 +104,7 @@ impl FtpServer {
         }
         let kind = match self.first_fitting(s, probes, path) {
             Ok(Some(kind)) => kind,
-            Ok(None) if verdict.told => verdict.kind,
-            Ok(None) => ErrorKind::PermissionDenied,
-            Err(_) => plain.kind(),
+            Ok(None) | Err(_) => plain.kind(),
         };
         self.noted(path, Error::new(kind, plain.detail()))
     }

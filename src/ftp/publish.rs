@@ -94,7 +94,14 @@ impl FtpServer {
         self.links.with(|links| links.forget(at));
         let Some(mtime) = mtime else {
             self.times.with(|times| times.forget(at));
-            return self.stat_on(s, at);
+            return match self.stat_on(s, at) {
+                Err(err) if s.is_broken() => Err(err),
+                // It is there all the same; a guest may not be allowed to look at it.
+                told => Ok(told.unwrap_or_else(|_| Attr {
+                    size: Some(what.size),
+                    ..Attr::new(FileKind::File)
+                })),
+            };
         };
         self.times
             .with(|times| times.learn(at, Some(what.size), mtime));

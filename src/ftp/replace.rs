@@ -1,5 +1,8 @@
 //! Giving a file another name, over whatever has that name, without ever losing either.
 
+use std::cell::Cell;
+
+use super::pool::Lease;
 use super::probes::{self, Seen};
 use super::refusal::{classify, refusal};
 use super::reply::Reply;
@@ -20,6 +23,8 @@ pub(super) struct Replacement<'a> {
     pub(super) size: Option<u64>,
     /// Where the old file at `to` waits while it is replaced.
     aside: RemotePath,
+    /// Whether it waits there now.
+    aside_taken: Cell<bool>,
 }
 
 impl<'a> Replacement<'a> {
@@ -40,42 +45,43 @@ impl<'a> Replacement<'a> {
             to,
             size,
             aside,
+            aside_taken: Cell::new(false),
         })
     }
 }
 
 impl FtpServer {
-    /// Carries a rename out, or on: with `resumed`, an earlier session was lost in mid-way, and the
-    /// server is asked how far it had come, since RNTO must not be sent twice.
+    /// Carries a rename out. If its connection is lost in mid-way, another one asks how far it had
+    /// come, since RNTO must not be sent twice.
     ///
     /// # Errors
     /// Whatever fails, both files are there under their names; where even putting the old one back
     /// failed, the error names the place where it is.
-    pub(super) fn replace(
-        &self,
-        s: &mut Session,
-        job: &Replacement<'_>,
-        resumed: bool,
-    ) -> Result<()> {
+    pub(super) fn replace(&self, lease: &mut Option<Lease>, job: &Replacement<'_>) -> Result<()> {
         self.in_flight.with(|names| names.insert(job.aside.clone()));
-        let done = self.replace_steps(s, job, resumed);
-        // What had to stay aside is somebody's file: everyone shall see it.
-        if !s.is_broken() {
-            self.in_flight.with(|names| names.remove(&job.aside));
+        let done = self.recovering(lease, |s, resumed| self.replace_steps(s, job, resumed));
+        let Err(err) = done else {
+            return Ok(());
+        };
+        // What is still aside is somebody's file: everyone shall see it.
+        self.in_flight.with(|names| names.remove(&job.aside));
+        if !job.aside_taken.get() {
+            return Err(err);
         }
-        done
+        log::error!("{}: the old version is kept as {}", job.to, job.aside);
+        let displaced = (job.aside.clone(), job.to.clone());
+        self.displaced.with(|all| all.push(displaced));
+        Err(err.context(format_args!("old version kept as {}", job.aside)))
     }
 
     fn replace_steps(&self, s: &mut Session, job: &Replacement<'_>, resumed: bool) -> Result<()> {
-        let mut aside_taken = false;
         if resumed {
-            let aside = self.look(s, &job.aside)?;
-            aside_taken = aside == Seen::File;
+            job.aside_taken.set(self.look(s, &job.aside)? == Seen::File);
             if self.look(s, job.from)? == Seen::Missing {
-                return self.confirm(s, job, aside_taken);
+                return self.confirm(s, job);
             }
         }
-        if !aside_taken {
+        if !job.aside_taken.get() {
             let mut refused = None;
             if self.ways.with(|ways| ways.rename_over) != Some(false) {
                 let [from, to] = self.rename_once(s, job.from, job.to)?;
@@ -89,10 +95,7 @@ impl FtpServer {
             }
             match (self.look(s, job.to)?, refused) {
                 (Seen::Directory, _) => return self.replace_directory(s, job),
-                (Seen::File, refused) => {
-                    self.move_aside(s, job, refused)?;
-                    aside_taken = true;
-                }
+                (Seen::File, refused) => self.move_aside(s, job, refused)?,
                 (_, Some(reply)) => {
                     return Err(self.explain(s, probes::PLACE, ("RNTO", job.to), &reply));
                 }
@@ -100,28 +103,24 @@ impl FtpServer {
             }
         }
         let [from, to] = self.rename_once(s, job.from, job.to)?;
-        if !to.is_ok() {
-            let refused = if from.wants_more() {
-                ("RNTO", job.to, to)
-            } else {
-                ("RNFR", job.from, from)
-            };
-            let err = self.explain(s, probes::PLACE, (refused.0, refused.1), &refused.2);
-            return Err(if aside_taken {
-                self.roll_back(s, job, err)
-            } else {
-                err
-            });
+        if to.is_ok() {
+            if job.aside_taken.get() {
+                self.ways.with(|ways| ways.rename_over = Some(false));
+            }
+            self.drop_aside(s, job);
+            return Ok(());
         }
-        if aside_taken {
-            self.ways.with(|ways| ways.rename_over = Some(false));
-            self.discard(s, &job.aside);
-        }
-        Ok(())
+        let err = if from.wants_more() {
+            self.explain(s, probes::PLACE, ("RNTO", job.to), &to)
+        } else {
+            self.explain(s, probes::TOUCH, ("RNFR", job.from), &from)
+        };
+        self.roll_back(s, job)?;
+        Err(err)
     }
 
     /// The name is gone from `from`: was it our rename?
-    fn confirm(&self, s: &mut Session, job: &Replacement<'_>, aside_taken: bool) -> Result<()> {
+    fn confirm(&self, s: &mut Session, job: &Replacement<'_>) -> Result<()> {
         let there = match job.size {
             Some(size) => match size_of(&self.ask(s, "SIZE", job.to)?) {
                 Some(found) => found == size,
@@ -130,33 +129,29 @@ impl FtpServer {
             None => matches!(self.look(s, job.to)?, Seen::File | Seen::Directory),
         };
         if there {
-            if aside_taken {
-                self.discard(s, &job.aside);
-            }
+            self.drop_aside(s, job);
             return Ok(());
         }
-        let err = Error::new(
-            ErrorKind::Disconnected,
-            format!(
-                "{} and {}: neither is there after a lost connection",
-                job.from, job.to
-            ),
-        );
-        Err(if aside_taken {
-            self.roll_back(s, job, err)
-        } else {
-            err
-        })
+        self.roll_back(s, job)?;
+        let (from, to) = (job.from, job.to);
+        let detail = format!("{from} and {to}: the content is at neither after a lost connection");
+        Err(Error::new(ErrorKind::Disconnected, detail))
     }
 
-    fn roll_back(&self, s: &mut Session, job: &Replacement<'_>, err: Error) -> Error {
-        match self.rename_once(s, &job.aside, job.to) {
-            Ok([_, to]) if to.is_ok() => err,
-            _ => {
-                log::error!("{}: the old version is kept as {}", job.to, job.aside);
-                err.context(format_args!("old version kept as {}", job.aside))
-            }
+    fn drop_aside(&self, s: &mut Session, job: &Replacement<'_>) {
+        if job.aside_taken.replace(false) {
+            self.discard(s, &job.aside);
+        } else {
+            self.in_flight.with(|names| names.remove(&job.aside));
         }
+    }
+
+    fn roll_back(&self, s: &mut Session, job: &Replacement<'_>) -> Result<()> {
+        if job.aside_taken.get() {
+            let [_, to] = self.rename_once(s, &job.aside, job.to)?;
+            job.aside_taken.set(!to.is_ok());
+        }
+        Ok(())
     }
 
     /// Gives the file that is to be replaced another name.
@@ -179,6 +174,7 @@ impl FtpServer {
         }
         let [_, to] = self.rename_once(s, job.to, &job.aside)?;
         if to.is_ok() {
+            job.aside_taken.set(true);
             return Ok(());
         }
         Err(self.explain(s, probes::TOUCH, ("RNTO", job.to), &to))
@@ -229,8 +225,21 @@ impl FtpServer {
         }
     }
 
-    /// Removes what earlier uploads left when their connection died.
+    /// Removes what earlier uploads left when their connection died, and puts back what they had
+    /// moved aside.
     pub(super) fn sweep(&self, s: &mut Session) {
+        for (aside, to) in self.displaced.with(std::mem::take) {
+            let put_back = match self.look(s, &to) {
+                Ok(Seen::Missing) => self.rename_once(s, &aside, &to).map(|[_, to]| to.is_ok()),
+                Ok(_) => Ok(false),
+                Err(err) => Err(err),
+            };
+            match put_back {
+                Ok(true) => log::info!("{to}: the old version is back in its place"),
+                Ok(false) => {}
+                Err(_) => self.displaced.with(|all| all.push((aside, to))),
+            }
+        }
         for temporary in self.litter.with(std::mem::take) {
             self.discard(s, &temporary);
         }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::pool;
 use super::server::FtpServer;
 
 /// A server as it was found.
@@ -13,6 +14,8 @@ pub struct Report {
     pub system: Option<String>,
     /// Lines of FEAT.
     pub features: Vec<String>,
+    /// Its connections.
+    pub connections: pool::Report,
     /// Whether commands are sent ahead of replies; `None`: not tried.
     pub pipelining: Option<bool>,
     /// Whether the connections are encrypted.
@@ -39,9 +42,10 @@ impl FtpServer {
                 .features
                 .map(|f| f.lines().to_vec())
                 .unwrap_or_default(),
+            connections: self.pool.report(),
             pipelining: facts.pipelining,
             tls: facts.tls,
-            listing: ways.listing.map(super::directory::verb),
+            listing: ways.listing.map(super::list_command::verb),
             set_time: ways.set_time.flatten().map(super::ways::TimeCommand::name),
             time_offset: self.options().time_offset.or(ways.time_offset),
             quirks: ways.quirks(),

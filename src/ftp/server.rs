@@ -34,6 +34,8 @@ pub(crate) struct FtpServer {
     pub(super) in_flight: Locked<HashSet<RemotePath>>,
     /// Temporary names that could not be removed when their connection died.
     pub(super) litter: Locked<Vec<RemotePath>>,
+    /// Old versions that wait aside, and where they belong.
+    pub(super) displaced: Locked<Vec<(RemotePath, RemotePath)>>,
     pub(super) space: Locked<Option<(Instant, Option<Space>)>>,
     /// Directories whose odd listing was mentioned in the log.
     pub(super) mentioned: Locked<HashSet<RemotePath>>,
@@ -59,6 +61,7 @@ impl FtpServer {
             links: Locked::default(),
             in_flight: Locked::default(),
             litter: Locked::default(),
+            displaced: Locked::default(),
             space: Locked::default(),
             mentioned: Locked::default(),
             refusals: Locked::default(),
@@ -91,7 +94,9 @@ impl FtpServer {
 
     /// Removes what failed uploads left, and says goodbye.
     pub(super) fn close(&self) {
-        if self.litter.with(|litter| !litter.is_empty()) {
+        let untidy = self.litter.with(|litter| !litter.is_empty())
+            || self.displaced.with(|displaced| !displaced.is_empty());
+        if untidy {
             let swept = self.pool.with_session(Purpose::Metadata, |s| {
                 self.sweep(s);
                 Ok(())

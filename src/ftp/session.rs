@@ -141,8 +141,16 @@ impl Session {
         let host = Arc::clone(&self.host);
         let replies = self.talk(|control| {
             let replies = control.exchange(lines, pipelined, deadline)?;
-            match replies.iter().find(|reply| reply.code() == 421) {
-                Some(farewell) => Err(refusal(&host.options().host, farewell)),
+            if let Some(farewell) = replies.iter().find(|reply| reply.code() == 421) {
+                return Err(refusal(&host.options().host, farewell));
+            }
+            // The end of a transfer, which no command here began: some servers tell it twice.
+            let stray = |reply: &&Reply| matches!(reply.code(), 225 | 226 | 425 | 426);
+            match replies.iter().find(stray) {
+                Some(stray) => Err(Error::new(
+                    ErrorKind::Disconnected,
+                    format!("{}: out of step: {}", host.options().host, stray.text()),
+                )),
                 None => Ok(replies),
             }
         })?;

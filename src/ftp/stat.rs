@@ -158,6 +158,12 @@ impl FtpServer {
             Some(_) => self.stat_by_stat(s, path)?,
             None => None,
         };
+        // Before the zone of LIST is known its times are wrong by hours. This file may be too old
+        // to tell; then the others of its directory are asked, as they are by a listing.
+        let listed = listed.and_then(|mut attr| {
+            let told = self.measure_offset_on(&mut attr, mtime);
+            told.then_some(attr)
+        });
         let listed = match listed {
             Some(attr) => Some(attr),
             None => self.stat_by_listing(s, path)?,
@@ -232,36 +238,6 @@ impl FtpServer {
         let mut entries = self.list_on(s, &dir)?;
         let at = entries.iter().position(|entry| entry.name == name);
         Ok(at.map(|at| entries.swap_remove(at).attr))
-    }
-
-    /// What the names, which are links, lead to: `None` for those that lead nowhere.
-    pub(super) fn follow(
-        &self,
-        s: &mut Session,
-        links: &[RemotePath],
-    ) -> Result<Vec<Option<Attr>>> {
-        let mut lines = Vec::with_capacity(links.len() * 3 + 1);
-        for link in links {
-            for verb in ["SIZE", "MDTM", "CWD"] {
-                lines.push(self.line(verb, link)?);
-            }
-        }
-        lines.push(self.way_back());
-        let replies = s.batch(&lines)?;
-        let answers = replies.chunks_exact(3).map(|answers| match answers {
-            [_, _, enter] if enter.is_ok() => Some(Attr::new(FileKind::Directory)),
-            [size, mdtm, _] if size.is_ok() => {
-                let mtime = time_of(mdtm);
-                Some(Attr {
-                    size: size_of(size),
-                    mtime,
-                    mtime_exact: mtime.is_some(),
-                    ..Attr::new(FileKind::File)
-                })
-            }
-            _ => None,
-        });
-        Ok(answers.collect())
     }
 
     /// What the parser of LIST lines should know.

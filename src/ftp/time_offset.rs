@@ -7,7 +7,7 @@ use super::server::FtpServer;
 use super::session::Session;
 use super::stat::time_of;
 use super::times::{shifted, shows_minutes, zone_between};
-use crate::vfs::attr::{DirEntry, FileKind};
+use crate::vfs::attr::{Attr, DirEntry, FileKind};
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
 
@@ -19,6 +19,37 @@ const FILES_ASKED: usize = 3;
 const BATCH: usize = 500;
 
 impl FtpServer {
+    /// Measures the offset, if it is not known yet, on the line that STAT told of a file and on what
+    /// MDTM said; corrects `attr`. `false` if this file cannot tell while others may.
+    pub(super) fn measure_offset_on(&self, attr: &mut Attr, exact: Option<SystemTime>) -> bool {
+        if self.options().time_offset.is_some() || !self.is_offset_open() || attr.mtime_exact {
+            return true;
+        }
+        let Some((listed, exact)) = attr.mtime.zip(exact) else {
+            return true;
+        };
+        let Some(offset) = zone_between(listed, exact, SystemTime::now()) else {
+            self.ways.with(|ways| ways.offset_tries += 1);
+            return false;
+        };
+        self.learn_offset(offset);
+        attr.mtime = Some(shifted(listed, -offset));
+        true
+    }
+
+    fn is_offset_open(&self) -> bool {
+        self.ways.with(|ways| {
+            ways.time_offset.is_none() && ways.mdtm != Some(false) && ways.offset_tries < TRIES_MAX
+        })
+    }
+
+    fn learn_offset(&self, offset: i64) {
+        self.ways.with(|ways| ways.time_offset = Some(offset));
+        if offset != 0 {
+            log::info!("LIST times are {offset} s ahead of UTC");
+        }
+    }
+
     /// Measures the offset if it is not known yet, and corrects `entries`, which were read as if
     /// it were 0. One round trip, once for a server.
     pub(super) fn measure_offset(
@@ -27,10 +58,7 @@ impl FtpServer {
         dir: &RemotePath,
         entries: &mut [DirEntry],
     ) -> Result<()> {
-        let open = self.ways.with(|ways| {
-            ways.time_offset.is_none() && ways.mdtm != Some(false) && ways.offset_tries < TRIES_MAX
-        });
-        if self.options().time_offset.is_some() || !open {
+        if self.options().time_offset.is_some() || !self.is_offset_open() {
             return Ok(());
         }
         let now = SystemTime::now();
@@ -70,9 +98,8 @@ impl FtpServer {
         if measured.iter().any(|other| *other != offset) {
             return Ok(());
         }
-        self.ways.with(|ways| ways.time_offset = Some(offset));
+        self.learn_offset(offset);
         if offset != 0 {
-            log::info!("LIST times are {offset} s ahead of UTC");
             for entry in entries.iter_mut().filter(|entry| !entry.attr.mtime_exact) {
                 entry.attr.mtime = entry.attr.mtime.map(|listed| shifted(listed, -offset));
             }

@@ -1,5 +1,6 @@
 //! Transfers of a session: a data connection, a command, and the reply at the end.
 
+use std::net::TcpStream;
 use std::time::Duration;
 
 use super::control::{Command, Control};
@@ -9,11 +10,18 @@ use super::rendezvous::Rendezvous;
 use super::reply::Reply;
 use super::session::{Session, check};
 use super::tls::TlsStream;
-use crate::net::Deadline;
+use crate::net::{self, Deadline};
 use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// How long a transfer that is given up may take to be answered.
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the first transfer waits for its 1xx; later ones as long as the server is known to take.
+const ANNOUNCEMENT_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a 1xx is waited for on a server that never sent one, and after the first data. What is
+/// refused is refused by then.
+const UNANNOUNCED_LIMIT: Duration = Duration::from_millis(50);
 
 /// How long a server that said 226 at once is given to make the data connection after all.
 const EMPTY_LIMIT: Duration = Duration::from_secs(1);
@@ -48,22 +56,21 @@ impl Session {
         }
         self.settle()?;
         let deadline = Deadline::after(self.host.options().timeout);
-        let reply = self.talk(|control| {
-            control.send(&[command])?;
-            control.receive(deadline)
-        })?;
-        self.answered += 1;
-        let early = match reply.code() {
-            421 => return Err(self.break_off(refusal(&Command(command).to_string(), &reply))),
-            100..=199 => None,
-            200..=299 => Some(reply),
-            _ => {
+        let reply = self.opening(command, &rendezvous, deadline)?;
+        let announced = reply.as_ref().is_some_and(Reply::is_preliminary);
+        let early = match reply {
+            Some(reply) if reply.code() == 421 => {
+                return Err(self.break_off(refusal(&Command(command).to_string(), &reply)));
+            }
+            Some(reply) if reply.is_ok() => Some(reply),
+            Some(reply) if !reply.is_preliminary() => {
                 if offset > 0 {
                     // Some servers keep the offset for the next transfer.
                     self.command(b"REST 0")?;
                 }
                 return Ok(Begun::Refused(reply));
             }
+            Some(_) | None => None,
         };
         self.transferring = true;
         let joined = match (rendezvous, &early) {
@@ -73,21 +80,61 @@ impl Session {
                 Ok(self.accept(&listener, Deadline::after(EMPTY_LIMIT)).ok())
             }
         };
+        // After "226 No files" some servers leave the data connection as it is.
+        let over = early.is_some() && !is_upload(command);
+        let most = if over { EMPTY_LIMIT } else { Duration::MAX };
+        let limit = self.host.options().timeout.min(most);
         let stream = joined.and_then(|tcp| match (tcp, &self.tls) {
             (None, _) => Ok(Stream::Empty),
+            (Some(tcp), None) if over && !is_served(&tcp, limit) => Ok(Stream::Empty),
             (Some(tcp), None) => Ok(Stream::Plain(tcp)),
-            (Some(tcp), Some(tls)) => TlsStream::connect(tls, tcp, self.host.options().timeout)
-                .map(|tls| Stream::Tls(Box::new(tls)))
-                .map_err(|err| tls.failure(&err)),
+            (Some(tcp), Some(tls)) => match TlsStream::connect(tls, tcp, limit) {
+                Ok(tls) => Ok(Stream::Tls(Box::new(tls))),
+                Err(err) if over && net::is_timeout(&err) => Ok(Stream::Empty),
+                Err(err) => Err(tls.failure(&err)),
+            },
         });
         match stream {
             Ok(stream) => Ok(Begun::Open(DataConnection::new(
                 stream,
                 early,
+                announced,
                 &self.host.options().host,
             ))),
             Err(error) => self.not_joined(error, early),
         }
+    }
+
+    /// Sends a transfer command and reads the first reply. `None` if none comes though the
+    /// transfer begins: some servers leave the 1xx out, and the reply that would be waited for
+    /// comes at the end.
+    fn opening(
+        &mut self,
+        command: &[u8],
+        rendezvous: &Rendezvous,
+        deadline: Deadline,
+    ) -> Result<Option<Reply>> {
+        let patience = match self.host.facts(|facts| facts.unannounced) {
+            Some(false) => None,
+            Some(true) => Some(UNANNOUNCED_LIMIT),
+            None => Some(ANNOUNCEMENT_LIMIT.min(self.host.options().timeout / 2)),
+        };
+        let reply = self.talk(|control| {
+            control.send(&[command])?;
+            if let (Some(patience), Rendezvous::Connected(data)) = (patience, rendezvous)
+                && !control.speaks_within(patience, data, UNANNOUNCED_LIMIT)
+            {
+                return Ok(None);
+            }
+            control.receive(deadline).map(Some)
+        })?;
+        if let Some(reply) = &reply {
+            self.answered += 1;
+            if reply.is_preliminary() {
+                self.host.facts(|facts| facts.unannounced = Some(false));
+            }
+        }
+        Ok(reply)
     }
 
     /// The server began a transfer whose data connection failed: it will say so.
@@ -127,9 +174,15 @@ impl Session {
             }
             None => {
                 let deadline = Deadline::after(self.host.options().timeout);
-                let reply = self.talk(|control| control.final_reply(deadline));
+                let reply = self.talk(|control| control.last_reply(deadline));
+                let announced = data.is_announced();
                 drop(data);
-                reply
+                reply.map(|(reply, late)| {
+                    let unannounced = !announced && !late;
+                    self.host
+                        .facts(|facts| facts.unannounced = Some(unannounced));
+                    reply
+                })
             }
         };
         self.transferring = false;
@@ -215,4 +268,13 @@ impl Session {
         }
         self.spent = true;
     }
+}
+
+fn is_upload(command: &[u8]) -> bool {
+    command.starts_with(b"STOR ") || command.starts_with(b"APPE ")
+}
+
+/// Whether data or their end come within `limit`.
+fn is_served(data: &TcpStream, limit: Duration) -> bool {
+    net::wait_readable(data, None, limit).is_ok() && matches!(net::is_readable(data), Ok(true))
 }

@@ -107,16 +107,14 @@ impl FtpServer {
                     });
                 }
                 Begun::Refused(reply) => {
-                    let hopeless = matches!(
+                    // Only what may be the name's fault is worth another name: writing in place
+                    // is dangerous, and no way out of a full disk.
+                    let by_name = matches!(
                         classify(&reply).kind,
-                        ErrorKind::NoSpace
-                            | ErrorKind::QuotaExceeded
-                            | ErrorKind::ReadOnly
-                            | ErrorKind::Disconnected
-                            | ErrorKind::NotFound
+                        ErrorKind::PermissionDenied | ErrorKind::Invalid | ErrorKind::NameTooLong
                     );
                     refused = Some(reply);
-                    if hopeless {
+                    if !by_name {
                         break;
                     }
                 }
@@ -130,17 +128,17 @@ impl FtpServer {
 
     /// The kinds of names to try, best first.
     fn name_kinds(&self, s: &mut Session, path: &RemotePath) -> Result<Vec<NewName>> {
-        let all = [NewName::Dotted, NewName::Tilde, NewName::Direct];
-        match self.options().upload {
+        let mut kinds = match self.options().upload {
             UploadMode::Direct => return Ok(vec![NewName::Direct]),
-            UploadMode::Rename => return Ok(vec![NewName::Dotted, NewName::Tilde]),
-            UploadMode::Auto => {}
-        }
+            UploadMode::Rename => vec![NewName::Dotted, NewName::Tilde],
+            UploadMode::Auto => vec![NewName::Dotted, NewName::Tilde, NewName::Direct],
+        };
         if let Some(known) = self.ways.with(|ways| ways.new_name) {
             // What was learned of one directory does not bind the others, but goes first.
-            let mut kinds = all.to_vec();
-            kinds.retain(|kind| *kind != known);
-            kinds.insert(0, known);
+            kinds.sort_by_key(|kind| *kind != known);
+            return Ok(kinds);
+        }
+        if self.options().upload == UploadMode::Rename {
             return Ok(kinds);
         }
         // Whether renaming is allowed at all shows before a content is sent in vain.
@@ -148,11 +146,10 @@ impl FtpServer {
         let verdict = classify(&reply);
         let never = verdict.kind == ErrorKind::Unsupported
             || verdict.told && verdict.kind == ErrorKind::PermissionDenied;
-        Ok(if never {
-            vec![NewName::Direct]
-        } else {
-            all.to_vec()
-        })
+        if never {
+            kinds = vec![NewName::Direct];
+        }
+        Ok(kinds)
     }
 
     /// Whether a file has that name, in one round trip. Where guests may not read what they
@@ -173,6 +170,13 @@ impl FtpServer {
         path: &RemotePath,
         base: u64,
     ) -> Result<Box<dyn Upload>> {
+        match self.begin_append(path, base) {
+            Err(err) if err.kind() == ErrorKind::Disconnected => self.begin_append(path, base),
+            begun => begun,
+        }
+    }
+
+    fn begin_append(self: &Arc<Self>, path: &RemotePath, base: u64) -> Result<Box<dyn Upload>> {
         let unsupported = |why: &str| {
             Err(Error::new(
                 ErrorKind::Unsupported,
@@ -230,12 +234,27 @@ impl Storing {
         let told = lease.end_data(data);
         self.remove_own(&mut lease);
         match told {
-            Ok(reply) if !reply.is_ok() => {
-                let told = refusal(&format!("STOR {}", self.name), &reply);
-                self.server.noted(&self.name, told)
-            }
+            Ok(reply) if !reply.is_ok() => self.cut_short(&reply),
             _ => err,
         }
+    }
+
+    /// The error of a content that the server did not take to its end. 451 is "local error": vsftpd
+    /// ("Failure writing to local file"), ProFTPD ("Input/output error") and Pure-FTPd ("Error
+    /// during write to file") say it of a full disk, and name the disk only by chance. A 451 that
+    /// does not even speak of writing is worth another try.
+    fn cut_short(&self, reply: &Reply) -> Error {
+        let err = refusal(&format!("STOR {}", self.name), reply);
+        let text = String::from_utf8_lossy(reply.first_line()).to_ascii_lowercase();
+        let disk = reply.code() == 451
+            && err.kind() == ErrorKind::Protocol
+            && ["writ", "input/output"].iter().any(|w| text.contains(w));
+        let err = if disk {
+            Error::new(ErrorKind::NoSpace, err.detail())
+        } else {
+            err
+        };
+        self.server.noted(&self.name, err)
     }
 
     fn remove_own(&self, s: &mut Session) {
@@ -252,18 +271,16 @@ impl Storing {
         server.recovering(lease, |s, _| {
             let reply = match data.take() {
                 Some(data) => s.end_data(data)?,
+                None if size_of(&server.ask(s, "SIZE", &self.name)?) == Some(size) => return Ok(()),
                 None => {
-                    let reply = server.ask(s, "SIZE", &self.name)?;
-                    if size_of(&reply) == Some(size) {
-                        return Ok(());
-                    }
-                    reply
+                    let detail = format!("STOR {}: the connection was lost", self.name);
+                    return Err(Error::new(ErrorKind::Disconnected, detail));
                 }
             };
-            if reply.is_ok() && reply.code() != 213 {
+            if reply.is_ok() {
                 return Ok(());
             }
-            Err(server.noted(&self.name, refusal(&format!("STOR {}", self.name), &reply)))
+            Err(self.cut_short(&reply))
         })
     }
 
@@ -273,7 +290,7 @@ impl Storing {
         let mtime = server.recovering(lease, |s, _| server.dress(s, &self.name, what))?;
         if self.name != *at {
             let job = Replacement::new(server, &self.name, at, Some(what.size))?;
-            server.recovering(lease, |s, resumed| server.replace(s, &job, resumed))?;
+            server.replace(lease, &job)?;
             server.in_flight.with(|names| names.remove(&self.name));
         }
         server.recovering(lease, |s, _| server.published(s, at, what, mtime))

@@ -1,6 +1,7 @@
 //! Attaching the filesystem to a directory, as root and through `fusermount3`.
 
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -8,13 +9,17 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 use rustix::io::FdFlags;
+use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::Filesystem;
 
-/// The type `/proc/mounts` shows.
+/// The kernel's end of a FUSE session.
+const DEVICE: &str = "/dev/fuse";
+
+/// The type `/proc/mounts` shows, after `fuse.`.
 const FS_TYPE: &str = "ferryfs";
 
 /// Threads that take requests from the kernel. What they answer themselves takes microseconds.
@@ -60,51 +65,44 @@ pub(crate) fn mount(
         (false, false) => SessionACL::Owner,
     };
     config.n_threads = Some(EVENT_THREADS);
-    if rustix::process::geteuid().is_root() {
-        config.mount_options = mount_options(view);
-        return Session::new(filesystem, directory, &config);
-    }
-    // fuser would open /dev/fuse itself first and give up where that is not allowed, although
-    // fusermount3 may.
-    let device = fusermount(directory, view)?;
+    // fuser could mount, too, but it would also unmount: after we have detached the directory, and
+    // then perhaps what somebody else has mounted there since.
+    let device = match attach(directory, view) {
+        // Root without CAP_SYS_ADMIN, in a container, is an ordinary user.
+        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => fusermount(directory, view)?,
+        attached => attached?,
+    };
     Session::from_fd(filesystem, device, config.acl, config)
 }
 
-fn mount_options(view: &MountView) -> Vec<MountOption> {
-    let mut options = vec![
-        MountOption::FSName(view.source.clone()),
-        // fuser's own Subtype is not shown when it mounts without fusermount3.
-        MountOption::CUSTOM(format!("subtype={FS_TYPE}")),
-        if view.read_only {
-            MountOption::RO
-        } else {
-            MountOption::RW
-        },
-    ];
-    if view.default_permissions {
-        options.push(MountOption::DefaultPermissions);
+/// mount(2), which takes the FUSE device's descriptor among its options.
+fn attach(directory: &Path, view: &MountView) -> io::Result<OwnedFd> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(io::ErrorKind::PermissionDenied.into());
     }
-    options.push(if view.exec {
-        MountOption::Exec
-    } else {
-        MountOption::NoExec
-    });
-    options.push(if view.suid {
-        MountOption::Suid
-    } else {
-        MountOption::NoSuid
-    });
-    options.push(if view.dev {
-        MountOption::Dev
-    } else {
-        MountOption::NoDev
-    });
-    options.push(if view.atime {
-        MountOption::Atime
-    } else {
-        MountOption::NoAtime
-    });
-    options
+    let device = File::options().read(true).write(true).open(DEVICE)?;
+    let mut options = format!(
+        "fd={},rootmode=40000,user_id={},group_id={}",
+        device.as_raw_fd(),
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    if view.default_permissions {
+        options.push_str(",default_permissions");
+    }
+    if view.allow_other || view.allow_root {
+        options.push_str(",allow_other");
+    }
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::RDONLY, view.read_only);
+    flags.set(MountFlags::NOEXEC, !view.exec);
+    flags.set(MountFlags::NOSUID, !view.suid);
+    flags.set(MountFlags::NODEV, !view.dev);
+    flags.set(MountFlags::NOATIME, !view.atime);
+    let options = CString::new(options)?;
+    let kind = format!("fuse.{FS_TYPE}");
+    rustix::mount::mount(&*view.source, directory, &*kind, flags, &*options)?;
+    Ok(device.into())
 }
 
 /// Lets the set-uid helper mount, and takes the device from it: it sends the descriptor over the

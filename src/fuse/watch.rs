@@ -38,11 +38,15 @@ pub(super) trait Waiting: Send + Sync {
 pub(super) struct Watch {
     watched: Arc<Locked<Vec<Watched>>>,
     wake: mpsc::Sender<()>,
+    /// Whether every process can be seen here (proc(5), `hidepid`).
+    sees_all: bool,
 }
 
 struct Watched {
     request: Weak<dyn Waiting>,
     caller: u32,
+    /// Whether the caller has been seen, so that not to see it means that it is gone.
+    seen: bool,
     since: Instant,
     deadline: Option<Instant>,
 }
@@ -55,17 +59,24 @@ impl Watch {
         thread::Builder::new()
             .name("watch".into())
             .spawn(move || run(&list, &woken))?;
-        Ok(Self { watched, wake })
+        let sees_all = fs::metadata("/proc/1/status").is_ok();
+        Ok(Self {
+            watched,
+            wake,
+            sees_all,
+        })
     }
 
     /// Watches `request` of the thread `caller` (0: not visible from here), at most for `limit`.
     pub(super) fn add(&self, request: Weak<dyn Waiting>, caller: u32, limit: Option<Duration>) {
         let since = Instant::now();
         let deadline = limit.map(|limit| since + limit);
+        let seen = self.sees_all;
         let first = self.watched.with(|list| {
             list.push(Watched {
                 request,
                 caller,
+                seen,
                 since,
                 deadline,
             });
@@ -94,29 +105,60 @@ fn run(list: &Locked<Vec<Watched>>, woken: &mpsc::Receiver<()>) {
                     .upgrade()
                     .is_some_and(|request| !request.is_answered())
             });
-            let old = list
-                .iter()
-                .filter(|watched| watched.since.elapsed() >= GRACE);
-            old.map(|w| (w.request.clone(), w.caller, w.deadline))
+            let young = |watched: &mut Watched| watched.since.elapsed() < GRACE;
+            list.extract_if(.., |watched| !young(watched))
                 .collect::<Vec<_>>()
         });
-        for (request, caller, deadline) in old {
-            let Some(request) = request.upgrade() else {
-                continue;
-            };
-            if caller != 0 && was_told_to_stop(caller) {
-                request.give_up(Errno::EINTR);
-            } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                request.give_up(Errno::ETIMEDOUT);
-            }
-        }
+        let still_waiting: Vec<_> = old.into_iter().filter_map(look_at).collect();
+        list.with(|list| list.extend(still_waiting));
     }
 }
 
-/// Whether the thread has a signal pending that asks it to stop. A thread that cannot be seen
-/// (another pid namespace) counts as patient.
-fn was_told_to_stop(thread: u32) -> bool {
-    fs::read_to_string(format!("/proc/{thread}/status")).is_ok_and(|status| stops(&status))
+/// Answers a request if it has waited long enough; gives it back if not.
+fn look_at(mut watched: Watched) -> Option<Watched> {
+    let request = watched.request.upgrade()?;
+    match state_of(watched.caller) {
+        Caller::Waits => watched.seen = true,
+        Caller::ToldToStop => {
+            request.give_up(Errno::EINTR);
+            return None;
+        }
+        // It was killed while it waited for a page that this request is to fill: until we answer,
+        // whoever opens the file next waits for that page, and cannot be killed.
+        Caller::Gone if watched.seen => {
+            request.give_up(Errno::EINTR);
+            return None;
+        }
+        Caller::Gone | Caller::Unknown => {}
+    }
+    if watched
+        .deadline
+        .is_some_and(|deadline| Instant::now() >= deadline)
+    {
+        request.give_up(Errno::ETIMEDOUT);
+        return None;
+    }
+    Some(watched)
+}
+
+/// What the thread that waits for a request is doing.
+enum Caller {
+    Waits,
+    ToldToStop,
+    Gone,
+    /// In another pid namespace, or none of our business.
+    Unknown,
+}
+
+fn state_of(thread: u32) -> Caller {
+    if thread == 0 {
+        return Caller::Unknown;
+    }
+    match fs::read_to_string(format!("/proc/{thread}/status")) {
+        Ok(status) if stops(&status) => Caller::ToldToStop,
+        Ok(_) => Caller::Waits,
+        Err(_) => Caller::Gone,
+    }
 }
 
 fn stops(status: &str) -> bool {

@@ -96,6 +96,10 @@ impl Shared {
         }
     }
 
+    #[allow(
+        clippy::significant_drop_tightening,
+        reason = "a condition variable holds its lock"
+    )]
     fn next(&self) -> Option<Job> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -118,7 +122,7 @@ impl Shared {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod tests {
     use std::sync::mpsc;
 

@@ -12,7 +12,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::failure::{Class, Failure, Result};
 use super::trust::Trust;
-use crate::net;
+use crate::net::{self, Deadline};
 
 /// Whether and when a connection is encrypted. There is no "if offered": who can cut the offer out
 /// reads the password.
@@ -119,7 +119,7 @@ impl Connector {
         let mut failed = None;
         let addresses = match &self.addresses {
             Some(known) => known.clone(),
-            None => net::resolve(host, *port, wanted, net::Deadline::after(*timeout))?,
+            None => net::resolve(host, *port, wanted, Deadline::after(*timeout))?,
         };
         for address in addresses {
             match net::connect(address, *bind, *timeout) {
@@ -154,7 +154,7 @@ impl Connector {
         let mut session = ClientConnection::new(Arc::clone(&tls.config), tls.name.clone())
             .map_err(|err| Failure::new(Class::Protocol, format!("{host}: TLS: {err}")))?;
         let cut = tcp.try_clone().map_err(|err| Failure::local(host, &err))?;
-        net::within(&cut, net::Deadline::after(self.endpoint.timeout), || {
+        net::within(&cut, Deadline::after(self.endpoint.timeout), || {
             while session.is_handshaking() {
                 session.complete_io(&mut tcp)?;
             }

@@ -1,15 +1,62 @@
 //! The content of open files, for servers whose files come and go whole.
 //!
-//! First stone: whole files in memory, so that others can build on the interface. Replaced next.
+//! [`Contents`] is what the open files of a mount share: connections, memory, the staging
+//! directory. A [`Content`] is one open inode, shared by all its handles. It has
+//!
+//! * a *base*: the version of the file on the server (`version.rs`), none for a new file, which
+//!   reads itself through streams (`stream.rs`), downloads that are kept open with a window of
+//!   recent data;
+//! * a staged overlay once it was written: `staging.rs` says when a write becomes visible;
+//! * a live upload (`live.rs`) while a new content is written in sequence.
+//!
+//! **Locks**, in the order in which they are taken: the commit mutex of a content; the line of a
+//! stream or of a live upload; the state of a content; leaves. The first two are held across the
+//! network, the state across local disk only. A write takes the state and leaves, so it never waits
+//! for the network.
+//!
+//! **Connections.** A stream keeps its connection as a favour. Who finds none free makes the least
+//! recently used idle one hang up and waits in line (`turns.rs`); readers who see somebody in line
+//! give theirs up after a share. Nobody waits for a connection while holding another.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod commit;
+pub(super) mod extents;
+mod file;
+mod live;
+mod state;
+mod stream;
+mod turns;
+mod version;
+mod window;
 
-use super::attr::{Attr, FileKind, SetAttr};
-use super::backend::{OpenFile, OpenHow, Publish, Transfers};
-use super::error::{Error, ErrorKind, Result};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use super::attr::Attr;
+use super::backend::{OpenFile, OpenHow, Transfers};
+use super::error::{Error, Result};
 use super::path::RemotePath;
+use super::staging::StagingDir;
 use crate::sync::Locked;
+pub use file::Content;
+use live::Live;
+use stream::Stream;
+use turns::Turns;
+use window::Budget;
+
+/// A connection unused for so long may be taken from its stream by who needs one.
+const IDLE: u64 = 100;
+
+/// An upload whose writer pauses for so long may lose its connection to who needs one: what it
+/// sent is sent again.
+const PAUSED: u64 = 5_000;
+
+/// Streams unused for so long hang up.
+const FORGOTTEN: u64 = 10_000;
+
+/// Uploads unused for so long are given up, before servers time their data connection out.
+const FORGOTTEN_UPLOAD: u64 = 20_000;
 
 /// What the open files of a mount hold, for `ferryfs status`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,7 +65,7 @@ pub struct Report {
     pub open_files: usize,
     /// Downloads that hold a connection.
     pub streams: usize,
-    /// Uploads that hold a connection.
+    /// Uploads behind a writer that hold a connection.
     pub uploads: usize,
     /// Bytes of memory in read windows.
     pub buffered: u64,
@@ -29,9 +76,29 @@ pub struct Report {
 }
 
 /// Everything the open files of one mount share.
-#[derive(Debug)]
 pub struct Contents {
-    _staging_dir: PathBuf,
+    staging: StagingDir,
+    budget: Arc<Budget>,
+    turns: Turns,
+    open: Locked<Open>,
+    epoch: Instant,
+    sweeper: OnceLock<Thread>,
+}
+
+/// What must be found again to be swept, reclaimed or reported.
+#[derive(Default)]
+struct Open {
+    files: Vec<Weak<Content>>,
+    streams: Vec<Weak<Stream>>,
+    uploads: Vec<Weak<Live>>,
+    /// Given up by a writer, who must not wait for the end.
+    retired: Vec<Arc<Live>>,
+}
+
+impl std::fmt::Debug for Contents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.report())
+    }
 }
 
 impl Contents {
@@ -39,15 +106,27 @@ impl Contents {
     /// read windows may take together.
     ///
     /// # Errors
-    /// The staging directory cannot be made.
-    pub fn new(staging_dir: &Path, _buffer_budget: usize) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self {
-            _staging_dir: staging_dir.to_path_buf(),
-        }))
+    /// The staging directory cannot be made, or no thread be started.
+    pub fn new(staging_dir: &Path, buffer_budget: usize) -> Result<Arc<Self>> {
+        let contents = Arc::new(Self {
+            staging: StagingDir::new(staging_dir)?,
+            budget: Arc::new(Budget::new(buffer_budget)),
+            turns: Turns::default(),
+            open: Locked::default(),
+            epoch: Instant::now(),
+            sweeper: OnceLock::new(),
+        });
+        let weak = Arc::downgrade(&contents);
+        let started = std::thread::Builder::new()
+            .name("content-sweep".into())
+            .spawn(move || sweep_until_gone(&weak))
+            .map_err(|err| Error::local("sweep thread", &err))?;
+        contents.sweeper.get_or_init(|| started.thread().clone());
+        Ok(contents)
     }
 
-    /// Opens `path`. `known` is the server's version, just validated by the caller; it is `None`
-    /// only with `how.create`.
+    /// Opens `path`. `known` is the server's version, just validated by the caller; it may be
+    /// `None` with `how.create`, otherwise the server is asked.
     ///
     /// # Errors
     /// With `how.create` or `how.truncate`, the server's refusal to store.
@@ -58,159 +137,194 @@ impl Contents {
         known: Option<Attr>,
         how: OpenHow,
     ) -> Result<Arc<dyn OpenFile>> {
-        let new = how.create.is_some() || how.truncate;
-        if new {
-            drop(transfers.store(path, true)?);
-        }
-        let data = if new {
-            Vec::new()
-        } else {
-            let mut data = Vec::new();
-            let mut buf = vec![0; 65536];
-            let mut download = transfers.retrieve(path, 0, true)?;
-            loop {
-                let count = download.read(&mut buf)?;
-                if count == 0 {
-                    break;
-                }
-                data.extend_from_slice(buf.get(..count).unwrap_or_default());
-            }
-            download.finish()?;
-            data
-        };
-        let mut attr = known.clone().unwrap_or_else(|| Attr::new(FileKind::File));
-        attr.size = Some(data.len() as u64);
-        if new {
-            attr.mtime = Some(std::time::SystemTime::now());
-            attr.mode = how.create.or(attr.mode);
-        }
-        Ok(Arc::new(Content {
-            transfers,
-            state: Locked::new(State {
-                data,
-                attr,
-                dirty: new,
-                exists: known.is_some(),
-            }),
-        }))
+        let content = Arc::new(Content::open(self, transfers, path, known, how)?);
+        self.open.with(|open| {
+            add(&mut open.files, Arc::downgrade(&content));
+        });
+        Ok(content)
     }
 
     /// What is open now.
-    #[must_use]
     pub fn report(&self) -> Report {
-        Report::default()
-    }
-}
-
-struct State {
-    data: Vec<u8>,
-    attr: Attr,
-    dirty: bool,
-    exists: bool,
-}
-
-struct Content {
-    transfers: Arc<dyn Transfers>,
-    state: Locked<State>,
-}
-
-impl State {
-    fn touch(&mut self) {
-        self.attr.size = Some(self.data.len() as u64);
-        self.attr.mtime = Some(std::time::SystemTime::now());
-        self.dirty = true;
-    }
-}
-
-impl OpenFile for Content {
-    fn attr(&self) -> Attr {
-        self.state.with(|s| s.attr.clone())
-    }
-
-    fn reopen(&self, at: &RemotePath, _known: Option<&Attr>, how: OpenHow) -> Result<()> {
-        if how.truncate {
-            self.set_len(at, 0)?;
-        }
-        Ok(())
-    }
-
-    fn read_at(&self, _: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        self.state.with(|s| {
-            let rest = s.data.get(offset as usize..).unwrap_or_default();
-            let count = rest.len().min(buf.len());
-            for (to, from) in buf.iter_mut().zip(rest) {
-                *to = *from;
-            }
-            Ok(count)
-        })
-    }
-
-    fn write_at(&self, _: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
-        self.state.with(|s| {
-            let end = offset as usize + data.len();
-            if s.data.len() < end {
-                s.data.resize(end, 0);
-            }
-            if let Some(place) = s.data.get_mut(offset as usize..end) {
-                place.copy_from_slice(data);
-            }
-            s.touch();
-            Ok(())
-        })
-    }
-
-    fn set_len(&self, _: &RemotePath, len: u64) -> Result<()> {
-        self.state.with(|s| {
-            s.data.resize(len as usize, 0);
-            s.touch();
-            Ok(())
-        })
-    }
-
-    fn set_attr(&self, at: &RemotePath, change: &SetAttr) -> Result<()> {
-        let dirty = self.state.with(|s| {
-            s.attr.mtime = change.mtime.or(s.attr.mtime);
-            s.attr.mode = change.mode.or(s.attr.mode);
-            s.dirty
+        let (files, streams, uploads) = self.open.with(|open| {
+            (
+                alive(&open.files),
+                alive(&open.streams),
+                alive(&open.uploads),
+            )
         });
-        if dirty {
-            return Ok(());
+        let dirty: Vec<u64> = files.iter().filter_map(|file| file.dirty_bytes()).collect();
+        Report {
+            open_files: files.len(),
+            streams: streams.iter().filter(|s| s.is_connected()).count(),
+            uploads: uploads.iter().filter(|u| u.is_running()).count(),
+            buffered: self.budget.used() as u64,
+            dirty_files: dirty.len(),
+            dirty_bytes: dirty.iter().sum(),
         }
-        self.transfers.set_attr(at, change)
     }
 
-    fn commit(&self, at: &RemotePath) -> Result<()> {
-        let (data, attr, dirty) = self
-            .state
-            .with(|s| (s.data.clone(), s.attr.clone(), s.dirty));
-        if !dirty {
-            return Ok(());
-        }
-        let mut upload = self.transfers.store(at, true)?;
-        upload.write(&data)?;
-        let size = data.len() as u64;
-        let (mtime, mode) = (attr.mtime, attr.mode);
-        let attr = upload.publish(at, &Publish { size, mtime, mode })?;
-        self.state.with(|s| {
-            s.attr = attr;
-            s.dirty = false;
-            s.exists = true;
+    /// Takes connections back from streams and uploads that nobody uses at `now`, and says when to
+    /// come again; `None` if there is nothing to come for.
+    pub fn sweep(&self, now: Instant) -> Option<Duration> {
+        let (streams, uploads, retired) = self.open.with(|open| {
+            (
+                alive(&open.streams),
+                alive(&open.uploads),
+                std::mem::take(&mut open.retired),
+            )
         });
-        Ok(())
+        for upload in retired {
+            upload.give_up();
+        }
+        let now = self.clock(now);
+        let mut held = false;
+        for stream in streams.iter().filter(|s| s.is_connected()) {
+            let forgotten = now.saturating_sub(stream.used()) >= FORGOTTEN;
+            held |= !(forgotten && stream.hang_up_if_idle());
+        }
+        for upload in uploads.iter().filter(|u| u.is_running()) {
+            let forgotten = now.saturating_sub(upload.used()) >= FORGOTTEN_UPLOAD;
+            if forgotten && upload.idle().is_some() {
+                upload.give_up();
+            }
+            held = true;
+        }
+        if self.turns.others_wait() {
+            self.reclaim_at(now);
+            return Some(Duration::from_millis(IDLE / 2));
+        }
+        held.then_some(Duration::from_secs(1))
     }
 
-    fn is_dirty(&self) -> bool {
-        self.state.with(|s| s.dirty)
+    /// A connection from `ask`, which is told whether it may wait; waits in line if there is none.
+    fn connection<T>(&self, ask: impl FnMut(bool) -> Result<T>) -> Result<T> {
+        let given = self.turns.wait(|| self.reclaim(), ask);
+        self.wake();
+        given
     }
 
-    fn detach(&self, _: &RemotePath) -> Result<bool> {
-        Ok(self.state.with(|s| s.exists))
+    /// The same without waiting.
+    fn connection_now<T>(&self, ask: impl FnMut(bool) -> Result<T>) -> Result<T> {
+        self.turns.try_now(|| self.reclaim(), ask)
     }
 
-    fn close(&self, at: Option<&RemotePath>) -> Result<()> {
-        match at {
-            Some(at) => self.commit(at),
-            None => Err(Error::from(ErrorKind::Stale)).or(Ok(())),
+    /// Makes the least recently used idle transfer give its connection back.
+    fn reclaim(&self) -> bool {
+        self.wake();
+        self.reclaim_at(self.now())
+    }
+
+    fn reclaim_at(&self, now: u64) -> bool {
+        let (streams, uploads) = self
+            .open
+            .with(|open| (alive(&open.streams), alive(&open.uploads)));
+        let mut idle: Vec<_> = streams
+            .iter()
+            .filter(|s| s.is_connected() && now.saturating_sub(s.used()) >= IDLE)
+            .collect();
+        idle.sort_by_key(|stream| stream.used());
+        if idle.iter().any(|stream| stream.hang_up_if_idle()) {
+            return true;
+        }
+        let idle = uploads.iter().find(|upload| {
+            let paused = now.saturating_sub(upload.used());
+            let enough = |sent| paused >= if sent == 0 { IDLE } else { PAUSED };
+            upload.idle().is_some_and(enough)
+        });
+        idle.inspect(|upload| upload.give_up()).is_some()
+    }
+
+    /// Makes windows that nobody used for a second give `bytes` of memory back; if asked to, those
+    /// in use too, the largest first.
+    fn relieve(&self, bytes: usize, from_readers: bool) {
+        let (now, mut streams) = (self.now(), self.open.with(|open| alive(&open.streams)));
+        let mut left = bytes;
+        let mut shrink = |stream: &Stream, to: usize| {
+            let before = stream.capacity();
+            if left > 0 && before > to {
+                stream.shrink(to);
+                left = left.saturating_sub(before - to);
+            }
+        };
+        streams.sort_by_key(|stream| stream.used());
+        let idle = |stream: &&Arc<Stream>| now.saturating_sub(stream.used()) >= 1_000;
+        for stream in streams.iter().filter(idle) {
+            shrink(stream, 0);
+        }
+        if from_readers {
+            streams.sort_by_key(|stream| std::cmp::Reverse(stream.capacity()));
+            for stream in streams.iter().filter(|s| s.capacity() > 2 * bytes) {
+                shrink(stream, stream.capacity() / 2);
+            }
         }
     }
+
+    fn register(&self, stream: &Arc<Stream>) {
+        let stream = Arc::downgrade(stream);
+        self.open.with(|open| add(&mut open.streams, stream));
+    }
+
+    fn register_upload(&self, upload: &Arc<Live>) {
+        let upload = Arc::downgrade(upload);
+        self.open.with(|open| add(&mut open.uploads, upload));
+        self.wake();
+    }
+
+    /// Has an upload given up by somebody who may wait for the network.
+    fn retire(&self, upload: Arc<Live>) {
+        self.open.with(|open| open.retired.push(upload));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(sweeper) = self.sweeper.get() {
+            sweeper.unpark();
+        }
+    }
+
+    /// Milliseconds since the mount began.
+    fn now(&self) -> u64 {
+        self.clock(Instant::now())
+    }
+
+    fn clock(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.epoch).as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for Contents {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+fn sweep_until_gone(contents: &Weak<Contents>) {
+    while let Some(strong) = contents.upgrade() {
+        let next = strong.sweep(Instant::now());
+        drop(strong);
+        match next {
+            Some(time) => std::thread::park_timeout(time),
+            None => std::thread::park(),
+        }
+    }
+}
+
+fn alive<T>(all: &[Weak<T>]) -> Vec<Arc<T>> {
+    all.iter().filter_map(Weak::upgrade).collect()
+}
+
+/// Adds to a list of things that come and go, dropping the dead before it grows.
+fn add<T>(all: &mut Vec<Weak<T>>, one: Weak<T>) {
+    if all.len() == all.capacity() {
+        all.retain(|one| one.strong_count() > 0);
+    }
+    all.push(one);
+}
+
+/// A lock that may be held across its own I/O. What it protects is consistent whenever a call
+/// fails, so a panic of an earlier holder does not poison it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@ use ferryfs::ftp::options::{LinkPolicy, ListingMode};
 use ferryfs::vfs::attr::FileKind;
 use ferryfs::vfs::backend::Backend;
 use ferryfs::vfs::error::ErrorKind;
+use ferryfs::vfs::path::RemotePath;
 
 use super::server::{Kind, Server};
 use super::{get, names, path, put};
@@ -44,6 +45,26 @@ fn a_missing_directory_and_a_file_are_told_from_an_empty_directory() {
         assert_eq!(err("missing"), ErrorKind::NotFound, "{kind:?}");
         assert_eq!(err("d/missing"), ErrorKind::NotFound, "{kind:?}");
     }
+}
+
+#[test]
+fn no_files_found_is_an_empty_directory_and_no_error() {
+    for reply in ["450 No files found.", "550 No files found.", "450 Hm."] {
+        for (kind, verb) in [(MODERN, "MLSD /d"), (VSFTPD, "LIST")] {
+            let server = Server::start(kind);
+            server.dir("/d").file("/f", "x").refuse(verb, reply);
+            let backend = server.mount();
+            assert!(backend.list(&path("d")).unwrap().is_empty(), "{reply}");
+            let err = backend.list(&path("missing")).unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::NotFound, "{reply}");
+        }
+    }
+    let server = Server::start(MODERN);
+    server
+        .dir("/d")
+        .refuse("MLSD /d", "450 The directory is locked");
+    let err = server.mount().list(&path("d")).unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::Busy);
 }
 
 #[test]
@@ -168,6 +189,78 @@ fn links_that_leave_the_mount_are_refused_unless_raw() {
         server.mount_with(options).read_link(&path("l")).unwrap(),
         b"/etc/passwd"
     );
+}
+
+#[test]
+fn links_are_shown_as_what_they_point_to_where_that_is_wanted() {
+    for kind in [VSFTPD, MODERN] {
+        let server = Server::start(kind);
+        server
+            .dir("/d")
+            .file("/f", "four")
+            .link("/lf", "f")
+            .link("/ld", "/d")
+            .link("/no", "gone");
+        let mut options = server.options();
+        options.links = LinkPolicy::Follow;
+        let backend = server.mount_with(options);
+        assert_eq!(names(&backend, ""), ["d", "f", "ld", "lf"], "{kind:?}");
+        let lf = backend.stat(&path("lf")).unwrap();
+        assert_eq!((lf.kind, lf.size), (FileKind::File, Some(4)));
+        assert!(backend.stat(&path("ld")).unwrap().is_dir());
+        assert_eq!(
+            backend.stat(&path("no")).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+    }
+}
+
+#[test]
+fn names_are_bytes_unless_a_charset_is_given() {
+    let server = Server::start(VSFTPD);
+    // One character is one byte on that server.
+    server.dir("/caf\u{e9}").file("/caf\u{e9}/x\u{fc}", "x");
+    let backend = server.mount();
+    let entries = backend
+        .list(&RemotePath::parse(b"caf\xe9").unwrap())
+        .unwrap();
+    assert_eq!(entries[0].name.as_bytes(), b"x\xfc");
+    let mut options = server.options();
+    options.charset = Some(encoding_rs::WINDOWS_1252);
+    let backend = server.mount_with(options);
+    assert_eq!(names(&backend, "caf\u{e9}"), ["x\u{fc}"]);
+    assert_eq!(get(&backend, "caf\u{e9}/x\u{fc}", 0).unwrap(), "x");
+    put(&backend, "caf\u{e9}/\u{f6}", "y").unwrap();
+    assert_eq!(server.content("/caf\u{e9}/\u{f6}").unwrap(), "y");
+    assert_eq!(
+        put(&backend, "\u{4e2d}", "z").unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+}
+
+#[test]
+fn a_first_look_at_a_file_shows_the_right_time_already() {
+    for hours_ahead in [-5, 2, 9] {
+        let server = Server::start(Kind {
+            hours_ahead,
+            ..VSFTPD
+        });
+        let stamp = |days: u64| {
+            let time = std::time::SystemTime::now() - Duration::from_secs(86_400 * days);
+            format!("{}100000", &ferryfs::ftp::listing::format_time(time)[..8])
+        };
+        for (file, days) in [("/old", 400), ("/new", 2)] {
+            server.file(file, "x");
+            server.state().times.insert(file.into(), stamp(days));
+        }
+        for first in ["new", "old"] {
+            let backend = server.mount();
+            backend.stat(&path(first)).unwrap();
+            let exact = ferryfs::ftp::listing::parse_time(stamp(2).as_bytes());
+            assert_eq!(backend.stat(&path("new")).unwrap().mtime, exact, "{first}");
+            assert_eq!(backend.report().time_offset, Some(hours_ahead * 3_600));
+        }
+    }
 }
 
 #[test]

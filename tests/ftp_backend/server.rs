@@ -31,6 +31,8 @@ pub struct State {
     pub heard: Vec<String>,
     /// Commands that are refused: the beginning of the line, the reply.
     pub refuse: Vec<(String, String)>,
+    /// As `refuse`, but only the line that comes after so many others that begin so.
+    pub refuse_after: Option<(usize, String, String)>,
     /// The line that begins so is carried out, and the connection closed in place of a reply; once.
     pub hang_up_after: Option<String>,
     /// Listings are sent as this, whatever is there.
@@ -200,7 +202,10 @@ impl Peer {
     }
 
     fn say(&mut self, reply: &str) {
-        let _ = write!(self.control.get_mut(), "{reply}\r\n");
+        let _ = self
+            .control
+            .get_mut()
+            .write_all(&bytes(&format!("{reply}\r\n")));
     }
 
     fn serve(mut self) {
@@ -211,9 +216,8 @@ impl Peer {
             .read_until(b'\n', &mut line)
             .is_ok_and(|n| n > 0)
         {
-            let text = String::from_utf8_lossy(&line)
-                .trim_end_matches(['\r', '\n'])
-                .to_owned();
+            let text: String = line.iter().map(|b| char::from(*b)).collect();
+            let text = text.trim_end_matches(['\r', '\n']).to_owned();
             line.clear();
             let mut state = self.state.lock().unwrap();
             state.heard.push(text.clone());
@@ -221,7 +225,17 @@ impl Peer {
                 .refuse
                 .iter()
                 .find(|(start, _)| text.starts_with(start.as_str()));
-            let refusal = refusal.map(|(_, reply)| reply.clone());
+            let mut refusal = refusal.map(|(_, reply)| reply.clone());
+            if let Some((left, start, reply)) = &mut state.refuse_after
+                && text.starts_with(start.as_str())
+            {
+                if *left == 0 {
+                    refusal = Some(reply.clone());
+                    state.refuse_after = None;
+                } else {
+                    *left -= 1;
+                }
+            }
             let hang_up = state
                 .hang_up_after
                 .as_ref()
@@ -252,6 +266,18 @@ impl Peer {
         self.state.lock().unwrap().tree.get(path).cloned()
     }
 
+    /// What is there, a link followed.
+    fn target(&self, path: &str) -> Option<Node> {
+        match self.node(path)? {
+            Node::Link(to) if to.starts_with('/') => self.node(&to),
+            Node::Link(to) => {
+                let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+                self.node(&format!("{dir}/{to}"))
+            }
+            node => Some(node),
+        }
+    }
+
     fn parent_is_there(&self, path: &str) -> bool {
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         self.node(if parent.is_empty() { "/" } else { parent }) == Some(Node::Dir)
@@ -270,7 +296,7 @@ impl Peer {
             "FEAT" => "211-\r\n REST STREAM\r\n SIZE\r\n MDTM\r\n211 end".into(),
             "TYPE" | "OPTS" | "NOOP" => "200 ok".into(),
             "QUIT" => "221 bye".into(),
-            "CWD" => match self.node(&path) {
+            "CWD" => match self.target(&path) {
                 Some(Node::Dir) => {
                     self.cwd = path;
                     "250 ok".into()
@@ -283,7 +309,7 @@ impl Peer {
                 self.data = Some(listener);
                 format!("229 (|||{port}|)")
             }
-            "SIZE" => match self.node(&path) {
+            "SIZE" => match self.target(&path) {
                 Some(Node::File(content)) => {
                     let short = self.state.lock().unwrap().size_is_short_by;
                     format!("213 {}", content.len() as u64 - short)
@@ -291,7 +317,7 @@ impl Peer {
                 _ => "550 Could not get file size.".into(),
             },
             "MDTM" if !modern && is_stamp(argument) => self.set_time(argument),
-            "MDTM" => match self.node(&path) {
+            "MDTM" => match self.target(&path) {
                 Some(Node::File(_)) => format!("213 {}", self.time(&path)),
                 _ => "550 Could not get file modification time.".into(),
             },
@@ -311,7 +337,7 @@ impl Peer {
             "LIST" => self.list(argument),
             "NLST" => {
                 let names = self.children(&path).join("\r\n");
-                self.send(names.as_bytes())
+                self.send(&bytes(&names))
             }
             "MKD" => match self.node(&path) {
                 Some(_) => "550 Create directory operation failed.".into(),
@@ -347,7 +373,7 @@ impl Peer {
                 self.rest = argument.parse().unwrap();
                 "350 ok".into()
             }
-            "RETR" => match self.node(&path) {
+            "RETR" => match self.target(&path) {
                 Some(Node::File(content)) => {
                     let from = std::mem::take(&mut self.rest).min(content.len());
                     self.send(&content[from..])
@@ -452,7 +478,7 @@ impl Peer {
             format!("{} {name}\r\n", self.facts(&path, &node))
         });
         let listing: String = lines.collect();
-        self.send(listing.as_bytes())
+        self.send(&bytes(&listing))
     }
 
     fn list(&mut self, argument: &str) -> String {
@@ -487,7 +513,7 @@ impl Peer {
             _ if self.kind.vague => String::new(),
             _ => return "450 No such file or directory".into(),
         };
-        self.send(listing.as_bytes())
+        self.send(&bytes(&listing))
     }
 
     /// The year is shown, so that dates do not depend on today.
@@ -547,4 +573,9 @@ impl Peer {
 fn is_stamp(argument: &str) -> bool {
     let stamp = argument.split_once(' ').map_or("", |(stamp, _)| stamp);
     stamp.len() == 14 && stamp.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Names are bytes: each is one character here.
+fn bytes(text: &str) -> Vec<u8> {
+    text.chars().map(|c| u8::try_from(c).unwrap()).collect()
 }

@@ -87,20 +87,36 @@ fn the_old_file_comes_back_if_the_new_one_cannot_take_its_place() {
         no_rename_over: true,
         ..MODERN
     });
+    server.file("/f", "old");
+    server.state().refuse_after = Some((1, "RNTO /f".into(), "550 Rename failed.".into()));
+    put(&server.mount(), "f", "new").unwrap_err();
+    assert_eq!(server.content("/f").unwrap(), "old");
+    assert_eq!(server.names(), ["/f"]);
+}
+
+#[test]
+fn an_old_file_that_cannot_even_come_back_is_named_and_restored_later() {
+    let server = Server::start(Kind {
+        no_rename_over: true,
+        ..MODERN
+    });
     server
         .file("/f", "old")
         .refuse("RNTO /f", "550 Rename failed.");
     let backend = server.mount();
-    // The way back is the same command, so it is refused too: the old content must be named.
     let err = put(&backend, "f", "new").unwrap_err();
     assert!(
         err.to_string().contains("old version kept as /.ferryfs-"),
         "{err}"
     );
-    let kept: Vec<_> = server.names();
+    let kept = server.names();
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert_eq!(server.content(&kept[0]).unwrap(), "old");
     assert_eq!(names(&backend, "").len(), 1, "everyone can see it");
+    server.state().refuse.clear();
+    put(&backend, "g", "other").unwrap();
+    assert_eq!(server.content("/f").unwrap(), "old");
+    assert_eq!(server.names(), ["/f", "/g"]);
 }
 
 #[test]
@@ -129,9 +145,14 @@ fn every_refusal_leaves_the_old_version_and_no_litter() {
 fn a_full_disk_found_at_the_end_is_told() {
     let server = Server::start(MODERN);
     server.file("/f", "old");
-    server.state().store_reply = Some("452 Insufficient storage space".into());
-    let err = put(&server.mount(), "f", "new").unwrap_err();
-    assert_eq!(err.kind(), ErrorKind::NoSpace);
+    for reply in [
+        "452 Insufficient storage space",
+        "451 Failure writing to local file.",
+    ] {
+        server.state().store_reply = Some(reply.into());
+        let err = put(&server.mount(), "f", "new").unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::NoSpace, "{reply}");
+    }
     assert_eq!(
         (server.names(), server.content("/f").unwrap()),
         (vec!["/f".into()], "old".into())
@@ -203,7 +224,7 @@ fn an_abandoned_download_gives_its_session_back() {
     drop(download);
     assert!(begin.elapsed() < Duration::from_millis(500));
     eventually("the session is back", || {
-        backend.connections().transfers == 0
+        backend.report().connections.transfers == 0
     });
     assert_eq!(backend.stat(&path("f")).unwrap().size, Some(10_000_000));
 }

@@ -29,6 +29,21 @@ fn a_farewell_breaks_the_session() {
 }
 
 #[test]
+fn the_end_of_a_transfer_is_no_answer_to_a_question() {
+    let server = Server::start(|peer, line| {
+        let late = line == "SIZE a";
+        if late {
+            peer.say("226 Transfer complete.");
+        }
+        Some(late)
+    });
+    let pool = server.pool();
+    let mut lease = pool.lease(Purpose::Metadata, true).unwrap();
+    assert!(lease.command(b"SIZE a").is_err());
+    assert!(lease.is_broken());
+}
+
+#[test]
 fn a_reply_too_many_is_never_taken_for_the_next_commands() {
     let server = Server::start(|peer, line| {
         let twice = line == "SIZE a";

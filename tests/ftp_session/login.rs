@@ -104,5 +104,5 @@ fn auto_goes_on_in_clear_where_there_is_no_tls_and_asks_once() {
     let error = Pool::new(options)
         .lease(Purpose::Metadata, true)
         .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotPermitted);
+    assert_eq!(error.kind(), ErrorKind::Untrusted);
 }

@@ -46,6 +46,42 @@ fn pasv_is_used_where_epsv_is_not_known_and_its_address_is_not_believed() {
 }
 
 #[test]
+fn a_transfer_without_150_is_none_the_less_one() {
+    let server = Server::start(|peer, line| {
+        match line.split(' ').next() {
+            Some("RETR") => {
+                let mut data = peer.accept();
+                data.write_all(&vec![7; 3_000_000]).unwrap();
+            }
+            Some("STOR") => {
+                let mut got = Vec::new();
+                peer.accept().read_to_end(&mut got).unwrap();
+                assert_eq!(got.len(), 3_000_000);
+            }
+            _ => return Some(false),
+        }
+        peer.say("226 done");
+        Some(true)
+    });
+    let pool = server.pool();
+    let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+    for round in 0..4 {
+        let before = Instant::now();
+        let Begun::Open(mut data) = lease.begin_data(b"STOR a", 0).unwrap() else {
+            panic!("refused");
+        };
+        data.write_all(&vec![7; 3_000_000]).unwrap();
+        assert!(lease.end_data(data).unwrap().is_ok());
+        assert_eq!(retrieve(&mut lease).len(), 3_000_000);
+        let took = before.elapsed();
+        assert!(
+            round == 0 || took < Duration::from_millis(800),
+            "known by now, {took:?}"
+        );
+    }
+}
+
+#[test]
 fn epsv_that_leads_nowhere_is_given_up_for_pasv() {
     let server = Server::start(|peer, line| {
         match line {

@@ -181,7 +181,7 @@ pub(super) fn unlink_open_file(stage: &Stage) {
     assert_eq!(content, "new content");
     drop(file);
     // No litter: neither the name nor one to hide the file under.
-    assert_eq!(names(&stage.there("")), set(&[]));
+    stage.comes_to_have(&[]);
     assert_eq!(names(&stage.path("")), set(&[]));
 
     let mut file = File::create_new(stage.path("born")).unwrap();
@@ -189,7 +189,7 @@ pub(super) fn unlink_open_file(stage: &Stage) {
     fs::remove_file(stage.path("born")).unwrap();
     file.write_all(b" at once").unwrap();
     drop(file);
-    assert_eq!(names(&stage.there("")), set(&[]));
+    stage.comes_to_have(&[]);
 }
 
 pub(super) fn create_with_mode(stage: &Stage) {

@@ -93,22 +93,20 @@ pub(super) fn sed_append_dd(stage: &Stage) {
     assert_eq!(fs::read_dir(stage.there("")).unwrap().count(), 2);
 }
 
-/// A tree with times, modes, an empty directory and, where the server makes them, links.
-fn furnish(stage: &Stage, dir: &Path) {
+/// A tree with times, modes and an empty directory. No links: the one server that makes them
+/// refuses those whose target is not there yet.
+fn furnish(dir: &Path) {
     fs::create_dir_all(dir.join("sub/empty")).unwrap();
     let script = "
-        for n in $(seq 40); do echo content $n >sub/file$n; touch -d @$((1700000000 + n)) sub/file$n; done
+        for n in $(seq 40); do
+            echo content $n >sub/file$n; touch -d @$((1700000000 + n)) sub/file$n
+        done
         head -c 300000 /dev/urandom >big
         echo secret >'sub/a name' && chmod 600 'sub/a name'
         echo run >tool && chmod 755 tool && touch -d @1000000000 tool
         touch -d @1111111111 sub/empty sub";
-    let links = if stage.makes_links() {
-        "ln -s sub/file1 link; ln -s ../big sub/up"
-    } else {
-        ""
-    };
     let status = Command::new("sh")
-        .args(["-euc", &format!("{script}\n{links}")])
+        .args(["-euc", script])
         .current_dir(dir)
         .status()
         .unwrap();
@@ -117,7 +115,7 @@ fn furnish(stage: &Stage, dir: &Path) {
 
 pub(super) fn rsync_twice(stage: &Stage) {
     let source = stage.mount.local("source");
-    furnish(stage, &source);
+    furnish(&source);
     // vsftpd and pyftpdlib set times of files only.
     let flags = match stage.server.name() {
         "vsftpd" | "pyftpdlib" => "-aO",
@@ -142,7 +140,7 @@ pub(super) fn rsync_twice(stage: &Stage) {
 
 pub(super) fn copies(stage: &Stage) {
     let source = stage.mount.local("source");
-    furnish(stage, &source);
+    furnish(&source);
     stage.mount.sh(&format!(
         "cp -r {source} one && diff -r {source} one
         cp -r one two && diff -r {source} two

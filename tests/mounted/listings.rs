@@ -212,11 +212,9 @@ fn missing_and_empty_directories_are_told_apart() {
             let Some(mount) = mounting(&server).start() else {
                 return;
             };
-            assert_eq!(
-                fs::read_dir(mount.path("empty")).unwrap().count(),
-                0,
-                "{empty:?}"
-            );
+            let listed = fs::read_dir(mount.path("empty"));
+            let listed = listed.unwrap_or_else(|err| panic!("{empty:?}: {err}"));
+            assert_eq!(listed.count(), 0, "{empty:?}");
             for missing in ["missing", "empty/missing", "missing/below"] {
                 let err = fs::metadata(mount.path(missing)).unwrap_err();
                 assert_eq!(err.kind(), ErrorKind::NotFound, "{empty:?} {missing}");

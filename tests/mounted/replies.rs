@@ -27,24 +27,22 @@ fn works(server: &Ftpd, mount: &TestMount) {
     assert_eq!(mount.sh("ls -A dir"), "there\n");
 }
 
-fn works_with(quirks: Quirks) {
+fn works_with(kind: &str, quirks: Quirks) {
     let Some((server, mount)) = stage(quirks) else {
         return;
     };
+    // Tells which of several kinds it was, where a test fails.
+    println!("a server that {kind}");
     works(&server, &mount);
     mount.finish();
 }
 
 #[test]
-fn a_plain_server() {
-    works_with(Quirks::default());
-}
-
-#[test]
 fn kinds_of_servers() {
-    works_with(Quirks::like_vsftpd());
-    works_with(Quirks::like_iis());
-    works_with(Quirks::like_a_router());
+    works_with("is plain", Quirks::default());
+    works_with("is like vsftpd", Quirks::like_vsftpd());
+    works_with("is like IIS", Quirks::like_iis());
+    works_with("knows little", Quirks::like_a_router());
 }
 
 #[test]
@@ -59,29 +57,49 @@ fn over_ipv6() {
 
 #[test]
 fn transfers_end_in_many_words() {
-    works_with(Quirks {
-        completion: Completion::Twice,
-        ..Quirks::default()
-    });
-    works_with(Quirks {
-        completion: Completion::Late(Duration::from_millis(100)),
-        ..Quirks::default()
-    });
-    works_with(Quirks {
-        completion: Completion::Early(Duration::from_millis(50)),
-        ..Quirks::default()
-    });
-    works_with(Quirks {
-        opening: String::new(),
-        ..Quirks::default()
-    });
-    works_with(Quirks {
+    let ends = [
+        ("says 226 twice", Completion::Twice),
+        (
+            "says 226 late",
+            Completion::Late(Duration::from_millis(100)),
+        ),
+        (
+            "says 226 early",
+            Completion::Early(Duration::from_millis(50)),
+        ),
+    ];
+    for (kind, completion) in ends {
+        works_with(
+            kind,
+            Quirks {
+                completion,
+                ..Quirks::default()
+            },
+        );
+    }
+    let quirks = Quirks {
         opening: "125 Already open.".into(),
         ..Quirks::default()
-    });
+    };
+    works_with("begins with 125", quirks);
     for verb in ["RETR", "STOR", "MLSD"] {
-        works_with(Quirks::default().reply_instead(verb, "250 Done."));
+        let quirks = Quirks::default().reply_instead(verb, "250 Done.");
+        works_with(&format!("ends {verb} with 250"), quirks);
     }
+}
+
+#[test]
+fn a_missing_150_does_not_stop_readers() {
+    let Some((server, mount)) = stage(Quirks {
+        opening: String::new(),
+        ..Quirks::default()
+    }) else {
+        return;
+    };
+    server.put("dir/file", bytes(150_000));
+    assert!(fs::read(mount.path("dir/file")).unwrap() == bytes(150_000));
+    assert_eq!(mount.sh("ls dir"), "file\n");
+    mount.finish();
 }
 
 #[test]
@@ -118,42 +136,55 @@ fn features_are_told_in_many_ways() {
         "200 OK",
     ];
     for list in lists {
-        works_with(Quirks::default().reply_instead("FEAT", list));
+        let quirks = Quirks::default().reply_instead("FEAT", list);
+        works_with(&format!("has the features {list:?}"), quirks);
     }
-    // It has less than it says.
-    let boasts = Quirks::default().reply_instead(
-        "FEAT",
-        "211-x\r\n MLST size*;\r\n MFMT\r\n EPSV\r\n REST STREAM\r\n211 End",
-    );
-    works_with(boasts.without(&["MLSD", "MLST", "MFMT", "EPSV", "REST"]));
-    works_with(Quirks::default().reply_instead("PWD", "257 /"));
-    works_with(Quirks::default().reply_instead("PWD", "500 No."));
+    let boast = "211-x\r\n MLST size*;\r\n MFMT\r\n EPSV\r\n REST STREAM\r\n211 End";
+    let quirks = Quirks::default().reply_instead("FEAT", boast);
+    let quirks = quirks.without(&["MLSD", "MLST", "MFMT", "EPSV", "REST"]);
+    works_with("has less than it says", quirks);
+}
+
+#[test]
+fn greetings_and_small_talk_do_not_matter() {
+    for (verb, words) in [
+        ("PWD", "257 /"),
+        ("PWD", "500 No."),
+        ("SYST", "502 No."),
+        ("NOOP", "500 No."),
+    ] {
+        works_with(
+            &format!("answers {verb} by {words}"),
+            Quirks::default().answer(verb, words),
+        );
+    }
+    let banner = "220-Hello,\r\n 220 is not the end\r\n220-\r\n220 now".into();
     works_with(
-        Quirks::default()
-            .answer("SYST", "502 No.")
-            .answer("NOOP", "500 No."),
+        "is talkative",
+        Quirks {
+            banner,
+            ..Quirks::default()
+        },
     );
-    works_with(Quirks {
-        banner: "220-Hello,\r\n 220 is not the end\r\n220-\r\n220 now".into(),
-        ..Quirks::default()
-    });
 }
 
 #[test]
 fn passive_addresses_are_the_servers_own() {
-    let elsewhere = Some(Ipv4Addr::new(192, 0, 2, 1));
-    works_with(Quirks {
-        pasv_address: elsewhere,
-        ..Quirks::default().without(&["EPSV"])
-    });
-    works_with(Quirks {
-        pasv_bare: true,
-        ..Quirks::default().without(&["EPSV"])
-    });
-    works_with(Quirks {
-        pasv_address: Some(Ipv4Addr::UNSPECIFIED),
-        ..Quirks::default().without(&["EPSV"])
-    });
+    let old = || Quirks::default().without(&["EPSV"]);
+    works_with(
+        "leaves out parentheses",
+        Quirks {
+            pasv_bare: true,
+            ..old()
+        },
+    );
+    for address in [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::UNSPECIFIED] {
+        let quirks = Quirks {
+            pasv_address: Some(address),
+            ..old()
+        };
+        works_with(&format!("says it is {address}"), quirks);
+    }
 }
 
 #[test]
@@ -168,10 +199,13 @@ fn the_server_may_open_the_data_connections() {
 
 #[test]
 fn a_server_that_cannot_be_pipelined() {
-    works_with(Quirks {
-        drops_pipelined: true,
-        ..Quirks::default()
-    });
+    works_with(
+        "forgets what comes too early",
+        Quirks {
+            drops_pipelined: true,
+            ..Quirks::default()
+        },
+    );
 }
 
 #[test]

@@ -147,6 +147,11 @@ impl MemoryServer {
         }
     }
 
+    /// Someone sets the mode of what is at `at`.
+    pub fn chmod(&self, at: &str, mode: u32) {
+        self.lock().nodes.get_mut(&path(at)).unwrap().mode = mode;
+    }
+
     /// Someone makes a directory, and those above.
     pub fn put_directory(&self, at: &str) {
         let at = path(at);

@@ -435,7 +435,7 @@ impl TestMount {
 
     /// Without `-d` the daemon speaks only when something is wrong.
     fn is_complaint(&self, line: &str) -> bool {
-        let wrong = ["WARN", "ERROR", "panicked"];
+        let wrong = [" WARN ", " ERROR ", "panicked"];
         (!self.debug || wrong.iter().any(|word| line.contains(word)))
             && !self
                 .mounting

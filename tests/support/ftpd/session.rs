@@ -87,7 +87,9 @@ impl Session {
         let mut line = Vec::new();
         loop {
             line.clear();
-            if self.reader.read_until(b'\n', &mut line)? == 0 {
+            self.reader.read_until(b'\n', &mut line)?;
+            // Half a command is none: a real server waits for its end.
+            if !line.ends_with(b"\n") {
                 return Ok(());
             }
             while line.last().is_some_and(|b| matches!(b, b'\r' | b'\n')) {

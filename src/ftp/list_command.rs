@@ -1,0 +1,195 @@
+//! One listing command: sent so that no server takes the path for something else, read within
+//! bounds, and parsed.
+
+use super::encoding;
+use super::listing::{self, Dialect};
+use super::listing_stream::{ENTRIES_MAX, read_blocks};
+use super::options::ListingMode;
+use super::reply::Reply;
+use super::server::FtpServer;
+use super::server_path::{is_awkward, last_name};
+use super::session::Session;
+use super::transfer::Begun;
+use crate::vfs::attr::{Attr, DirEntry, FileKind};
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::{Name, RemotePath};
+
+/// Names asked about in one batch of SIZE and MDTM after NLST.
+const BATCH: usize = 500;
+
+/// What came over the data connection.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    pub(super) entries: Vec<DirEntry>,
+    /// It showed the directory itself (`.`, `cdir`), so that the directory surely exists.
+    pub(super) itself: bool,
+    pub(super) skipped: usize,
+}
+
+/// The answer to one listing command.
+pub(super) enum Answer {
+    Listed(Listed),
+    Refused(Reply),
+}
+
+impl FtpServer {
+    /// Sends one listing command and reads what comes.
+    pub(super) fn list_by(
+        &self,
+        s: &mut Session,
+        dir: &RemotePath,
+        mode: ListingMode,
+    ) -> Result<Answer> {
+        let argument = self.spell(dir)?;
+        let verb = verb(mode);
+        // MLSD takes all that follows it for a path; LIST looks for options and patterns in it.
+        let inside = mode != ListingMode::Mlsd && is_awkward(&argument);
+        if inside {
+            let reply = self.ask(s, "CWD", dir)?;
+            if !reply.is_ok() {
+                return Ok(Answer::Refused(reply));
+            }
+        }
+        let command = if inside {
+            verb.as_bytes().to_vec()
+        } else {
+            self.line(verb, dir)?
+        };
+        let answer = self.transfer_listing(s, mode, &command);
+        if inside && !s.is_broken() {
+            s.command(&self.way_back())?;
+        }
+        match answer? {
+            Answer::Listed(listed) if mode == ListingMode::Nlst => {
+                self.describe_names(s, dir, listed).map(Answer::Listed)
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    fn transfer_listing(
+        &self,
+        s: &mut Session,
+        mode: ListingMode,
+        command: &[u8],
+    ) -> Result<Answer> {
+        let mut data = match s.begin_data(command, 0)? {
+            Begun::Open(data) => data,
+            Begun::Refused(reply) => return Ok(Answer::Refused(reply)),
+        };
+        let mut hints = self.hints();
+        let mut listed = Listed::default();
+        let read = read_blocks(&mut data, |block| {
+            listed.itself |= shows_itself(block);
+            let parsed = match mode {
+                ListingMode::Mlsd => listing::parse_mlsx(block),
+                ListingMode::Nlst => {
+                    self.take(names_only(block), &mut listed);
+                    return limited(&listed);
+                }
+                _ => listing::parse_list(block, &hints),
+            };
+            if parsed.dialect != Dialect::Unknown && mode != ListingMode::Mlsd {
+                hints.dialect = Some(parsed.dialect);
+            }
+            listed.skipped += parsed.skipped_count;
+            self.take(parsed.entries, &mut listed);
+            limited(&listed)
+        });
+        self.ways.with(|ways| ways.dialect = hints.dialect);
+        match read {
+            Ok(dropped) => listed.skipped += dropped,
+            Err(err) => {
+                s.close_early(data);
+                return Err(err);
+            }
+        }
+        let reply = s.end_data(data)?;
+        if reply.is_ok() {
+            Ok(Answer::Listed(listed))
+        } else {
+            Ok(Answer::Refused(reply))
+        }
+    }
+
+    /// Adds entries, their names and targets in our charset.
+    fn take(&self, entries: impl IntoIterator<Item = DirEntry>, listed: &mut Listed) {
+        let Some(charset) = self.options().charset else {
+            listed.entries.extend(entries);
+            return;
+        };
+        for mut entry in entries {
+            let decoded = encoding::from_server(Some(charset), entry.name.as_bytes());
+            let Ok(name) = decoded.and_then(Name::new) else {
+                listed.skipped += 1;
+                continue;
+            };
+            entry.name = name;
+            let target = entry.attr.target.take();
+            entry.attr.target = target.map(|raw| {
+                let decoded = encoding::from_server(Some(charset), &raw).map(|t| t.to_vec());
+                decoded.map_or(raw, Vec::into_boxed_slice)
+            });
+            listed.entries.push(entry);
+        }
+    }
+
+    /// NLST gives bare names: SIZE and MDTM tell the files, what they refuse is a directory if it
+    /// can be entered.
+    fn describe_names(
+        &self,
+        s: &mut Session,
+        dir: &RemotePath,
+        mut listed: Listed,
+    ) -> Result<Listed> {
+        for entries in listed.entries.chunks_mut(BATCH) {
+            let paths: Vec<_> = entries.iter().map(|entry| dir.join(&entry.name)).collect();
+            for (entry, attr) in entries.iter_mut().zip(self.follow(s, &paths)?) {
+                // A name that answers to nothing (a device, a dangling link) is shown as a file.
+                entry.attr = attr.unwrap_or_else(|| Attr::new(FileKind::File));
+            }
+        }
+        Ok(listed)
+    }
+}
+
+pub(super) const fn verb(mode: ListingMode) -> &'static str {
+    match mode {
+        ListingMode::Mlsd => "MLSD",
+        ListingMode::Auto | ListingMode::ListAll => "LIST -a",
+        ListingMode::List => "LIST",
+        ListingMode::Nlst => "NLST",
+    }
+}
+
+/// Whether a line names the listed directory: `…  .` of `ls -a`, `type=cdir` of MLSD.
+fn shows_itself(block: &[u8]) -> bool {
+    let mut lines = block.split(|b| *b == b'\n');
+    lines.any(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let head = line.get(..40).unwrap_or(line).to_ascii_lowercase();
+        line.len() > 20 && line.ends_with(b" .") && (head.starts_with(b"d") || head.contains(&b'='))
+            || line
+                .windows(9)
+                .any(|part| part.eq_ignore_ascii_case(b"type=cdir"))
+    })
+}
+
+fn limited(listed: &Listed) -> Result<()> {
+    if listed.entries.len() > ENTRIES_MAX {
+        return Err(Error::new(
+            ErrorKind::Protocol,
+            format!("the listing has more than {ENTRIES_MAX} entries"),
+        ));
+    }
+    Ok(())
+}
+
+/// The names of NLST, which some servers give with the path before them.
+fn names_only(block: &[u8]) -> impl Iterator<Item = DirEntry> {
+    block.split(|b| *b == b'\n').filter_map(|line| {
+        let name = last_name(line.strip_suffix(b"\r").unwrap_or(line))?;
+        let attr = Attr::new(FileKind::File);
+        Some(DirEntry { name, attr })
+    })
+}

@@ -1,0 +1,250 @@
+//! Bringing a staged content to the server.
+
+use std::sync::Arc;
+
+use super::file::Content;
+use super::live::{Live, is_trouble};
+use super::version::Version;
+use crate::vfs::attr::Attr;
+use crate::vfs::backend::{Publish, Upload};
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::RemotePath;
+use crate::vfs::staging::Snapshot;
+
+/// One commit on its way.
+struct Job {
+    snapshot: Snapshot,
+    publish: Publish,
+    base: Option<Arc<Version>>,
+    live: Option<Arc<Live>>,
+    way: Way,
+}
+
+/// What has to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Times and mode: the content is what the server has.
+    Attributes,
+    /// What is behind the old content, of so many bytes.
+    Tail(u64),
+    Whole,
+}
+
+/// How an upload failed.
+enum Failure {
+    /// Final, or before anything was sent.
+    Told(Error),
+    /// In the middle, and not by the server's decision: worth one more try.
+    Broken(Error),
+}
+
+impl Content {
+    /// The caller holds the commit mutex.
+    pub(super) fn commit_now(&self, at: &RemotePath) -> Result<()> {
+        let Some(mut job) = self.next_job() else {
+            return Ok(());
+        };
+        match job.way {
+            Way::Attributes => return self.commit_attributes(at, &job),
+            Way::Tail(base) => {
+                if let Some(attr) = self.append(at, &job, base)? {
+                    self.published(&job, attr);
+                    return Ok(());
+                }
+            }
+            Way::Whole => {}
+        }
+        for last in [false, true] {
+            match self.store(at, &job) {
+                Ok(attr) => {
+                    self.published(&job, attr);
+                    return Ok(());
+                }
+                Err(Failure::Broken(err)) if !last => {
+                    log::debug!("{at}: the upload broke, once more: {err}");
+                }
+                Err(Failure::Told(err) | Failure::Broken(err)) => return Err(err),
+            }
+            // The writer may have gone on, or cut the file.
+            let Some(next) = self.next_job() else {
+                return Ok(());
+            };
+            job = next;
+        }
+        Ok(())
+    }
+
+    /// What there is to do; `None` if the file is clean.
+    fn next_job(&self) -> Option<Job> {
+        let (snapshot, live, base, torn) = self.state.with(|state| {
+            let dirty = state.is_dirty();
+            let staged = state.staged.as_mut().filter(|_| dirty)?;
+            let snapshot = staged.snapshot();
+            state.in_sequence = (snapshot.len == 0).then_some(0);
+            Some((snapshot, state.live.take(), state.base.clone(), state.torn))
+        })?;
+        let Snapshot {
+            len,
+            unchanged,
+            attr,
+            ..
+        } = snapshot;
+        let size = base.as_ref().and_then(|base| base.size());
+        let way = match size {
+            Some(size) if live.is_none() && !torn && unchanged == size => match size {
+                _ if len == size => Way::Attributes,
+                0 => Way::Whole,
+                _ => Way::Tail(size),
+            },
+            _ => Way::Whole,
+        };
+        let old_mode = base.as_ref().and_then(|base| base.attr().mode);
+        let publish = Publish {
+            size: len,
+            mtime: attr.mtime,
+            // A new file takes the place of the old one and should not lose its mode.
+            mode: attr.mode.or(old_mode),
+        };
+        Some(Job {
+            snapshot,
+            publish,
+            base,
+            live,
+            way,
+        })
+    }
+
+    fn commit_attributes(&self, at: &RemotePath, job: &Job) -> Result<()> {
+        match self.transfers.set_attr(at, &job.snapshot.attr) {
+            // As `publish`, which sets what the server can.
+            Err(err) if err.kind() == ErrorKind::Unsupported => log::debug!("{at}: {err}"),
+            other => other?,
+        }
+        if let Some(base) = &job.base {
+            base.adjust(&job.snapshot.attr);
+        }
+        self.state.with(|state| {
+            if let Some(staged) = &mut state.staged {
+                staged.published(&job.snapshot);
+            }
+        });
+        Ok(())
+    }
+
+    /// Sends the tail only; `None` if the whole file must be sent instead.
+    fn append(&self, at: &RemotePath, job: &Job, base: u64) -> Result<Option<Attr>> {
+        if let Some(base) = &job.base {
+            base.hang_up();
+        }
+        let begin = |_| self.transfers.append(at, base);
+        let mut upload = match self.contents.connection(begin) {
+            Ok(upload) => upload,
+            Err(err) if matches!(err.kind(), ErrorKind::Unsupported | ErrorKind::NotFound) => {
+                return Ok(None);
+            }
+            Err(err) => return Err(err),
+        };
+        let Snapshot { file, len, .. } = &job.snapshot;
+        let sent = upload.send_file(file, base, len - base);
+        match sent.and_then(|()| upload.publish(at, &job.publish)) {
+            Ok(attr) => Ok(Some(attr)),
+            Err(err) => {
+                // The server may have none, some or all of the tail now.
+                self.state.with(|state| state.torn = true);
+                if is_trouble(&err) {
+                    log::debug!("{at}: an append broke, the whole file is sent: {err}");
+                    return Ok(None);
+                }
+                Err(err)
+            }
+        }
+    }
+
+    /// Sends the whole file, the part that was sent behind the writer excepted.
+    fn store(&self, at: &RemotePath, job: &Job) -> std::result::Result<Attr, Failure> {
+        let Snapshot { file, len, .. } = &job.snapshot;
+        if let Some(live) = &job.live
+            && let Some(upload) = live.finish(file, *len).map_err(Failure::Told)?
+        {
+            return self.publish(at, job, upload);
+        }
+        self.mend(at).map_err(Failure::Told)?;
+        self.localize(at).map_err(Failure::Told)?;
+        if let Some(base) = &job.base {
+            base.hang_up();
+        }
+        let begin = |wait| self.transfers.store(at, wait);
+        let upload = self.contents.connection(begin);
+        let mut upload = upload.map_err(Failure::Told)?;
+        if *len > 0 {
+            upload.send_file(file, 0, *len).map_err(failure)?;
+        }
+        self.publish(at, job, upload)
+    }
+
+    fn publish(
+        &self,
+        at: &RemotePath,
+        job: &Job,
+        upload: Box<dyn Upload>,
+    ) -> std::result::Result<Attr, Failure> {
+        if let Some(base) = &job.base {
+            // Some servers cannot replace a file that is being read.
+            base.hang_up();
+        }
+        upload.publish(at, &job.publish).map_err(failure)
+    }
+
+    /// After a broken append: the server's file is ours, with a part of the tail perhaps. Its
+    /// beginning is what it was, and missing ranges may be fetched from it. Whether there was
+    /// anything to mend.
+    pub(super) fn mend(&self, at: &RemotePath) -> Result<bool> {
+        let torn = self.state.with(|state| {
+            let staged = state.staged.as_ref().filter(|_| state.torn)?;
+            staged.first_missing()?;
+            Some((state.base.clone()?, staged.len()))
+        });
+        let Some((base, len)) = torn else {
+            return Ok(false);
+        };
+        let now = self.transfers.stat_now(at)?;
+        let old = base.size().unwrap_or(0);
+        let grown = |size| (old..=len.max(old)).contains(&size);
+        if !now.size.is_some_and(grown) {
+            let other = format!("{at}: changed on the server after a broken append");
+            return Err(Error::new(ErrorKind::Stale, other));
+        }
+        let mended = Arc::new(Version::new(&self.contents, &self.transfers, now));
+        self.state.with(|state| {
+            // Not if a commit succeeded meanwhile.
+            if state.is_base(&base) {
+                state.base = Some(mended);
+            }
+        });
+        Ok(true)
+    }
+
+    /// The server has the snapshot, and says that this is what it has.
+    fn published(&self, job: &Job, mut attr: Attr) {
+        attr.size = attr.size.or(Some(job.snapshot.len));
+        let version = Version::new(&self.contents, &self.transfers, attr);
+        let version = Some(Arc::new(version));
+        let old = self.state.with(|state| {
+            state.torn = false;
+            if let Some(staged) = &mut state.staged {
+                staged.published(&job.snapshot);
+            }
+            std::mem::replace(&mut state.base, version)
+        });
+        // Its streams hang up, with nothing locked.
+        drop(old);
+    }
+}
+
+fn failure(err: Error) -> Failure {
+    if is_trouble(&err) {
+        Failure::Broken(err)
+    } else {
+        Failure::Told(err)
+    }
+}

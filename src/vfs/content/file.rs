@@ -1,0 +1,416 @@
+//! One open inode.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::live::{Live, Next};
+use super::state::{Follow, Missing, Piece, State};
+use super::version::Version;
+use super::{Contents, lock};
+use crate::sync::Locked;
+use crate::vfs::attr::{Attr, SetAttr};
+use crate::vfs::backend::{OpenFile, OpenHow, Transfers};
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::RemotePath;
+use crate::vfs::staging::{Staged, whole_seconds};
+
+/// An open file, see [the module](super).
+pub struct Content {
+    pub(super) contents: Arc<Contents>,
+    pub(super) transfers: Arc<dyn Transfers>,
+    pub(super) state: Locked<State>,
+    /// One commit at a time; held across the network.
+    committing: Mutex<()>,
+    /// For the name of what must be kept, no more: the file may be renamed.
+    opened_as: RemotePath,
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Content({:?})", self.opened_as)
+    }
+}
+
+impl Content {
+    pub(super) fn open(
+        contents: &Arc<Contents>,
+        transfers: Arc<dyn Transfers>,
+        path: &RemotePath,
+        known: Option<Attr>,
+        how: OpenHow,
+    ) -> Result<Self> {
+        let base = match (known, how.create) {
+            (Some(known), _) => Some(known),
+            (None, Some(_)) => None,
+            (None, None) => Some(transfers.stat_now(path)?),
+        };
+        let new = base.is_none();
+        let staged = match new {
+            true => Some(Staged::create(&contents.staging, how.create)?),
+            false => None,
+        };
+        let base = base.map(|attr| Arc::new(Version::new(contents, &transfers, attr)));
+        let content = Self {
+            contents: Arc::clone(contents),
+            transfers,
+            state: Locked::new(State {
+                base,
+                staged,
+                readable: how.read,
+                in_sequence: Some(0),
+                ..State::default()
+            }),
+            committing: Mutex::default(),
+            opened_as: path.clone(),
+        };
+        let prepared = content.prepare(path, how, new);
+        if prepared.is_err() {
+            // Nobody has written yet, so there is nothing to keep.
+            content.state.with(|state| state.staged = None);
+        }
+        prepared.map(|()| content)
+    }
+
+    /// What an open for writing asks of the server at once.
+    fn prepare(&self, at: &RemotePath, how: OpenHow, new: bool) -> Result<()> {
+        if new || how.truncate {
+            let live = self.begin_upload(at)?;
+            if !new {
+                let empty = |state: &mut State| {
+                    state.in_sequence = Some(0);
+                    state.staged(&self.contents)?.set_len(0)
+                };
+                self.state.with(empty)?;
+            }
+            let old = self.state.with(|s| std::mem::replace(&mut s.live, live));
+            if let Some(old) = old {
+                old.give_up();
+            }
+            return Ok(());
+        }
+        let sizeless = |state: &mut State| {
+            let base = state.base.as_ref().filter(|_| state.staged.is_none());
+            base.is_some_and(|base| base.size().is_none())
+        };
+        // A write would not know where the old content ends, and it must not ask.
+        if how.write && self.state.with(sizeless) {
+            self.localize(at)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to store, so that a refusal is told by `open`. With no connection free the content
+    /// is uploaded by the commit.
+    fn begin_upload(&self, at: &RemotePath) -> Result<Option<Arc<Live>>> {
+        let store = |wait| self.transfers.store(at, wait);
+        match self.contents.connection_now(store) {
+            Ok(upload) => {
+                let live = Arc::new(Live::new(upload, self.contents.now()));
+                self.contents.register_upload(&live);
+                Ok(Some(live))
+            }
+            Err(err) if err.kind() == ErrorKind::Busy => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Bytes that no commit has brought to the server; `None` if there are none.
+    pub(super) fn dirty_bytes(&self) -> Option<u64> {
+        self.state.with(|state| {
+            let dirty = state.is_dirty();
+            let staged = state.staged.as_ref().filter(|_| dirty);
+            staged.map(Staged::local_bytes)
+        })
+    }
+
+    /// Fetches everything that is only on the server, so that it is not needed any more.
+    pub(super) fn localize(&self, at: &RemotePath) -> Result<()> {
+        let next = || self.state.with(|state| state.missing(&self.contents));
+        let mut buf = Vec::new();
+        while let Some(missing) = next()? {
+            buf.resize(1 << 20, 0);
+            let Missing { base, range, .. } = &missing;
+            let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            let most = most.min(buf.len());
+            let wanted = buf.get_mut(..most).unwrap_or_default();
+            let count = base.read(at, range.start, wanted)?;
+            if count == 0 {
+                return if missing.sizeless {
+                    Ok(())
+                } else {
+                    Err(short(at))
+                };
+            }
+            let got = wanted.get(..count).unwrap_or_default();
+            self.state
+                .with(|state| state.fetched(&self.contents, &missing, got))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what was read of the old content of a file that is being written.
+    fn remember(&self, version: &Arc<Version>, offset: u64, data: &[u8]) {
+        let filled = self.state.with(|state| {
+            let ours = state.is_base(version) && state.is_dirty();
+            let staged = state.staged.as_mut().filter(|_| ours);
+            staged.map_or(Ok(()), |staged| staged.fill(offset, data))
+        });
+        // With a full disk here, the next read asks the server again.
+        if let Err(err) = filled {
+            log::debug!("{}: {err}", self.opened_as);
+        }
+    }
+
+    fn change(
+        &self,
+        change: impl FnOnce(&mut Staged) -> Result<()>,
+        tell: impl FnOnce(&Live) -> Next,
+    ) -> Result<()> {
+        let changed = |state: &mut State| state.change(&self.contents, change, tell);
+        let Some(Follow { live, next, file }) = self.state.with(changed)? else {
+            return Ok(());
+        };
+        if next == Next::GiveUp {
+            self.contents.retire(live);
+            return Ok(());
+        }
+        start_pump(live, file);
+        Ok(())
+    }
+
+    /// Begins an upload behind the writer, on a thread of its own: a write does not wait for it.
+    fn begin_late(&self, at: &RemotePath, settled: u64, file: Arc<File>) {
+        let (contents, transfers) = (Arc::clone(&self.contents), Arc::clone(&self.transfers));
+        let at = at.clone();
+        let begin = move || contents.connection_now(|wait| transfers.store(&at, wait));
+        let live = Live::late(Box::new(begin), settled, self.contents.now());
+        let live = Arc::new(live);
+        let begun = self.state.with(|state| {
+            let free = state.live.is_none() && !state.detached;
+            free.then(|| state.live = Some(Arc::clone(&live)))
+        });
+        if begun.is_some() {
+            self.contents.register_upload(&live);
+            start_pump(live, file);
+        }
+    }
+
+    /// Another handle opens a file that may have another version by now: if the server agrees, that
+    /// one is read from here on. What is dirty here stays ours.
+    fn revalidate(&self, at: &RemotePath, known: &Attr) -> Result<()> {
+        let Some(base) = self.state.with(|state| state.clean_base()) else {
+            return Ok(());
+        };
+        let same = |attr: &Attr| !base.is_stale() && !base.attr().differs_from(attr);
+        if same(known) {
+            base.validated();
+            return Ok(());
+        }
+        // What the caller knows may be older than a commit of ours.
+        let now = self.transfers.stat_now(at)?;
+        if same(&now) {
+            base.validated();
+            return Ok(());
+        }
+        let version = Arc::new(Version::new(&self.contents, &self.transfers, now));
+        self.state.with(|state| {
+            if state.is_base(&base) && !state.is_dirty() {
+                state.base = Some(version);
+                state.staged = None;
+                state.torn = false;
+            }
+        });
+        Ok(())
+    }
+
+    /// The last handle goes and the content could not be brought to the server.
+    fn keep(&self, staged: Staged, at: &RemotePath, why: &str) {
+        let name = at.split().map(|(_, name)| PathBuf::from(name.as_os_str()));
+        let missing = match staged.remote_bytes() {
+            0 => String::new(),
+            bytes => format!(", without {bytes} bytes of the old version"),
+        };
+        let staged_at = staged.path().to_path_buf();
+        let kept = staged.keep(&self.contents.staging, &name.unwrap_or_default());
+        let (place, trouble) = match kept {
+            Ok(place) => (place, String::new()),
+            Err(err) => (staged_at, format!(" ({err})")),
+        };
+        let place = place.display();
+        log::warn!("{at}: not on the server: {why}; kept as {place}{missing}{trouble}");
+    }
+}
+
+impl OpenFile for Content {
+    fn attr(&self) -> Attr {
+        self.state.with(|state| state.attr())
+    }
+
+    fn reopen(&self, at: &RemotePath, known: Option<&Attr>, how: OpenHow) -> Result<()> {
+        if self.state.with(|state| state.detached) {
+            return Err(ErrorKind::Stale.into());
+        }
+        if let Some(known) = known {
+            self.revalidate(at, known)?;
+        }
+        self.state.with(|state| state.readable |= how.read);
+        self.prepare(at, how, false)
+    }
+
+    fn read_at(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let (mut done, mut mended) = (0, false);
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let offset = offset.saturating_add(done as u64);
+            let (version, most) = match self.state.with(|state| state.piece(offset, rest))? {
+                Piece::End => break,
+                Piece::Read(count) => {
+                    done += count;
+                    continue;
+                }
+                Piece::Remote(version, most) => (version, most),
+            };
+            let rest = rest.get_mut(..most).unwrap_or_default();
+            match version.read(at, offset, rest) {
+                Ok(0) if version.size().is_none() => break,
+                Ok(0) => return Err(short(at)),
+                Ok(count) => {
+                    self.remember(&version, offset, rest.get(..count).unwrap_or_default());
+                    done += count;
+                }
+                // A commit gave the file another version meanwhile.
+                Err(_) if !self.state.with(|state| state.is_base(&version)) => {}
+                Err(err) if !mended && err.kind() == ErrorKind::Stale => {
+                    mended = true;
+                    if !self.mend(at)? {
+                        return Err(err);
+                    }
+                }
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let (len, now) = (data.len() as u64, self.contents.now());
+        self.change(
+            |staged| staged.write(offset, data),
+            |live| live.wrote(offset, len, now),
+        )?;
+        if let Some((settled, file)) = self.state.with(|state| state.wrote(offset, len)) {
+            self.begin_late(at, settled, file);
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, _: &RemotePath, len: u64) -> Result<()> {
+        if self.state.with(|state| state.attr().size) == Some(len) {
+            return Ok(());
+        }
+        self.state
+            .with(|state| state.in_sequence = (len == 0).then_some(0));
+        self.change(|staged| staged.set_len(len), |live| live.resized(len))
+    }
+
+    fn set_attr(&self, at: &RemotePath, change: &SetAttr) -> Result<()> {
+        let mtime = change.mtime.map(whole_seconds);
+        let change = SetAttr { mtime, ..*change };
+        let defer = || {
+            self.state
+                .with(|state| state.defer_attr(&self.contents, &change))
+        };
+        if defer()?.is_none() {
+            return Ok(());
+        }
+        // Not while a commit gives the file another version.
+        let _turn = lock(&self.committing);
+        if let Some(base) = defer()? {
+            self.transfers.set_attr(at, &change)?;
+            base.adjust(&change);
+        }
+        Ok(())
+    }
+
+    fn commit(&self, at: &RemotePath) -> Result<()> {
+        let _turn = lock(&self.committing);
+        self.commit_now(at)
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.state.with(|state| state.is_dirty())
+    }
+
+    fn detach(&self, at: &RemotePath) -> Result<bool> {
+        let _turn = lock(&self.committing);
+        let (base, readable, live) = self
+            .state
+            .with(|state| (state.base.clone(), state.readable, state.live.take()));
+        if let Some(live) = live {
+            live.give_up();
+        }
+        let mut exists = base.is_some();
+        // A handle that only writes never asks for the old content.
+        if readable {
+            match self.localize(at) {
+                // Another's version has this name, or nothing has: ours cannot be had any more.
+                Err(err) if err.kind() == ErrorKind::Stale => {}
+                Err(err) if err.kind() == ErrorKind::NotFound => exists = false,
+                other => other?,
+            }
+        }
+        if let Some(base) = base {
+            base.hang_up();
+        }
+        self.state.with(|state| state.detached = true);
+        Ok(exists)
+    }
+
+    fn close(&self, at: Option<&RemotePath>) -> Result<()> {
+        let _turn = lock(&self.committing);
+        let committed = at.map_or(Ok(()), |at| self.commit_now(at));
+        let (base, staged, live) = self.state.with(|state| {
+            let staged = state.staged.take();
+            (state.base.clone(), staged, state.live.take())
+        });
+        if let Some(live) = live {
+            live.give_up();
+        }
+        if let Some(base) = base {
+            base.hang_up();
+        }
+        if let (Err(err), Some(staged), Some(at)) = (&committed, staged, at) {
+            self.keep(staged, at, &err.to_string());
+        }
+        committed
+    }
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        let (live, staged) = self.state.with(|state| {
+            let dirty = state.is_dirty();
+            (state.live.take(), state.staged.take_if(|_| dirty))
+        });
+        if let Some(live) = live {
+            live.give_up();
+        }
+        if let Some(staged) = staged {
+            self.keep(staged, &self.opened_as, "it was never closed");
+        }
+    }
+}
+
+fn start_pump(live: Arc<Live>, file: Arc<File>) {
+    let pump = std::thread::Builder::new().name("content-pump".into());
+    if let Err(err) = pump.spawn(move || live.pump(&file)) {
+        log::debug!("no thread to upload behind the writer: {err}");
+    }
+}
+
+fn short(at: &RemotePath) -> Error {
+    Error::new(ErrorKind::Stale, format!("{at}: shorter than it was"))
+}

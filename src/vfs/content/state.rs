@@ -1,0 +1,214 @@
+//! What is known of an open file, behind its leaf lock: changes touch local disk, never the
+//! network.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Contents;
+use super::live::{Live, Next};
+use super::version::Version;
+use crate::vfs::attr::{Attr, FileKind, SetAttr};
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::staging::{Run, Staged};
+
+#[derive(Default)]
+pub(super) struct State {
+    /// The server's version; `None` if no commit has brought one there.
+    pub(super) base: Option<Arc<Version>>,
+    pub(super) staged: Option<Staged>,
+    pub(super) live: Option<Arc<Live>>,
+    /// An append failed in the middle, maybe: the server's file may have some of the tail.
+    pub(super) torn: bool,
+    /// The name is gone; nothing is ever uploaded again.
+    pub(super) detached: bool,
+    /// Some handle may read.
+    pub(super) readable: bool,
+    /// How far the writes since the last commit went on from the start of the file, if that is
+    /// what they all did.
+    pub(super) in_sequence: Option<u64>,
+}
+
+/// A content written in sequence is worth an upload behind its writer from this length on.
+const LATE: u64 = 1 << 20;
+
+/// What a change means for the upload under way, to be done with the state unlocked.
+pub(super) struct Follow {
+    pub(super) live: Arc<Live>,
+    pub(super) next: Next,
+    pub(super) file: Arc<File>,
+}
+
+/// Where the next bytes of a read come from.
+pub(super) enum Piece {
+    /// So many were copied.
+    Read(usize),
+    /// So many, at most, from the server.
+    Remote(Arc<Version>, usize),
+    End,
+}
+
+/// A range that is only on the server.
+pub(super) struct Missing {
+    pub(super) base: Arc<Version>,
+    pub(super) range: Range<u64>,
+    /// Nobody told where the file ends: the range is everything behind what is known.
+    pub(super) sizeless: bool,
+}
+
+impl State {
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.detached && self.staged.as_ref().is_some_and(Staged::is_dirty)
+    }
+
+    pub(super) fn is_base(&self, version: &Arc<Version>) -> bool {
+        let same = |base| Arc::ptr_eq(base, version);
+        self.base.as_ref().is_some_and(same)
+    }
+
+    /// The base, if nothing was changed here.
+    pub(super) fn clean_base(&self) -> Option<Arc<Version>> {
+        self.base.clone().filter(|_| !self.is_dirty())
+    }
+
+    /// The overlay, made on the first change. A base whose size nobody told counts as empty: it is
+    /// cut to nothing, or fetched first.
+    pub(super) fn staged(&mut self, contents: &Contents) -> Result<&mut Staged> {
+        if self.staged.is_none() {
+            let size = self.base.as_ref().and_then(|base| base.size());
+            self.staged = Some(Staged::over(&contents.staging, size.unwrap_or(0))?);
+        }
+        let staged = self.staged.as_mut();
+        staged.ok_or_else(|| ErrorKind::BadHandle.into())
+    }
+
+    /// The writer's view.
+    pub(super) fn attr(&self) -> Attr {
+        let base = self.base.as_ref().map(|base| base.attr());
+        let mut attr = base.unwrap_or_else(|| Attr::new(FileKind::File));
+        if let Some(staged) = &self.staged {
+            let ours = staged.attr();
+            attr.size = Some(staged.len());
+            attr.mtime_exact |= ours.mtime.is_some();
+            attr.mtime = ours.mtime.or(attr.mtime);
+            attr.mode = ours.mode.or(attr.mode);
+        }
+        attr
+    }
+
+    /// Changes the content with `change`, then asks the upload under way with `tell` what that
+    /// means for it.
+    pub(super) fn change(
+        &mut self,
+        contents: &Contents,
+        change: impl FnOnce(&mut Staged) -> Result<()>,
+        tell: impl FnOnce(&Live) -> Next,
+    ) -> Result<Option<Follow>> {
+        if let Some(refusal) = self.live.as_ref().and_then(|live| live.refusal()) {
+            return Err(refusal);
+        }
+        let staged = self.staged(contents)?;
+        change(staged)?;
+        let file = staged.file();
+        let Some(live) = self.live.clone() else {
+            return Ok(None);
+        };
+        let next = tell(&live);
+        match next {
+            Next::Go => return Ok(None),
+            // The refusal of an upload that ended is still to be told.
+            Next::GiveUp if live.refusal().is_some() => return Ok(None),
+            Next::GiveUp => self.live = None,
+            Next::StartPump => {}
+        }
+        Ok(Some(Follow { live, next, file }))
+    }
+
+    /// Notes a write of `len` bytes at `offset`. The answer is the length of a content that was
+    /// written in sequence and has no upload behind it yet, and deserves one: the one that `open`
+    /// began went with a commit, since shells close the empty file before they write to it.
+    pub(super) fn wrote(&mut self, offset: u64, len: u64) -> Option<(u64, Arc<File>)> {
+        let goes_on = self.in_sequence.filter(|end| *end == offset);
+        self.in_sequence = goes_on.map(|end| end + len);
+        let end = self.in_sequence?;
+        let whole = |staged: &&Staged| staged.len() == end && staged.first_missing().is_none();
+        let worth = end >= LATE && self.live.is_none() && !self.detached;
+        let staged = self.staged.as_ref().filter(whole).filter(|_| worth)?;
+        Some((end, staged.file()))
+    }
+
+    /// Stages times and mode where the content is staged; else says of which version to set them.
+    pub(super) fn defer_attr(
+        &mut self,
+        contents: &Contents,
+        change: &SetAttr,
+    ) -> Result<Option<Arc<Version>>> {
+        let base = self.clean_base().filter(|_| !self.detached);
+        if base.is_none() {
+            self.staged(contents)?.set_attr(change);
+        }
+        Ok(base)
+    }
+
+    /// Copies what is here at `offset`, or says where it is.
+    pub(super) fn piece(&self, offset: u64, buf: &mut [u8]) -> Result<Piece> {
+        let len = buf.len();
+        let until = |end: u64| usize::try_from(end - offset).unwrap_or(usize::MAX).min(len);
+        let most = match (&self.staged, &self.base) {
+            (Some(staged), _) => match staged.run(offset) {
+                Run::End => return Ok(Piece::End),
+                Run::Local(end) => {
+                    let count = until(end);
+                    staged.read(offset, buf.get_mut(..count).unwrap_or_default())?;
+                    return Ok(Piece::Read(count));
+                }
+                Run::Remote(end) => until(end),
+            },
+            (None, Some(base)) => match base.size() {
+                Some(size) if offset >= size => return Ok(Piece::End),
+                Some(size) => until(size),
+                None => len,
+            },
+            (None, None) => return Ok(Piece::End),
+        };
+        match &self.base {
+            Some(base) if !self.detached => Ok(Piece::Remote(Arc::clone(base), most)),
+            _ => Err(Error::new(ErrorKind::Stale, "gone from the server")),
+        }
+    }
+
+    /// The next range that is only on the server.
+    pub(super) fn missing(&mut self, contents: &Contents) -> Result<Option<Missing>> {
+        let Some(base) = self.base.clone() else {
+            return Ok(None);
+        };
+        let staged = self.staged(contents)?;
+        let (range, sizeless) = match staged.first_missing() {
+            Some(range) => (range, false),
+            None if base.size().is_none() && !staged.is_dirty() => (staged.len()..u64::MAX, true),
+            None => return Ok(None),
+        };
+        Ok(Some(Missing {
+            base,
+            range,
+            sizeless,
+        }))
+    }
+
+    /// Keeps what was fetched of a missing range.
+    pub(super) fn fetched(
+        &mut self,
+        contents: &Contents,
+        missing: &Missing,
+        data: &[u8],
+    ) -> Result<()> {
+        if !self.is_base(&missing.base) {
+            return Ok(());
+        }
+        let staged = self.staged(contents)?;
+        if missing.sizeless {
+            return staged.extend_base(data);
+        }
+        staged.fill(missing.range.start, data)
+    }
+}

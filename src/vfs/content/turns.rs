@@ -1,0 +1,133 @@
+//! Who gets the next connection when there are too few.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::lock;
+use crate::vfs::error::{Error, ErrorKind, Result};
+
+/// The longest anybody queues for a connection.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tickets in the order of arrival, and the next number.
+#[derive(Debug, Default)]
+struct Line {
+    tickets: VecDeque<u64>,
+    next: u64,
+}
+
+impl Line {
+    fn join(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.tickets.push_back(number);
+        number
+    }
+}
+
+/// A queue for transfer connections. The pool hands out what is free; here those who found nothing
+/// free wait in line, so that readers who hang up in favour of others do not overtake them.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    /// A leaf.
+    line: Mutex<Line>,
+    moved: Condvar,
+    waiting: AtomicUsize,
+}
+
+impl Turns {
+    /// Whether somebody is in line: those who hold a connection as a favour give it up.
+    pub(crate) fn others_wait(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Asks without waiting, frees an idle connection with `reclaim` and asks again.
+    ///
+    /// # Errors
+    /// `Busy` if nothing is free or others wait; else what `ask` said.
+    pub(crate) fn try_now<T>(
+        &self,
+        reclaim: impl Fn() -> bool,
+        mut ask: impl FnMut(bool) -> Result<T>,
+    ) -> Result<T> {
+        if self.others_wait() {
+            return Err(Error::new(ErrorKind::Busy, "others wait for a connection"));
+        }
+        match ask(false) {
+            Err(err) if err.kind() == ErrorKind::Busy && reclaim() => ask(false),
+            other => other,
+        }
+    }
+
+    /// The same, but waits in line for a connection.
+    ///
+    /// # Errors
+    /// `Busy` after half a minute; else what `ask` said.
+    pub(crate) fn wait<T>(
+        &self,
+        reclaim: impl Fn() -> bool,
+        mut ask: impl FnMut(bool) -> Result<T>,
+    ) -> Result<T> {
+        match self.try_now(&reclaim, &mut ask) {
+            Err(err) if err.kind() == ErrorKind::Busy => {}
+            other => return other,
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let ticket = self.join();
+        ticket.wait_until_first(deadline)?;
+        loop {
+            reclaim();
+            let asked = Instant::now();
+            match ask(true) {
+                Err(err) if err.kind() == ErrorKind::Busy && Instant::now() < deadline => {
+                    // A pool that says Busy at once must not make this a busy loop.
+                    let early = Duration::from_millis(50).saturating_sub(asked.elapsed());
+                    std::thread::sleep(early);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn join(&self) -> Ticket<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let number = lock(&self.line).join();
+        Ticket {
+            turns: self,
+            number,
+        }
+    }
+}
+
+/// A place in the line, given up when dropped.
+struct Ticket<'a> {
+    turns: &'a Turns,
+    number: u64,
+}
+
+impl Ticket<'_> {
+    fn wait_until_first(&self, deadline: Instant) -> Result<()> {
+        let time = deadline.saturating_duration_since(Instant::now());
+        let behind = |line: &mut Line| line.tickets.front() != Some(&self.number);
+        let waited = self
+            .turns
+            .moved
+            .wait_timeout_while(lock(&self.turns.line), time, behind);
+        let waited = waited.unwrap_or_else(PoisonError::into_inner).1;
+        if waited.timed_out() {
+            return Err(Error::new(ErrorKind::Busy, "no connection became free"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let left = |number: &u64| *number != self.number;
+        lock(&self.turns.line).tickets.retain(left);
+        self.turns.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.turns.moved.notify_all();
+    }
+}

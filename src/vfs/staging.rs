@@ -1,0 +1,379 @@
+//! The local copy of a file that is being written.
+//!
+//! # When does a write become visible?
+//!
+//! **To every handle of this mount: at once.** All handles of an inode share one
+//! [`Content`](super::content::Content), and that has one [`Staged`]. `write_at` puts the bytes into
+//! a local file and remembers the range; a read takes local ranges from there, asks the server for
+//! the ranges of the old content that were neither written nor cut off, and fills the rest with
+//! zeros. The size and the modification time that `attr` tells are those of the staged file and win
+//! over any listing.
+//!
+//! **To everybody else: when `commit` returned, and then as a whole.** An upload may run while the
+//! file is still written, but what it sends lies under a temporary name until `publish` gives it
+//! its own. The exception is an append, which by its nature grows the file in place: others may see
+//! part of the tail before `commit` returned, never a change below it.
+//!
+//! **A commit publishes what was written before it began.** Writers go on meanwhile; every change
+//! counts up the [generation](Snapshot::generation), and a commit that finds another generation
+//! than it began with leaves the file dirty. What was appended during a commit is not in it; of
+//! what was overwritten during a commit, a part may be, as with `fsync` on any filesystem.
+//!
+//! **A failed commit changes nothing.** The content stays staged and dirty, and a later commit
+//! tries again. If the last handle goes before one succeeded, the staged file is moved to
+//! `lost+found` beside the staging directory, never deleted.
+//!
+//! # What is where
+//!
+//! A byte below `len` is *local* if its offset is in `local`, otherwise it is below `base_len` and
+//! is the server's. There is no third case: growing the file makes a local range of zeros, which
+//! costs no disk since the file is sparse. Cutting the file cuts `base_len` too, so old content
+//! never reappears when it grows again.
+//!
+//! `unchanged` is the length of the prefix that is still what the server has. It is what tells an
+//! append (all of the old content unchanged, and more behind it) from a change, and it is another
+//! thing than being local: after a commit everything is local and unchanged.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::ErrorKind as IoErrorKind;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::attr::SetAttr;
+use super::content::extents::Extents;
+use super::error::{Error, ErrorKind, Result};
+
+/// Where staged files live: a directory of the mount's own.
+#[derive(Debug)]
+pub(crate) struct StagingDir {
+    dir: PathBuf,
+    next: AtomicU64,
+}
+
+impl StagingDir {
+    /// Makes `dir` if need be, for this user alone.
+    pub(crate) fn new(dir: &Path) -> Result<Self> {
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(dir);
+        made.map_err(|err| Error::local(dir.display(), &err))?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            next: AtomicU64::new(1),
+        })
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn new_file(&self) -> Result<Named> {
+        loop {
+            let path = self.dir.join(format!("staged-{}", self.number()));
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(0o600);
+            match options.open(&path) {
+                Ok(file) => {
+                    return Ok(Named {
+                        file: file.into(),
+                        path,
+                        kept: false,
+                    });
+                }
+                // Left by a mount that was killed.
+                Err(err) if err.kind() == IoErrorKind::AlreadyExists => {}
+                Err(err) => return Err(Error::local(path.display(), &err)),
+            }
+        }
+    }
+
+    /// Moves a staged file out of the way of its deletion, to `../lost+found/NAME-<n>`.
+    fn keep(&self, named: &mut Named, name: &Path) -> Result<PathBuf> {
+        // Whatever happens next: the bytes are not deleted.
+        named.kept = true;
+        let dir = self.dir.parent().unwrap_or(&self.dir).join("lost+found");
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&dir);
+        made.map_err(|err| Error::local(dir.display(), &err))?;
+        loop {
+            let mut kept = name.as_os_str().to_os_string();
+            kept.push(format!("-{}", self.number()));
+            let kept = dir.join(kept);
+            if fs::symlink_metadata(&kept).is_ok() {
+                continue;
+            }
+            let moved = fs::rename(&named.path, &kept);
+            moved.map_err(|err| Error::local(kept.display(), &err))?;
+            return Ok(kept);
+        }
+    }
+}
+
+/// A file in the staging directory, deleted with this unless kept. It has a name all the time so
+/// that it survives a crash.
+#[derive(Debug)]
+struct Named {
+    file: Arc<File>,
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(err) = fs::remove_file(&self.path)
+        {
+            log::warn!("{}: {err}", self.path.display());
+        }
+    }
+}
+
+/// Where the bytes at an offset are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// Here, up to this offset.
+    Local(u64),
+    /// On the server, up to this offset.
+    Remote(u64),
+    /// Behind the end of the file.
+    End,
+}
+
+/// What a commit publishes.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    /// Counts changes; a commit cleans the file only if there was none meanwhile.
+    pub(crate) generation: u64,
+    /// Size in bytes.
+    pub(crate) len: u64,
+    /// Length of the prefix that is what the server has.
+    pub(crate) unchanged: u64,
+    /// What to set with the content.
+    pub(crate) attr: SetAttr,
+    /// The staged bytes.
+    pub(crate) file: Arc<File>,
+}
+
+/// The staged state of one open file.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    named: Named,
+    local: Extents,
+    len: u64,
+    base_len: u64,
+    unchanged: u64,
+    /// As `unchanged`, but since the last snapshot: what a commit under way does not have.
+    unchanged_since: u64,
+    generation: u64,
+    committed: u64,
+    attr: SetAttr,
+}
+
+impl Staged {
+    /// An overlay without changes on a content of `base_len` bytes.
+    pub(crate) fn over(dir: &StagingDir, base_len: u64) -> Result<Self> {
+        let staged = Self {
+            named: dir.new_file()?,
+            local: Extents::default(),
+            len: base_len,
+            base_len,
+            unchanged: base_len,
+            unchanged_since: u64::MAX,
+            generation: 0,
+            committed: 0,
+            attr: SetAttr::default(),
+        };
+        staged.resize_file(base_len)?;
+        Ok(staged)
+    }
+
+    /// An empty file that no server has yet.
+    pub(crate) fn create(dir: &StagingDir, mode: Option<u32>) -> Result<Self> {
+        let mut staged = Self::over(dir, 0)?;
+        staged.attr.mode = mode;
+        staged.changed_from(0);
+        Ok(staged)
+    }
+
+    pub(crate) const fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) const fn is_dirty(&self) -> bool {
+        self.generation != self.committed
+    }
+
+    /// Times and mode that differ from the server's while dirty.
+    pub(crate) const fn attr(&self) -> &SetAttr {
+        &self.attr
+    }
+
+    /// Bytes that are here.
+    pub(crate) fn local_bytes(&self) -> u64 {
+        self.local.total()
+    }
+
+    /// Bytes that are only on the server.
+    pub(crate) fn remote_bytes(&self) -> u64 {
+        self.len.saturating_sub(self.local.total())
+    }
+
+    pub(crate) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.named.file)
+    }
+
+    /// Where the byte at `offset` is.
+    pub(crate) fn run(&self, offset: u64) -> Run {
+        if offset >= self.len {
+            return Run::End;
+        }
+        if let Some(end) = self.local.run_end(offset) {
+            return Run::Local(end.min(self.len));
+        }
+        let gap = self.local.first_gap(offset..self.base_len.min(self.len));
+        gap.map_or(Run::End, |gap| Run::Remote(gap.end))
+    }
+
+    /// Fills `buf` with local bytes; the caller asked [`run`](Self::run) that they are.
+    pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let read = self.named.file.read_exact_at(buf, offset);
+        read.map_err(|err| self.failed(&err))
+    }
+
+    /// Writes all of `data`, or leaves the size as it was.
+    pub(crate) fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        let end = end_of(offset, data.len())?;
+        if let Err(err) = self.named.file.write_all_at(data, offset) {
+            // A part of it may be behind the end, where a later growth promises zeros.
+            self.resize_file(self.len)?;
+            return Err(self.failed(&err));
+        }
+        if offset > self.len {
+            self.local.insert(self.len..offset);
+        }
+        self.local.insert(offset..end);
+        self.changed_from(offset.min(self.len));
+        self.len = self.len.max(end);
+        Ok(())
+    }
+
+    /// Cuts or grows the file.
+    pub(crate) fn set_len(&mut self, len: u64) -> Result<()> {
+        end_of(len, 0)?;
+        self.resize_file(len)?;
+        if len < self.len {
+            self.local.truncate(len);
+            self.base_len = self.base_len.min(len);
+        } else {
+            self.local.insert(self.len..len);
+        }
+        self.changed_from(len.min(self.len));
+        self.len = len;
+        Ok(())
+    }
+
+    /// Sets times and mode, to be published with the content.
+    pub(crate) fn set_attr(&mut self, change: &SetAttr) {
+        self.attr.mtime = change.mtime.map(whole_seconds).or(self.attr.mtime);
+        self.attr.mode = change.mode.or(self.attr.mode);
+        self.generation += 1;
+    }
+
+    /// Keeps what the server has at `offset`, except where it was written meanwhile.
+    pub(crate) fn fill(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        let end = end_of(offset, data.len())?.min(self.base_len);
+        while let Some(gap) = self.local.first_gap(offset..end) {
+            let from = usize::try_from(gap.start - offset).unwrap_or(usize::MAX);
+            let to = usize::try_from(gap.end - offset).unwrap_or(usize::MAX);
+            let part = data.get(from..to).unwrap_or_default();
+            let written = self.named.file.write_all_at(part, gap.start);
+            written.map_err(|err| self.failed(&err))?;
+            self.local.insert(gap);
+        }
+        Ok(())
+    }
+
+    /// Adds bytes of the server's content behind what is known of it, where nobody told its size.
+    pub(crate) fn extend_base(&mut self, data: &[u8]) -> Result<()> {
+        let (start, end) = (self.len, end_of(self.len, data.len())?);
+        self.resize_file(end)?;
+        (self.len, self.base_len, self.unchanged) = (end, end, end);
+        self.fill(start, data)
+    }
+
+    /// The first range that is only on the server.
+    pub(crate) fn first_missing(&self) -> Option<std::ops::Range<u64>> {
+        self.local.first_gap(0..self.base_len.min(self.len))
+    }
+
+    /// The state a commit publishes.
+    pub(crate) fn snapshot(&mut self) -> Snapshot {
+        self.unchanged_since = u64::MAX;
+        Snapshot {
+            generation: self.generation,
+            len: self.len,
+            unchanged: self.unchanged,
+            attr: self.attr,
+            file: self.file(),
+        }
+    }
+
+    /// `snapshot` is what the server has now.
+    pub(crate) fn published(&mut self, snapshot: &Snapshot) {
+        self.unchanged = snapshot.len.min(self.unchanged_since);
+        self.committed = snapshot.generation;
+        if !self.is_dirty() {
+            self.attr = SetAttr::default();
+        }
+    }
+
+    /// Moves the staged bytes to `lost+found` under a name made from `name`.
+    pub(crate) fn keep(mut self, dir: &StagingDir, name: &Path) -> Result<PathBuf> {
+        dir.keep(&mut self.named, name)
+    }
+
+    /// Where the staged bytes are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.named.path
+    }
+
+    fn changed_from(&mut self, offset: u64) {
+        self.generation += 1;
+        self.unchanged = self.unchanged.min(offset);
+        self.unchanged_since = self.unchanged_since.min(offset);
+        self.attr.mtime = Some(whole_seconds(SystemTime::now()));
+    }
+
+    fn resize_file(&self, len: u64) -> Result<()> {
+        let resized = self.named.file.set_len(len);
+        resized.map_err(|err| self.failed(&err))
+    }
+
+    fn failed(&self, err: &std::io::Error) -> Error {
+        Error::local(self.named.path.display(), err)
+    }
+}
+
+/// The offset behind `len` bytes at `offset`, where any file may have it.
+fn end_of(offset: u64, len: usize) -> Result<u64> {
+    let end = offset.checked_add(len as u64);
+    end.filter(|end| i64::try_from(*end).is_ok())
+        .ok_or_else(|| ErrorKind::TooLarge.into())
+}
+
+/// What servers can keep (`MFMT`, draft-somers-ftp-mfxx section 3): a second, rounded down.
+pub(crate) fn whole_seconds(time: SystemTime) -> SystemTime {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => UNIX_EPOCH + Duration::from_secs(since.as_secs()),
+        Err(err) => {
+            let before = err.duration();
+            let up = u64::from(before.subsec_nanos() > 0);
+            UNIX_EPOCH - Duration::from_secs(before.as_secs() + up)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

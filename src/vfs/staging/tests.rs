@@ -1,0 +1,105 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::*;
+
+fn dir() -> (tempfile::TempDir, StagingDir) {
+    let root = tempfile::tempdir().unwrap();
+    let staging = StagingDir::new(&root.path().join("staging")).unwrap();
+    (root, staging)
+}
+
+fn local(staged: &Staged, offset: u64, len: usize) -> Vec<u8> {
+    let mut buf = vec![0xee; len];
+    staged.read(offset, &mut buf).unwrap();
+    buf
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back() {
+    let (_root, dir) = dir();
+    let mut staged = Staged::over(&dir, 100).unwrap();
+    staged.write(90, b"0123456789").unwrap();
+    staged.set_len(50).unwrap();
+    staged.set_len(100).unwrap();
+    assert_eq!(staged.run(49), Run::Remote(50));
+    assert_eq!(staged.run(50), Run::Local(100));
+    assert_eq!(local(&staged, 50, 50), vec![0; 50]);
+}
+
+#[test]
+fn a_hole_behind_the_end_is_zeros_and_local() {
+    let (_root, dir) = dir();
+    let mut staged = Staged::over(&dir, 10).unwrap();
+    staged.write(20, b"x").unwrap();
+    assert_eq!(staged.len(), 21);
+    assert_eq!(staged.run(0), Run::Remote(10));
+    assert_eq!(staged.run(10), Run::Local(21));
+    assert_eq!(staged.run(21), Run::End);
+    assert_eq!(staged.snapshot().unchanged, 10);
+}
+
+#[test]
+fn what_comes_from_the_server_does_not_cover_what_was_written() {
+    let (_root, dir) = dir();
+    let mut staged = Staged::over(&dir, 10).unwrap();
+    staged.write(4, b"WW").unwrap();
+    assert_eq!(staged.first_missing(), Some(0..4));
+    staged.fill(0, b"abcdefghij-beyond").unwrap();
+    assert_eq!(staged.first_missing(), None);
+    assert_eq!(local(&staged, 0, 10), b"abcdWWghij");
+}
+
+#[test]
+fn a_change_during_a_commit_leaves_the_file_dirty_and_known_from_where() {
+    let (_root, dir) = dir();
+    let mut staged = Staged::create(&dir, None).unwrap();
+    staged.write(0, &[1; 100]).unwrap();
+    let snapshot = staged.snapshot();
+    staged.write(100, b"tail").unwrap();
+    staged.published(&snapshot);
+    assert!(staged.is_dirty());
+    assert_eq!(staged.snapshot().unchanged, 100);
+    let snapshot = staged.snapshot();
+    staged.published(&snapshot);
+    assert!(!staged.is_dirty());
+}
+
+#[test]
+fn a_staged_file_is_deleted_or_kept_never_both() {
+    let (root, dir) = dir();
+    let staged = Staged::create(&dir, None).unwrap();
+    let gone = staged.path().to_path_buf();
+    assert!(gone.exists());
+    drop(staged);
+    assert!(!gone.exists());
+
+    for _ in 0..2 {
+        let mut staged = Staged::create(&dir, None).unwrap();
+        staged.write(0, b"precious").unwrap();
+        let kept = staged.keep(&dir, Path::new("letter")).unwrap();
+        assert_eq!(fs::read(&kept).unwrap(), b"precious");
+        assert!(kept.starts_with(root.path().join("lost+found")));
+    }
+}
+
+#[test]
+fn offsets_no_file_can_have_are_refused() {
+    let (_root, dir) = dir();
+    let mut staged = Staged::create(&dir, None).unwrap();
+    for offset in [u64::MAX, i64::MAX as u64] {
+        let refused = staged.write(offset, b"xx").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    }
+    assert_eq!(
+        staged.set_len(u64::MAX).unwrap_err().kind(),
+        ErrorKind::TooLarge
+    );
+}
+
+#[test]
+fn seconds_are_rounded_down_before_1970_too() {
+    let at = |secs, nanos| UNIX_EPOCH + Duration::new(secs, nanos);
+    assert_eq!(whole_seconds(at(5, 999_999_999)), at(5, 0));
+    let before = UNIX_EPOCH - Duration::from_millis(1500);
+    assert_eq!(whole_seconds(before), UNIX_EPOCH - Duration::from_secs(2));
+}
