@@ -16,6 +16,7 @@ mod ftp_backend;
 mod ftp_session;
 mod interop;
 mod mail_fetch;
+mod mail_lab;
 mod mail_pop3;
 mod mail_queue;
 mod mail_smtp;
