@@ -45,7 +45,7 @@ fn options(port: u16) -> FetchOptions {
         port,
         security: Security::Off,
         ca_file: None,
-        timeout: Duration::from_secs(2),
+        timeout: Duration::from_secs(10),
         bind: None,
     };
     let mut options = FetchOptions::new(endpoint, USER, Arc::new(|_| Ok(Secret::new(PASSWORD))));
@@ -257,6 +257,42 @@ fn on_unlink_deletes_what_was_removed_and_nothing_else() {
     assert_eq!(account.states()[1], ("id-1".into(), State::Deleted));
     account.sync().unwrap();
     assert_eq!(account.server.count("DELE"), 1);
+}
+
+#[test]
+fn a_message_under_another_name_is_still_the_same() {
+    let mut account = Account::deleting(mails(0..2), ServerDelete::OnUnlink);
+    account.sync().unwrap();
+    let base = account.visible().into_keys().next().unwrap();
+    let store = account.store();
+    store.renamed(&base, "1.other.host").unwrap();
+    let inbox = store.maildir();
+    fs::rename(
+        inbox.join("new").join(&base),
+        inbox.join("cur/1.other.host:2,"),
+    )
+    .unwrap();
+    assert!(store.with_ledger(|l| l.named(&base).is_none()));
+    drop(store);
+    assert_eq!(account.sync().unwrap().fetched, 0);
+    account.unlink("1.other.host", true);
+    assert_eq!(account.sync().unwrap().deleted, 1);
+    assert_eq!(account.server.uidls().len(), 1);
+}
+
+#[test]
+fn a_message_of_our_own_is_nobody_elses() {
+    let mut account = Account::deleting(mails(0..2), ServerDelete::AfterFetch);
+    let store = account.store();
+    let mut draft = store.draft().unwrap();
+    std::io::Write::write_all(&mut draft, &text(9)).unwrap();
+    let letter = store.finish_own(draft, b"report 1").unwrap();
+    store.commit(vec![letter], &|_| Ok(())).unwrap();
+    drop(store);
+    assert_eq!(texts(&account.visible()), expected(9..10));
+    assert_eq!(account.sync().unwrap().fetched, 2);
+    assert_eq!(account.states().len(), 2);
+    assert_eq!(account.visible().len(), 3);
 }
 
 #[test]
@@ -655,7 +691,7 @@ fn an_error_from_the_watcher_ends_it_like_a_broken_connection() {
 // The thread.
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(10);
+    let limit = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < limit, "{what}");
         std::thread::sleep(Duration::from_millis(5));

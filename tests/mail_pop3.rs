@@ -5,13 +5,18 @@ use std::time::{Duration, Instant};
 
 use ferryfs::mail::connect::{Connector, Endpoint, Security};
 use ferryfs::mail::failure::{Class, Failure, Result};
-use ferryfs::mail::pop3::{Auth, Credentials, Maildrop};
+use ferryfs::mail::line::LineReader;
+use ferryfs::mail::pop3::{Auth, Capabilities, Credentials, Maildrop, Reply, Stage};
 use ferryfs::mail::sasl::Mechanism;
 use ferryfs::secret::Secret;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 
 use crate::support::pop3d::{Mail, PASSWORD, Pop3d, Quirks, USER};
 
-const TIMEOUT: Duration = Duration::from_millis(400);
+/// Long enough for a machine that is busy with other things.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 fn mail(uidl: &str, text: &[u8]) -> Mail {
     Mail {
@@ -261,7 +266,7 @@ fn fails(quirks: Quirks) -> Failure {
     let before = Instant::now();
     let err = session(&server).unwrap_err();
     assert!(
-        before.elapsed() < 5 * TIMEOUT + Duration::from_secs(3),
+        before.elapsed() < 4 * TIMEOUT,
         "{err}: {:?}",
         before.elapsed()
     );
@@ -363,7 +368,7 @@ fn garbage_is_no_reply() {
 #[test]
 fn a_drip_is_cut_off() {
     let err = fails(Quirks {
-        drip: Some(Duration::from_millis(100)),
+        drip: Some(Duration::from_millis(200)),
         ..Quirks::default()
     });
     assert_eq!(err.class(), Class::Transient);
@@ -426,4 +431,76 @@ fn a_large_message_streams() {
     let server = Pop3d::start(vec![mail("big", &text)], Quirks::default());
     let mut maildrop = open(&server).unwrap();
     assert!(all(&mut maildrop, 4).unwrap()[0] == text);
+}
+
+/// As a server sends it.
+fn stuffed(lines: &[Vec<u8>]) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for line in lines {
+        if line.first() == Some(&b'.') {
+            wire.push(b'.');
+        }
+        wire.extend(line);
+        wire.extend(b"\r\n");
+    }
+    wire.extend(b".\r\n");
+    wire
+}
+
+/// Gives at most so many octets for each read.
+struct Pieces<'a>(&'a [u8], usize);
+
+impl io::Read for Pieces<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let most = self.1.min(buf.len());
+        self.0.read(&mut buf[..most])
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_arrives_whatever_it_is_cut_into(
+        lines in vec(vec(select(b".a \r\0\xff".to_vec()), 0..6), 0..8),
+        piece in 1_usize..9,
+    ) {
+        // CR at the end of a line is part of its end, however many there are.
+        let lines: Vec<Vec<u8>> = lines
+            .into_iter()
+            .map(|mut line| {
+                while line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                line
+            })
+            .collect();
+        let wire = stuffed(&lines);
+        let mut text = Vec::new();
+        let counts = LineReader::new(Pieces(&wire, piece))
+            .text(&mut text, u64::MAX, TIMEOUT)
+            .unwrap();
+        let mut expected = lines.join(&b'\n');
+        if !lines.is_empty() {
+            expected.push(b'\n');
+        }
+        prop_assert_eq!(&text, &expected);
+        prop_assert_eq!(counts.octets as usize, text.len() + lines.len());
+    }
+
+    #[test]
+    fn nothing_a_server_says_is_too_much(
+        octets in vec(any::<u8>(), 0..300),
+        ok in select(vec![&b""[..], b"+OK ", b"-ERR [", b"+ "]),
+    ) {
+        let said = [ok, &octets[..]].concat();
+        if let Some(reply) = Reply::parse(&said) {
+            let failure = reply.failure("X", Stage::Login);
+            prop_assert!(failure.detail().chars().all(|c| !c.is_control()));
+            prop_assert!(failure.detail().len() < 2000);
+        }
+        let mut capabilities = Capabilities::default();
+        capabilities.add(&said);
+        let mut text = Vec::new();
+        let _ = LineReader::new(&said[..]).text(&mut text, 1000, TIMEOUT);
+        prop_assert!(text.len() <= said.len());
+    }
 }

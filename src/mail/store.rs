@@ -5,9 +5,8 @@
 //! on disk too. Power may fail anywhere: a message that is visible and unknown to the ledger is
 //! recognised by its name and recorded instead of being fetched again.
 
-use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +23,7 @@ use crate::net::Deadline;
 use crate::sync::Locked;
 
 mod draft;
+mod files;
 mod name;
 
 pub use draft::Draft;
@@ -31,9 +31,10 @@ use draft::Finished;
 use name::Origin;
 pub use name::without_flags;
 
-/// Up to so many messages are synced one by one; one sync of the whole filesystem costs more than
-/// that only where others write a lot.
-const FEW: usize = 4;
+/// Files synced at once. The filesystem makes one commit of them: eight at a time are ten times
+/// faster than one by one, and unlike a sync of the whole filesystem they do not wait for what
+/// others have written.
+const LANES: usize = 8;
 
 /// How long a lock that another has is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -131,7 +132,8 @@ impl Store {
         let ledger = Ledger::open(&root.join("ledger"))
             .map_err(|err| Failure::local(root.join("ledger").display(), &err))?;
         let new = File::open(maildir.join("new")).map_err(failed)?;
-        for dir in [&root, &maildir] {
+        // All the way down, or a message could be safe in a directory that is not.
+        for dir in root.ancestors().take(3).chain([&*maildir]) {
             File::open(dir).and_then(|d| d.sync_all()).map_err(failed)?;
         }
         Ok(Self {
@@ -238,7 +240,7 @@ impl Store {
         }
         let new = self.maildir.join("new");
         let failed = |err: io::Error| Failure::local(new.display(), &err);
-        self.sync(&letters).map_err(failed)?;
+        sync(&letters).map_err(failed)?;
         watch(Step::Synced)?;
         let mut delivered = Vec::with_capacity(letters.len());
         let mut records = Vec::with_capacity(letters.len());
@@ -260,101 +262,6 @@ impl Store {
         self.record(&records)?;
         watch(Step::Recorded(&delivered))?;
         Ok(delivered)
-    }
-
-    fn sync(&self, letters: &[Letter]) -> io::Result<()> {
-        if letters.len() > FEW {
-            return Ok(rustix::fs::syncfs(&self.new)?);
-        }
-        for letter in letters {
-            File::open(letter.finished.file.path())?.sync_all()?;
-        }
-        Ok(())
-    }
-
-    /// What is in `new` and `cur`, base name to file.
-    ///
-    /// # Errors
-    /// `Local`.
-    pub fn files(&self) -> Result<HashMap<Box<str>, PathBuf>> {
-        let mut files = HashMap::new();
-        for dir in ["new", "cur"].map(|d| self.maildir.join(d)) {
-            let failed = |err: io::Error| Failure::local(dir.display(), &err);
-            for entry in fs::read_dir(&dir).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                if let Some(file) = entry.file_name().to_str() {
-                    files.insert(name::without_flags(file).into(), entry.path());
-                }
-            }
-        }
-        Ok(files)
-    }
-
-    /// Of `files`, those that were fetched and are not in the ledger, by the part of their name
-    /// that [`key`](Self::key) makes.
-    #[must_use]
-    pub fn orphans(&self, files: &HashMap<Box<str>, PathBuf>) -> HashMap<Box<str>, PathBuf> {
-        self.ledger.with(|ledger| {
-            files
-                .iter()
-                .filter(|(base, _)| ledger.named(base).is_none())
-                .filter_map(|(base, path)| {
-                    let key = name::key_of(base)?;
-                    key.starts_with('U').then(|| (key.into(), path.clone()))
-                })
-                .collect()
-        })
-    }
-
-    /// What names of the message `uidl` have in common.
-    #[must_use]
-    pub fn key(&self, uidl: &[u8]) -> String {
-        name::key(&self.account, Origin::Uidl(uidl))
-    }
-
-    /// The record of a message that is in the store already.
-    ///
-    /// # Errors
-    /// `Local`.
-    pub fn recognise(&self, uidl: &[u8], octets: u64, path: &Path) -> Result<Record> {
-        let failed = |err: io::Error| Failure::local(path.display(), &err);
-        let mut file = File::open(path).map_err(failed)?;
-        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
-        let mut start = Vec::new();
-        let mut chunk = vec![0; 64 * 1024];
-        let mut size = 0;
-        loop {
-            let read = file.read(&mut chunk).map_err(failed)?;
-            let got = chunk.get(..read).unwrap_or_default();
-            if got.is_empty() {
-                break;
-            }
-            size += got.len() as u64;
-            hash.update(got);
-            if start.len() < 256 * 1024 {
-                start.extend(got);
-            }
-        }
-        let mut sha256 = Digest::default();
-        sha256.copy_from_slice(hash.finish().as_ref());
-        let now = unix(SystemTime::now());
-        let base = path
-            .file_name()
-            .and_then(|n| n.to_str())
-            .map(name::without_flags)
-            .unwrap_or_default();
-        Ok(Record {
-            uidl: uidl.into(),
-            state: State::Fetched,
-            gone: false,
-            fetched: now,
-            changed: now,
-            size,
-            octets,
-            sha256,
-            header: header::fingerprint(header::header_of(&start)),
-            name: base.into(),
-        })
     }
 
     /// Notes durably that the user removes the message of this base name; called before its file is
@@ -412,6 +319,29 @@ fn hold(lock: &File) -> io::Result<()> {
             Err(err) => return Err(err.into()),
         }
     }
+}
+
+/// Has the contents of `letters` on disk.
+fn sync(letters: &[Letter]) -> io::Result<()> {
+    let sync_all = |lane: &[Letter]| {
+        lane.iter()
+            .try_for_each(|letter| File::open(letter.finished.file.path())?.sync_all())
+    };
+    let mut lanes = letters.chunks(letters.len().div_ceil(LANES).max(1));
+    let first = lanes.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let others: Vec<_> = lanes
+            .map(|lane| scope.spawn(move || sync_all(lane)))
+            .collect();
+        let mut outcome = sync_all(first);
+        for lane in others {
+            let ended = lane
+                .join()
+                .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    })
 }
 
 fn make(dir: &Path) -> io::Result<()> {

@@ -11,11 +11,15 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 pub const USER: &str = "alice";
 pub const PASSWORD: &str = "secret";
+
+const CERT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ftp_session/cert.pem");
+const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ftp_session/key.pem");
 
 /// Where the connection ends without a word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,22 +156,21 @@ pub struct Smtpd {
     /// Its certificate.
     pub ca_file: PathBuf,
     stop: Arc<AtomicBool>,
-    _dir: tempfile::TempDir,
 }
 
 impl Smtpd {
     pub fn start(quirks: Quirks) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-        let ca_file = dir.path().join("cert.pem");
-        std::fs::write(&ca_file, made.cert.pem()).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let certificates: Vec<_> = CertificateDer::pem_file_iter(CERT)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let key = PrivateKeyDer::from_pem_file(KEY).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
+            .with_single_cert(certificates, key)
             .unwrap();
         let tls = Arc::new(tls);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -192,9 +195,8 @@ impl Smtpd {
         Self {
             port,
             state,
-            ca_file,
+            ca_file: CERT.into(),
             stop,
-            _dir: dir,
         }
     }
 

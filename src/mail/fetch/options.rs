@@ -48,7 +48,7 @@ pub struct FetchOptions {
 }
 
 impl FetchOptions {
-    /// The usual: every five minutes, nothing deleted, messages up to 1 GiB, 64 commands ahead.
+    /// The usual: every five minutes, nothing deleted, messages up to 1 GiB, 128 commands ahead.
     #[must_use]
     pub fn new(endpoint: Endpoint, user: impl Into<String>, secret: SecretSource) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl FetchOptions {
             poll: Some(Duration::from_secs(300)),
             delete: ServerDelete::Never,
             largest: 1 << 30,
-            window: 64,
+            window: 128,
         }
     }
 

@@ -117,7 +117,6 @@ impl Fetcher {
             on_new_mail: Box::new(on_new_mail),
             memory: Memory::default(),
             failures: 0,
-            logged_in: None,
         };
         thread::Builder::new()
             .name("mail-fetch".into())
@@ -185,8 +184,6 @@ struct Worker {
     memory: Memory,
     /// Sessions that failed in a row.
     failures: u32,
-    /// When the last session began.
-    logged_in: Option<Instant>,
 }
 
 impl Worker {
@@ -235,7 +232,6 @@ impl Worker {
         shared
             .status
             .with(|status| status.activity = Activity::Connecting);
-        self.logged_in = Some(Instant::now());
         let on_new_mail = &self.on_new_mail;
         let outcome = synchronise(
             &self.store,

@@ -1,10 +1,11 @@
 //! The files of the queue: one for each message, the envelope in its first line, then an empty
 //! line, then the message as it was given.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::Step;
 use super::entry::Id;
@@ -16,8 +17,9 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 /// Longest envelope that is read back: thousands of recipients.
 const LONGEST_ENVELOPE: u64 = 16 << 20;
 
-/// More files than this are synced with the whole filesystem, at the price of one.
-const FEW: usize = 8;
+/// Files made durable at the same time: the disk writes them together. syncfs(2) would wait for
+/// everything that anybody has written.
+const LANES: usize = 4;
 
 /// A message on disk that is not in the queue yet. Dropping it removes it.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Files {
         let (tmp, messages) = (dir.join("tmp"), dir.join("message"));
         let opened = || {
             for dir in [&tmp, &messages] {
-                fs::create_dir_all(dir)?;
+                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
             }
             File::open(dir)?.sync_all()?;
             // What a crash left half-written was never promised.
@@ -161,7 +163,7 @@ impl Files {
 
     fn rename(&self, staged: &mut [Staged], watch: &Watch) -> Result<()> {
         let failed = |err: io::Error| Error::local(self.messages.display(), &err);
-        self.sync(staged).map_err(failed)?;
+        sync(staged).map_err(failed)?;
         watch(Step::FilesSynced)?;
         for one in staged.iter_mut() {
             let to = self.path(&one.id);
@@ -173,16 +175,6 @@ impl Files {
         }
         self.dir.sync_all().map_err(failed)?;
         watch(Step::DirectorySynced)
-    }
-
-    fn sync(&self, staged: &[Staged]) -> io::Result<()> {
-        if staged.len() > FEW {
-            return Ok(rustix::fs::syncfs(&self.dir)?);
-        }
-        for file in staged.iter().filter_map(|one| one.file.as_ref()) {
-            file.sync_all()?;
-        }
-        Ok(())
     }
 
     /// The envelope of a message, and the message, to be read from its beginning.
@@ -218,6 +210,27 @@ impl Files {
         let synced = self.dir.sync_all();
         synced.map_err(|err| Error::local(self.messages.display(), &err))
     }
+}
+
+/// Has the contents of `staged` on disk.
+fn sync(staged: &[Staged]) -> io::Result<()> {
+    let sync_all = |lane: &[Staged]| {
+        let files = lane.iter().filter_map(|one| one.file.as_ref());
+        files.map(File::sync_all).collect::<io::Result<()>>()
+    };
+    let mut lanes = staged.chunks(staged.len().div_ceil(LANES).max(1));
+    let first = lanes.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let others: Vec<_> = lanes
+            .map(|lane| scope.spawn(move || sync_all(lane)))
+            .collect();
+        others.into_iter().fold(sync_all(first), |outcome, lane| {
+            outcome.and(
+                lane.join()
+                    .unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
+            )
+        })
+    })
 }
 
 /// The envelope as a line of at least `room` octets, and an empty line.

@@ -73,7 +73,19 @@ impl Dialogue {
         let wire = connector.secure(self.lines.into_source())?;
         let mut secured = Self::new(wire, connector);
         secured.said = self.said;
+        secured.limit = self.limit;
         Ok(secured)
+    }
+
+    /// Lets the server take its time: RFC 5321 section 4.5.3.2 is more patient than we are when we
+    /// connect, and what the kernel gives up after the final dot is a message in doubt.
+    pub(super) fn be_patient(&mut self, timeouts: &Timeouts) -> Result<()> {
+        let longest = timeouts.end.max(timeouts.block).max(timeouts.command);
+        let tcp = self.tcp();
+        let set =
+            net::tune(tcp, longest).and_then(|()| tcp.set_write_timeout(Some(timeouts.block)));
+        self.limit = longest;
+        set.map_err(|err| Failure::local(&self.peer, &err))
     }
 
     fn tcp(&mut self) -> &TcpStream {

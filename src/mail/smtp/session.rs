@@ -120,6 +120,7 @@ impl Session {
         let limit = terms.timeouts.command;
         let mut dialogue = Dialogue::new(connector.connect()?, connector);
         watch(dialogue.cutter()?);
+        dialogue.be_patient(&terms.timeouts)?;
         let banner = dialogue.reply("banner", limit)?;
         expect(&mut dialogue, Stage::Banner, "banner", &banner)?;
         let mut extensions = hello(&mut dialogue, &terms.name, limit)?;

@@ -15,7 +15,7 @@ use crate::mail::header::{self, Digest};
 const CHUNK: usize = 64 * 1024;
 
 /// Longest header that is looked at. TOP's answer is cut at the same place.
-const HEADER_KEPT: usize = 256 * 1024;
+pub(super) const HEADER_KEPT: usize = 256 * 1024;
 
 /// A message on its way into the store. Dropped, it leaves nothing behind.
 pub struct Draft {
