@@ -21,6 +21,7 @@ use crate::exit::{Exit, Failure, words};
 use crate::fuse::Filesystem;
 use crate::fuse::mounting::{self, MountView};
 use crate::sync::Locked;
+use crate::vfs::backend::Backend;
 use crate::vfs::error::{Error, ErrorKind};
 use crate::vfs::path::RemotePath;
 use crate::vfs::{Vfs, View};
@@ -112,6 +113,9 @@ trait Behind: Send + Sync {
     /// How long `close` is waited for.
     fn courtesy(&self) -> Duration;
 }
+
+/// A tree, and what is known of it beside.
+type Sides = (Arc<dyn Backend>, Arc<dyn Behind>);
 
 /// The parts of a mount.
 struct Mount {

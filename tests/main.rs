@@ -17,6 +17,8 @@ mod ftp_session;
 mod interop;
 mod mail_fetch;
 mod mail_lab;
+mod mail_mime;
+mod mail_mount;
 mod mail_pop3;
 mod mail_queue;
 mod mail_smtp;

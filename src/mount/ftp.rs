@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Behind, READ_BUDGET, STAGING, refused};
+use super::{Behind, READ_BUDGET, STAGING, Sides, refused};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::ftp::FtpBackend;
 use crate::ftp::options::FtpOptions;
-use crate::vfs::backend::Backend;
 use crate::vfs::cache::{Cached, DEFAULT_ENTRIES};
 use crate::vfs::content::Contents;
 
@@ -27,10 +26,7 @@ struct Ftp {
 ///
 /// # Errors
 /// The server's, and those of the staging directory.
-pub(super) fn connect(
-    config: &Config,
-    options: &FtpOptions,
-) -> Result<(Arc<dyn Backend>, Arc<dyn Behind>), Failure> {
+pub(super) fn connect(config: &Config, options: &FtpOptions) -> Result<Sides, Failure> {
     let staging = config.state_dir.join(STAGING);
     let contents =
         Contents::new(&staging, READ_BUDGET).map_err(|err| Failure::new(Exit::Failed, err))?;

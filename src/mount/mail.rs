@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Behind, refused};
+use super::{Behind, Sides, refused};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::mail::backend::MailBackend;
 use crate::mail::options::MailOptions;
-use crate::vfs::backend::Backend;
 
 /// What a call that waits for a server leaves of the mount's time limit.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -25,10 +24,7 @@ struct Mail(Arc<MailBackend>);
 ///
 /// # Errors
 /// Another mount has it; the disk's. Not the servers': what is local is served without them.
-pub(super) fn open(
-    config: &Config,
-    options: &MailOptions,
-) -> Result<(Arc<dyn Backend>, Arc<dyn Behind>), Failure> {
+pub(super) fn open(config: &Config, options: &MailOptions) -> Result<Sides, Failure> {
     let state_dir = config.state_dir.parent().unwrap_or(&config.state_dir);
     let patience = config.timeout().saturating_sub(MARGIN);
     let mail = MailBackend::start(state_dir, options, patience)

@@ -98,7 +98,8 @@ fn without_its_servers_a_mailbox_is_served_all_the_same() {
     lab.fetched(1);
     let killed = lab.mount.kill();
     drop(lab.pop3d);
-    let mount = killed.remount();
+    let mut mount = killed.remount();
+    mount.expect_log("fetching mail");
     assert_eq!(mount.sh("cat new/* | grep -c 'message 1'").trim(), "1");
     mount.sh("for i in 1 2 3 4 5 6 7 8 9; do grep -q 'inbox error' status && exit 0; sleep 0.3; done; cat status; exit 1");
 }

@@ -49,7 +49,12 @@ impl Lab {
         for option in options {
             mounting = mounting.option(*option);
         }
-        let mount = mounting.expect_log("outbox/").expect_log("mail ").start()?;
+        let mount = mounting
+            .expect_log("outbox/")
+            .expect_log("mail ")
+            .expect_log("rename of inode")
+            .expect_log("write of inode")
+            .start()?;
         Some(Self {
             mount,
             pop3d,

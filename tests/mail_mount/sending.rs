@@ -93,7 +93,10 @@ fn faults_are_heard_at_the_earliest_call() {
         "Destination address required",
     );
     refused("/bin/echo hello > outbox/b", "Destination address required");
-    refused("/usr/bin/printf 'To: a@@b\\n\\nhello\\n' > outbox/c", "Bad message");
+    refused(
+        "/usr/bin/printf 'To: a@@b\\n\\nhello\\n' > outbox/c",
+        "Bad message",
+    );
     refused(
         "printf 'Subject: x\\n\\nhello\\n' > drafts/d; mv drafts/d outbox/",
         "Destination address required",

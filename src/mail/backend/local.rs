@@ -44,7 +44,7 @@ fn attr_of(about: &Metadata) -> Attr {
         FileKind::File
     };
     let mut attr = Attr::new(kind);
-    attr.size = (kind == FileKind::File).then(|| about.len());
+    attr.size = (kind == FileKind::File).then_some(about.len());
     attr.mtime = about.modified().ok();
     attr.mtime_exact = true;
     attr.mode = Some(about.mode() & 0o7777);
@@ -156,14 +156,19 @@ impl LocalFile {
             return Ok(());
         };
         self.outbox.withdraw(&place)?;
-        let mut draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
-        if draft.is_none() {
-            *draft = Some(self.outbox.resume(&place, &self.file)?);
-        }
-        match draft.as_mut() {
-            Some(draft) => self.outbox.judge(draft, offset, data),
-            None => Ok(()),
-        }
+        self.with_draft(|draft| {
+            let mut resumed = match draft.take() {
+                Some(draft) => draft,
+                None => self.outbox.resume(&place, &self.file)?,
+            };
+            let judged = self.outbox.judge(&mut resumed, offset, data);
+            *draft = Some(resumed);
+            judged
+        })
+    }
+
+    fn with_draft<R>(&self, work: impl FnOnce(&mut Option<Draft>) -> Result<R>) -> Result<R> {
+        work(&mut self.draft.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -209,11 +214,12 @@ impl OpenFile for LocalFile {
         }
         self.changed();
         self.file.set_len(len).map_err(|err| Self::failed(&err))?;
-        let mut draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(draft) = draft.as_mut() {
-            draft.truncate(len);
-        }
-        Ok(())
+        self.with_draft(|draft| {
+            if let Some(draft) = draft {
+                draft.truncate(len);
+            }
+            Ok(())
+        })
     }
 
     fn set_attr(&self, _: &RemotePath, change: &SetAttr) -> Result<()> {
@@ -252,8 +258,8 @@ impl OpenFile for LocalFile {
         if !unjudged {
             return Ok(());
         }
-        let draft = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = draft.as_ref().and_then(Draft::refused);
-        self.outbox.written(&place, refused)
+        let refused = |draft: &Draft| draft.refused().cloned();
+        let refused = self.with_draft(|draft| Ok(draft.as_ref().and_then(refused)))?;
+        self.outbox.written(&place, refused.as_ref())
     }
 }

@@ -438,15 +438,16 @@ fn is_ours(err: &Error) -> bool {
 
 fn compose_any(
     place: &Place,
-    real: &PathBuf,
+    real: &Path,
     account: &Account,
     stamp: &Stamp,
     rules: &Rules<'_>,
     out: &mut dyn Write,
 ) -> Result<Composed> {
     if local::stat(real)?.kind != FileKind::Directory {
-        let plan = draft::examine(place, real, rules)?;
-        return compose::compose(&plan, real, account, stamp, rules, out);
+        let content = real.to_path_buf();
+        let plan = draft::examine(place, &content, rules)?;
+        return compose::compose(&plan, &content, account, stamp, rules, out);
     }
     let mut files = Vec::new();
     for entry in local::list(real)? {
