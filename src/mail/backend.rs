@@ -15,6 +15,8 @@
 //! waits for anybody.
 
 mod local;
+mod moves;
+mod orders;
 mod outbox;
 mod receipts;
 mod status;
@@ -23,14 +25,13 @@ mod tree;
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 
 use self::local::{LocalFile, failed};
-use self::outbox::{LINGER, Outbox};
+use self::outbox::Outbox;
 use self::receipts::Post;
 use self::text::{Orders, Text};
 use self::tree::{ALIAS_FILE, Area, Areas, DIRECTORIES, FILES, Node, in_outbox};
@@ -200,52 +201,6 @@ impl MailBackend {
             .unwrap_or_else(|err| format!("# {err}\n")))
     }
 
-    /// Does what a line written to `ctl` says.
-    fn obey(&self, line: &str) -> Result<()> {
-        let mut words = line.split_whitespace();
-        let (order, argument) = (words.next().unwrap_or_default(), words.next());
-        let id = || {
-            let id = argument.and_then(Id::parse);
-            id.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Invalid,
-                    format!("ctl: {order} wants an ID of queue/"),
-                )
-            })
-        };
-        match order {
-            "poll" => self.fetcher().iter().for_each(|fetcher| fetcher.poll()),
-            "confirm-delete" => self
-                .fetcher()
-                .iter()
-                .for_each(|fetcher| fetcher.confirm_deletions()),
-            "flush" => {
-                self.queue.retry_all()?;
-                self.sender().iter().for_each(|sender| sender.trigger());
-            }
-            "pause" | "resume" => {
-                let pause = order == "pause";
-                self.fetcher()
-                    .iter()
-                    .for_each(|fetcher| fetcher.pause(pause));
-                self.sender().iter().for_each(|sender| sender.pause(pause));
-            }
-            "retry" => {
-                self.queue.retry(&id()?)?;
-                self.sender().iter().for_each(|sender| sender.trigger());
-            }
-            "hold" => self.queue.hold(&id()?, true)?,
-            "release" => self.queue.hold(&id()?, false)?,
-            "cancel" => self.queue.cancel(&id()?)?,
-            _ => {
-                let line = "ctl: not one of poll, flush, pause, resume, confirm-delete, retry ID, \
-                            cancel ID, hold ID, release ID";
-                return Err(Error::new(ErrorKind::Invalid, line));
-            }
-        }
-        Ok(())
-    }
-
     fn list_of(&self, dir: &RemotePath) -> Result<Vec<DirEntry>> {
         let entry =
             |name: &str, attr: Attr| Name::new(name).ok().map(|name| DirEntry { name, attr });
@@ -315,88 +270,6 @@ impl MailBackend {
                 format!("{path}: is made by ferryfs"),
             )),
         }
-    }
-
-    /// What is about to go from the inbox goes from the server too where the user wants that.
-    fn removed_from_inbox(&self, real: &Path) -> Result<()> {
-        let base = base_name(real);
-        let on_server = matches!(self.delete, ServerDelete::OnUnlink | ServerDelete::After(_));
-        Ok(self.store.removed(base, on_server)?)
-    }
-
-    fn rename_in_inbox(&self, from: &Path, to: &Path) -> Result<()> {
-        let (old, new) = (base_name(from), base_name(to));
-        if old != new {
-            if to.exists() {
-                self.removed_from_inbox(to)?;
-            }
-            self.store.renamed(old, new)?;
-        }
-        fs::rename(from, to).map_err(|err| failed(from, &err))
-    }
-
-    /// Renames into the outbox: that is sending, and this the place to refuse it.
-    fn rename_into_outbox(&self, from: &Path, to: &Path, place: &RemotePath) -> Result<()> {
-        let about = local::stat(from)?;
-        let parent = place.parent().filter(|parent| !parent.is_root());
-        // A directory in a recipient's is complete, dot or not.
-        let complete = if about.is_dir() {
-            parent.as_ref().is_some_and(Outbox::commits)
-        } else {
-            Outbox::commits(place)
-        };
-        self.make_parent(to, place)?;
-        let replaced = self.areas.root.join("spool").join("replaced");
-        let replaces = to.exists();
-        if replaces {
-            self.outbox.withdraw(place)?;
-            fs::rename(to, &replaced).map_err(|err| failed(to, &err))?;
-        }
-        fs::rename(from, to).map_err(|err| failed(from, &err))?;
-        let inode = about.unique.as_deref().and_then(|of| of.try_into().ok());
-        let open = inode.and_then(|inode| self.outbox.is_open(u64::from_be_bytes(inode)));
-        if !complete {
-            return Ok(());
-        }
-        // Who has it open may be about to write more.
-        let linger = if open.is_some() {
-            LINGER
-        } else {
-            Duration::ZERO
-        };
-        if let Some(written) = &open {
-            written.unjudged.store(false, Ordering::Release);
-        }
-        let outcome = self.outbox.renamed(place, linger);
-        let Err(err) = outcome else { return Ok(()) };
-        if self.outbox.is_submitted(place) {
-            return Err(err);
-        }
-        if let Some(written) = &open {
-            written.unjudged.store(true, Ordering::Release);
-        }
-        let back = fs::rename(to, from).and_then(|()| match replaces {
-            true => fs::rename(&replaced, to),
-            false => Ok(()),
-        });
-        if let Err(back) = back {
-            log::error!("{}: {back}", to.display());
-        }
-        self.outbox.tidy(place);
-        Err(err)
-    }
-
-    fn make_parent(&self, real: &Path, place: &RemotePath) -> Result<()> {
-        let Some(parent) = real.parent().filter(|parent| !parent.exists()) else {
-            return Ok(());
-        };
-        if place
-            .parent()
-            .is_none_or(|dir| !self.outbox.may_be_directory(&dir))
-        {
-            return Err(missing(place));
-        }
-        fs::create_dir_all(parent).map_err(|err| failed(parent, &err))
     }
 }
 
