@@ -7,6 +7,7 @@
 //! drafts/                  for preparing messages
 //! failed/ID/               what was refused, and why
 //! queue/ID                 how a message fares
+//! parts/MESSAGE/           a message taken apart, and answers begun
 //! aliases/NAME             who is behind a name; aliases/.aliases is the user's file
 //! status ctl               how it goes; write to ctl what is to be done
 //! ```
@@ -19,6 +20,7 @@ mod moves;
 mod orders;
 mod outbox;
 mod receipts;
+mod shelf;
 mod status;
 mod text;
 mod tree;
@@ -33,6 +35,7 @@ use rustix::io::Errno;
 use self::local::{LocalFile, failed};
 use self::outbox::Outbox;
 use self::receipts::Post;
+use self::shelf::Shelf;
 use self::text::{Orders, Text};
 use self::tree::{ALIAS_FILE, Area, Areas, DIRECTORIES, FILES, Node, in_outbox};
 use crate::mail::draft::{Place, is_unfinished};
@@ -59,6 +62,7 @@ pub struct MailBackend {
     store: Arc<Store>,
     queue: Arc<Queue>,
     outbox: Arc<Outbox>,
+    shelf: Arc<Shelf>,
     delete: ServerDelete,
     account: String,
     fetcher: Locked<Option<Arc<Fetcher>>>,
@@ -99,6 +103,8 @@ impl MailBackend {
         let from = options.submission.as_ref().and(options.from.clone());
         let outbox = Outbox::open(&root, Arc::clone(&queue), &recovered, from, patience)?;
         let outbox = Arc::new(outbox);
+        let me = options.from.iter().map(|from| from.address.clone());
+        let shelf = Arc::new(Shelf::new(maildir.clone(), me.collect()));
         let backend = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             areas: Areas {
@@ -108,6 +114,7 @@ impl MailBackend {
             store: Arc::clone(&store),
             queue: Arc::clone(&queue),
             outbox: Arc::clone(&outbox),
+            shelf,
             delete: fetch.delete,
             account,
             fetcher: Locked::new(None),
@@ -229,6 +236,7 @@ impl MailBackend {
                 });
                 Ok(entries.collect())
             }
+            Node::Parts(below) => self.shelf.list(&below),
             Node::Aliases => {
                 let file = self.areas.root.join("aliases");
                 let mut entries: Vec<_> = local::stat(&file)
@@ -299,6 +307,7 @@ impl Backend for MailBackend {
                 found => found,
             },
             Node::Queue => Ok(self.directory_attr("queue/message")),
+            Node::Parts(below) => self.shelf.stat(&below),
             Node::Aliases => Ok(self.directory_attr("aliases")),
             Node::Queued(id) => {
                 let entry = self.queued(&id)?;
@@ -360,6 +369,7 @@ impl Backend for MailBackend {
                 let attr = Self::text_attr(&text, SystemTime::UNIX_EPOCH);
                 Text::open(text, attr, how)
             }
+            Node::Parts(below) => self.shelf.open(&below, how),
             Node::Status => Text::open(self.status_text(), Self::live_attr(0o400), how),
             Node::Ctl => {
                 let me = Weak::clone(&self.me);

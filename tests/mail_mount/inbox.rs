@@ -26,7 +26,7 @@ fn mail_is_there_as_files_of_exact_size() {
     let listed = lab.mount.sh("ls -a | tr '\\n' ' '");
     assert_eq!(
         listed.trim(),
-        ". .. .Sent aliases ctl cur drafts failed new outbox queue status tmp"
+        ". .. .Sent aliases ctl cur drafts failed new outbox parts queue status tmp"
     );
     lab.mount.finish();
 }
@@ -102,4 +102,39 @@ fn without_its_servers_a_mailbox_is_served_all_the_same() {
     mount.expect_log("fetching mail");
     assert_eq!(mount.sh("cat new/* | grep -c 'message 1'").trim(), "1");
     mount.sh("for i in 1 2 3 4 5 6 7 8 9; do grep -q 'inbox error' status && exit 0; sleep 0.3; done; cat status; exit 1");
+}
+
+#[test]
+fn a_message_is_taken_apart_and_answered() {
+    let mut letter = mail(1);
+    letter.text = b"From: Bob <bob@example.org>\nTo: alice@example.org\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n\
+        Message-ID: <1@example.org>\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n\
+        --b\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n\
+        Caf=C3=A9\n--b\nContent-Type: image/png\nContent-Transfer-Encoding: base64\n\
+        Content-Disposition: attachment; filename=\"../../a.png\"\n\niVBORw0K\n--b--\n"
+        .to_vec();
+    let Some(lab) = Lab::start(vec![letter], Quirks::default()) else {
+        return;
+    };
+    lab.fetched(1);
+    let mount = &lab.mount;
+    let listed = mount.sh("cd parts/*; ls | tr '\\n' ' '");
+    for name in ["headers", "text", "reply", "reply-all", "forward", "a.png"] {
+        assert!(listed.contains(name), "{name} in {listed}");
+    }
+    assert_eq!(mount.sh("cat parts/*/text").trim(), "Caf\u{e9}");
+    assert_eq!(mount.sh("cat parts/*/*a.png | wc -c").trim(), "6");
+    assert_eq!(mount.sh("stat -c %s parts/*/*a.png").trim(), "6");
+    assert!(mount.sh("cat parts/*/headers").contains("Gr\u{fc}\u{df}e"));
+    let whole = mount.local("whole").display().to_string();
+    mount.sh(&format!("cp -r parts {whole} && diff -r parts {whole}"));
+    mount.sh("cat parts/*/reply > drafts/r; echo Thanks >> drafts/r; mv drafts/r outbox/");
+    let sent = lab.sent(1);
+    let answer = super::lab::text(&sent[0]);
+    assert!(answer.contains("In-Reply-To: <1@example.org>"), "{answer}");
+    assert!(
+        answer.contains("To: Bob <bob@example.org>") && answer.contains("Thanks"),
+        "{answer}"
+    );
+    lab.mount.finish();
 }

@@ -18,12 +18,7 @@ fn a_whole_message_that_is_moved_in_is_sent_and_kept() {
          mv drafts/m outbox/",
     );
     let sent = lab.sent(1);
-    assert_eq!(
-        sent[0].mail.contains("alice@example.org"),
-        true,
-        "{:?}",
-        sent[0]
-    );
+    assert!(sent[0].mail.contains("alice@example.org"), "{:?}", sent[0]);
     assert_eq!(sent[0].rcpts.len(), 2, "{:?}", sent[0]);
     let message = text(&sent[0]);
     assert!(message.contains("\nSubject: Hi\n") || message.starts_with("Subject: Hi\n"));
@@ -194,4 +189,23 @@ fn mail_for_later_waits_and_the_queue_survives_a_kill() {
     lab.mount.sh("rm 'outbox/at/2027-09-01T09:00/m'");
     lab.wait("not cancelled", || lab.mount.sh("ls queue").is_empty());
     lab.sent(0);
+}
+
+#[test]
+fn an_alias_stands_for_addresses_and_shows_them() {
+    let Some(lab) = lab(Quirks::default()) else {
+        return;
+    };
+    lab.mount.sh(
+        "printf 'team: bob@example.org, carol\\ncarol: carol@example.net\\n' > aliases/.aliases
+         echo hi > 'outbox/team/Lunch.txt'",
+    );
+    let shown = lab.mount.sh("cat aliases/team; ls aliases");
+    assert!(
+        shown.contains("carol@example.net") && shown.contains("team"),
+        "{shown}"
+    );
+    let sent = lab.sent(1);
+    assert_eq!(sent[0].rcpts.len(), 2, "{:?}", sent[0]);
+    lab.mount.finish();
 }

@@ -454,12 +454,10 @@ impl<'a> Session<'a> {
             {
                 return self.say(&words).and_then(|()| gone());
             }
-            if self.quirks.drop == Some(Drop::InBody(raw.len().min(1 << 20)))
-                || matches!(self.quirks.drop, Some(Drop::InBody(n)) if raw.len() >= n)
-            {
-                if self.may_drop() {
-                    return gone();
-                }
+            let here = self.quirks.drop == Some(Drop::InBody(raw.len().min(1 << 20)))
+                || matches!(self.quirks.drop, Some(Drop::InBody(n)) if raw.len() >= n);
+            if here && self.may_drop() {
+                return gone();
             }
             if self.wire.read_until(b'\n', &mut line)? == 0 {
                 return gone();

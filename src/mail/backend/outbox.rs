@@ -213,7 +213,7 @@ impl Outbox {
         }
         let outcome = match refused {
             Some(err) => Err(err.clone()),
-            None => self.submit(place, LINGER).map(drop),
+            None => self.submit(place, LINGER, true).map(drop),
         };
         match outcome {
             Err(err) if is_ours(&err) => Err(err),
@@ -230,49 +230,57 @@ impl Outbox {
     /// # Errors
     /// It is none, or, in `now/`, the server's word.
     pub(super) fn renamed(&self, place: &RemotePath, linger: Duration) -> Result<()> {
-        let ids = self.submit(place, linger)?;
         let now = place.components().next() == Some(b"now");
-        if !now {
-            return Ok(());
-        }
-        let Some(sender) = self.sender.get().and_then(Weak::upgrade) else {
-            return Ok(());
+        let sender = self.sender.get().and_then(Weak::upgrade).filter(|_| now);
+        let Some(sender) = sender else {
+            return self.submit(place, linger, true).map(drop);
         };
+        // Until there is a verdict the file does not go with its message.
+        let ids = self.submit(place, linger, false)?;
         for id in &ids {
             let word = sender.word(id, self.patience);
-            if word == Word::Accepted {
-                continue;
+            if word != Word::Accepted {
+                return self.not_accepted(place, &ids, id, word);
             }
-            // The rename fails: nothing may be left that is sent all the same.
-            let refused = matches!(word, Word::Refused(_) | Word::Cancelled);
-            let sent = self.queue.get(id).is_some_and(|entry| {
+        }
+        self.clear_away(place);
+        Ok(())
+    }
+
+    /// The rename fails: nothing may be left that is sent all the same, or else it is said that
+    /// there is.
+    fn not_accepted(&self, place: &RemotePath, ids: &[Id], id: &Id, word: Word) -> Result<()> {
+        let sent = ids.iter().any(|id| {
+            let entry = self.queue.get(id);
+            entry.is_some_and(|entry| {
                 entry
                     .recipients
                     .iter()
                     .any(|to| to.state == State::Accepted)
-            });
-            if refused {
-                self.forget(place);
-            } else if sent || self.withdraw(place).is_err() {
-                let line = format!("{id}: {word:?}; see queue/{id}");
-                let errno = Errno::INPROGRESS.raw_os_error();
-                return Err(Error::new(ErrorKind::Local(errno), line));
-            }
+            })
+        });
+        let refused = matches!(word, Word::Refused(_) | Word::Cancelled);
+        let withdrawn = || ids.iter().all(|id| self.queue.cancel(id).is_ok());
+        if refused || (!sent && withdrawn()) {
             return verdict(id, word);
         }
-        Ok(())
-    }
-
-    /// The file at `place` does not go when its message does.
-    fn forget(&self, place: &RemotePath) {
-        let ids = self.submitted.with(|all| all.remove(place));
-        for id in ids.into_iter().flatten() {
-            let _ = fs::remove_file(self.marker(&id));
+        self.submitted
+            .with(|all| all.insert(place.clone(), ids.to_vec()));
+        for id in ids {
+            if self.queue.get(id).is_none_or(|entry| entry.is_settled()) {
+                self.settled(id, place);
+            }
         }
+        let line = format!("{id}: {word:?}; see queue/{id}");
+        Err(Error::new(
+            ErrorKind::Local(Errno::INPROGRESS.raw_os_error()),
+            line,
+        ))
     }
 
-    /// Makes a message of what is at `place` and queues it, durably.
-    fn submit(&self, place: &RemotePath, linger: Duration) -> Result<Vec<Id>> {
+    /// Makes a message of what is at `place` and queues it, durably. `goes`: the file goes when the
+    /// message does.
+    fn submit(&self, place: &RemotePath, linger: Duration, goes: bool) -> Result<Vec<Id>> {
         self.may_send()?;
         let Some(from) = self.from.clone() else {
             return Err(ErrorKind::NotPermitted.into());
@@ -307,8 +315,10 @@ impl Outbox {
             symlink(place.to_os_string(), &marker).map_err(|err| failed(&marker, &err))?;
         }
         // Before it is queued: it may be sent and settled before this returns.
-        self.submitted
-            .with(|all| all.insert(place.clone(), ids.clone()));
+        if goes {
+            self.submitted
+                .with(|all| all.insert(place.clone(), ids.clone()));
+        }
         self.queue.commit(staged, linger).inspect_err(|_| {
             self.submitted.with(|all| all.remove(place));
             for id in &ids {

@@ -8,8 +8,8 @@ use crate::mail::queue::Id;
 use crate::vfs::path::RemotePath;
 
 /// The directories at the top, as they are listed.
-pub(super) const DIRECTORIES: [&str; 9] = [
-    "new", "cur", "tmp", ".Sent", "outbox", "drafts", "failed", "queue", "aliases",
+pub(super) const DIRECTORIES: [&str; 10] = [
+    "new", "cur", "tmp", ".Sent", "outbox", "drafts", "failed", "queue", "parts", "aliases",
 ];
 
 /// The files at the top.
@@ -46,6 +46,8 @@ pub(super) enum Node {
     Queue,
     /// `queue/ID`.
     Queued(Id),
+    /// A path below `parts`.
+    Parts(RemotePath),
     /// `aliases`.
     Aliases,
     /// `aliases/NAME`.
@@ -94,6 +96,10 @@ impl Areas {
                 Node::Real(Area::Aliases, self.root.join("aliases"))
             }
             (b"aliases", [name]) => Node::Alias(std::str::from_utf8(name).ok()?.to_owned()),
+            (b"parts", _) => {
+                let below = path.as_bytes().get(b"parts/".len()..).unwrap_or_default();
+                Node::Parts(RemotePath::parse(below).ok()?)
+            }
             (b"status", []) => Node::Status,
             (b"ctl", []) => Node::Ctl,
             _ => return None,

@@ -215,8 +215,8 @@ impl Files {
 /// Has the contents of `staged` on disk.
 fn sync(staged: &[Staged]) -> io::Result<()> {
     let sync_all = |lane: &[Staged]| {
-        let files = lane.iter().filter_map(|one| one.file.as_ref());
-        files.map(File::sync_all).collect::<io::Result<()>>()
+        let mut files = lane.iter().filter_map(|one| one.file.as_ref());
+        files.try_for_each(File::sync_all)
     };
     let mut lanes = staged.chunks(staged.len().div_ceil(LANES).max(1));
     let first = lanes.next().unwrap_or_default();

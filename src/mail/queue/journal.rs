@@ -263,7 +263,7 @@ fn read(bytes: &[u8]) -> (Found, u64) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::super::entry::Id;
     use super::super::record::Event;

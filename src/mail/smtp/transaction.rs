@@ -449,7 +449,7 @@ fn read_some(body: &mut dyn Read, block: &mut [u8]) -> std::io::Result<usize> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use crate::mail::envelope::{BringBack, Needs, Notify, address};
