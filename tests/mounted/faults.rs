@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::{bytes, names_there, stage};
 use crate::support::ftpd::{Break, Ftpd, Quirks};
 use crate::support::mount::Mounting;
@@ -162,7 +164,7 @@ fn can_be_killed(stalled: &str, command: &str) {
     };
     fs::metadata(mount.path("dir/file")).unwrap();
     server.change(|quirks| *quirks = quirks.clone().stall(stalled));
-    for signal in ["-INT", "-KILL"] {
+    for signal in [Signal::INT, Signal::KILL] {
         let mut waiting = Command::new("sh")
             .args(["-c", &format!("exec {command}")])
             .current_dir(mount.root())
@@ -175,14 +177,14 @@ fn can_be_killed(stalled: &str, command: &str) {
             waiting.try_wait().unwrap().is_none(),
             "{command} did not wait"
         );
+        // Not with kill(1): starting a program can take seconds here, while others are tested.
         let before = Instant::now();
-        let pid = waiting.id().to_string();
-        Command::new("kill").args([signal, &pid]).status().unwrap();
+        kill_process(Pid::from_child(&waiting), signal).unwrap();
         waiting.wait().unwrap();
         let took = before.elapsed();
         assert!(
             took < Duration::from_secs(3),
-            "{command}: kill {signal} took {took:?}"
+            "{command}: kill with {signal:?} took {took:?}"
         );
     }
     server.change(|quirks| quirks.stalls.clear());

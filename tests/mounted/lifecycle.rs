@@ -217,7 +217,9 @@ fn an_ordinary_user_mounts_through_fusermount3() {
     let (server, place) = (Ftpd::start(), Place::new());
     server.put("file", "content");
     fs::copy(env!("CARGO_BIN_EXE_ferryfs"), place.path("ferryfs")).unwrap();
+    // The namespace begins with the mounts of other tests, and would keep them alive.
     let script = "
+        umount -i --lazy --all --types fuse,fuse.ferryfs 2>/dev/null || :
         mount -t tmpfs none /dev/shm
         mknod -m 666 /dev/shm/fuse c 10 229
         mount --bind /dev/shm/fuse /dev/fuse

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -320,7 +320,7 @@ impl TestMount {
     }
 
     /// Runs `ferryfs ARGS` with this mount's directories, for `status`, `flush` and the like.
-    pub fn ferryfs(&self, args: &[&str]) -> std::process::Output {
+    pub fn ferryfs(&self, args: &[&str]) -> Output {
         self.place
             .command()
             .args(args)
@@ -384,14 +384,7 @@ impl TestMount {
         }
         let limit = Duration::from_secs(30);
         self.watchdog.set(Instant::now() + limit + limit);
-        let unmounted = self
-            .place
-            .command()
-            .arg("umount")
-            .arg(self.root())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+        let unmounted = self.unmount();
         let status = wait_for(&mut self.child, limit);
         let bitten = self.watchdog.stop();
         if status.is_none() {
@@ -431,6 +424,22 @@ impl TestMount {
             "ferryfs complained:\n{}",
             complaints.join("\n")
         );
+    }
+
+    /// `ferryfs umount`. A program that another test starts at this moment has our open files until
+    /// it runs, so a mount may be busy though nobody uses it any more.
+    fn unmount(&self) -> Output {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let mut command = self.place.command();
+            command.arg("umount").arg(self.root()).stdin(Stdio::null());
+            let output = command.output().unwrap();
+            let busy = String::from_utf8_lossy(&output.stderr).contains("busy");
+            if !busy || Instant::now() > deadline {
+                return output;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Without `-d` the daemon speaks only when something is wrong.
