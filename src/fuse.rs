@@ -6,6 +6,7 @@
 mod answers;
 mod attr;
 mod buffers;
+mod descriptors;
 mod errno;
 pub(crate) mod mounting;
 mod requests;
@@ -14,7 +15,7 @@ mod workers;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +32,7 @@ use self::answers::{
 };
 use self::attr::{bare, file_attr, file_type, ino};
 use self::buffers::Buffers;
+use self::descriptors::has_open_for_writing;
 use self::requests::{Class, Request, Requests};
 use crate::vfs::backend::OpenHow;
 use crate::vfs::error::{ErrorKind, Result};
@@ -40,16 +42,18 @@ use crate::vfs::{Change, DirItemPlus, Entry, NewTime, RenameHow, Vfs};
 /// The filesystem as fuser wants it.
 pub(crate) struct Filesystem {
     vfs: Arc<Vfs>,
+    directory: PathBuf,
     requests: Requests,
     buffers: Arc<Buffers>,
 }
 
 impl Filesystem {
-    /// `limit` is the longest a metadata request may take.
-    pub(crate) fn new(vfs: Arc<Vfs>, limit: Duration) -> std::io::Result<Self> {
+    /// Serves `vfs` on `directory`. `limit` is the longest a metadata request may take.
+    pub(crate) fn new(vfs: Arc<Vfs>, directory: &Path, limit: Duration) -> std::io::Result<Self> {
         let buffers = Arc::new(Buffers::default());
         Ok(Self {
             vfs,
+            directory: directory.to_owned(),
             requests: Requests::new(limit)?,
             buffers,
         })
@@ -367,7 +371,12 @@ impl fuser::Filesystem for Filesystem {
     fn flush(
         &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty,
     ) {
-        if self.vfs.is_clean(fh.0) {
+        let comes_again = || {
+            let path = self.vfs.is_unwritten(fh.0)?;
+            let path = self.directory.join(path.to_os_string());
+            Some(has_open_for_writing(req.pid(), &path))
+        };
+        if self.vfs.is_clean(fh.0) || comes_again() == Some(true) {
             return reply.ok();
         }
         self.empty_op(

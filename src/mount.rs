@@ -171,7 +171,8 @@ impl Mount {
             );
             Failure::new(Exit::Mount, line)
         };
-        let filesystem = Filesystem::new(Arc::clone(&self.vfs), self.timeout).map_err(failed)?;
+        let filesystem = Filesystem::new(Arc::clone(&self.vfs), &self.directory, self.timeout)
+            .map_err(failed)?;
         mounting::mount(filesystem, &self.directory, &view).map_err(failed)
     }
 

@@ -74,7 +74,7 @@ pub(super) fn open(
         (TlsMode::Explicit, _) | (TlsMode::Auto, Some(true)) => {
             match explicit(host, number, deadline)? {
                 Explicit::Secured(opened) => Ok(*opened),
-                Explicit::Declined(reply) => Err(Failure::refused(
+                Explicit::Declined(reply, _) => Err(Failure::refused(
                     &host.options().host,
                     ErrorKind::Untrusted,
                     &reply,
@@ -83,15 +83,16 @@ pub(super) fn open(
         }
         (TlsMode::Auto, None) => match explicit(host, number, deadline)? {
             Explicit::Secured(opened) => Ok(*opened),
-            Explicit::Declined(reply) => {
+            // The same connection goes on: a server with room for one has none for the next before
+            // it has noticed that this one is gone.
+            Explicit::Declined(reply, opened) => {
                 log::info!(
                     "{}: no TLS ({}), going on in clear text",
                     host.options().host,
                     reply.text()
                 );
                 host.facts(|facts| facts.tls = Some(false));
-                // suppaftp gives nothing back after a refused AUTH, so it is another connection.
-                plain(host, number, deadline)
+                Ok(*opened)
             }
         },
     }
@@ -103,18 +104,23 @@ fn plain(host: &Host, number: u64, deadline: Deadline) -> std::result::Result<Op
         .get_ref()
         .try_clone()
         .map_err(|err| net::failure(&host.options().host, &err))?;
-    Ok(Opened {
+    Ok(on_plain(host, number, tcp, greeting))
+}
+
+fn on_plain(host: &Host, number: u64, tcp: TcpStream, greeting: Option<String>) -> Opened {
+    Opened {
         control: Control::new(Channel::Plain(tcp), number, &host.options().host),
         tls: None,
         unprotected: false,
         greeting,
-    })
+    }
 }
 
 /// What became of AUTH TLS.
 enum Explicit {
     Secured(Box<Opened>),
-    Declined(Reply),
+    /// The server's words, and the connection as it was.
+    Declined(Reply, Box<Opened>),
 }
 
 fn explicit(
@@ -139,7 +145,10 @@ fn explicit(
             Err(FtpError::UnexpectedResponse(response)) => {
                 let reply = parse(&response.body);
                 match reply {
-                    Some(reply) if reply.code() >= 500 => Ok(Explicit::Declined(reply)),
+                    Some(reply) if reply.code() >= 500 => {
+                        let opened = on_plain(host, number, watched, greeting);
+                        Ok(Explicit::Declined(reply, Box::new(opened)))
+                    }
                     Some(reply) => Err(Failure::refused(
                         &options.host,
                         ErrorKind::Disconnected,

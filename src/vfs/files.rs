@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::attr::{Attr, FileKind};
 use super::backend::{OpenFile, OpenHow};
 use super::error::{Error, ErrorKind, Result};
-use super::inodes::Version;
+use super::inodes::{Place, Version};
 use super::path::{Name, RemotePath};
 use super::{Entry, Ino, Vfs};
 
@@ -190,6 +190,17 @@ impl Vfs {
     pub fn is_clean(&self, fh: u64) -> bool {
         let handle = self.handles.get(fh);
         handle.map_or(true, |handle| !handle.write || !handle.file.is_dirty())
+    }
+
+    /// Where the file of `fh` is, if it is dirty and empty: opened to be written, and nothing came
+    /// yet. Never blocks.
+    pub fn is_unwritten(&self, fh: u64) -> Option<RemotePath> {
+        let handle = self.handles.get(fh).ok()?;
+        let empty = handle.file.attr().size == Some(0) && handle.file.is_dirty();
+        match self.place(handle.ino) {
+            Ok(Place::At(path)) if empty => Some(path),
+            _ => None,
+        }
     }
 
     /// Everything written to the file, by whomever, is on the server when this returns `Ok`.

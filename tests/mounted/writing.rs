@@ -73,6 +73,31 @@ fn a_full_disk_is_told_and_the_old_version_stays() {
 }
 
 #[test]
+fn a_redirection_stores_once() {
+    let Some((server, mount)) = stage(Quirks::default()) else {
+        return;
+    };
+    server.put("old", OLD);
+    for (command, name, content) in [
+        ("echo hello >new", "new", "hello\n"),
+        ("echo hello >old", "old", "hello\n"),
+        (": >empty", "empty", ""),
+        ("{ echo one; cat /dev/null; } >group", "group", "one\n"),
+        (
+            "dd if=/dev/zero of=zeros bs=100 count=1 2>/dev/null",
+            "zeros",
+            "\0".repeat(100).as_str(),
+        ),
+    ] {
+        server.clear_log();
+        mount.sh(command);
+        assert_eq!(server.get(name), content.as_bytes(), "{command}");
+        assert_eq!(server.count("STOR"), 1, "{command}");
+    }
+    mount.finish();
+}
+
+#[test]
 fn a_refused_upload_is_eacces_and_changes_nothing() {
     let quirks = Quirks::default()
         .answer("STOR", "550 Permission denied.")
