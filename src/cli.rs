@@ -92,7 +92,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
 #[command(
     name = "ferryfs",
     version,
-    about = "Mounts FTP servers as directories",
+    about = "Mounts FTP servers and mailboxes as directories",
     override_help = help::text(),
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true

@@ -8,12 +8,14 @@ use crate::exit::{Exit, Failure};
 use crate::ftp::options::{
     ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, TlsMode, UploadMode,
 };
+use crate::mail::options::MailOptions;
 use crate::secret::Secret;
 use crate::secret::source::{Secrets, Sources};
 use crate::state;
 
 mod dirs;
 mod file;
+mod mail;
 mod mountpoint;
 pub(crate) mod options;
 mod order;
@@ -26,7 +28,7 @@ pub(crate) use options::split_list;
 pub(crate) use order::Order;
 
 use settings::{Settings, Tls};
-use url::FtpUrl;
+use url::{Scheme, ServerUrl};
 
 /// One mount, ready to be made.
 #[derive(Debug, Clone)]
@@ -62,6 +64,8 @@ pub(crate) struct Config {
 pub(crate) enum Source {
     /// An FTP server.
     Ftp(Box<FtpOptions>),
+    /// A mailbox.
+    Mail(Box<MailOptions>),
 }
 
 /// What the kernel is told of the mount.
@@ -86,8 +90,17 @@ impl Config {
     pub(crate) fn resolve(order: &Order) -> Result<(Self, Secrets), Failure> {
         let mut config = Self::without_secrets(order)?;
         let (url, settings) = (order.url()?, order.settings()?);
-        let user = user(&url, &settings);
-        let secrets = Sources {
+        let secrets = Self::secrets(&url, &settings)?;
+        config.install(&secrets, &settings);
+        Ok((config, secrets))
+    }
+
+    fn secrets(url: &ServerUrl, settings: &Settings) -> Result<Secrets, Failure> {
+        if matches!(url.scheme, Scheme::Pop3(_)) {
+            return mail::secrets(url, settings);
+        }
+        let user = user(url, settings);
+        Sources {
             user: user.as_deref(),
             host: &url.host,
             command: settings.password_command.as_deref(),
@@ -96,15 +109,13 @@ impl Config {
             anonymous: settings.anonymous_password.as_deref(),
             account: settings.account_file.as_deref(),
         }
-        .find()?;
-        config.install(&secrets);
-        Ok((config, secrets))
+        .find()
     }
 
     /// As [`resolve`](Self::resolve) with the secrets found before: what the daemon does.
     pub(crate) fn with_secrets(order: &Order, secrets: &Secrets) -> Result<Self, Failure> {
         let mut config = Self::without_secrets(order)?;
-        config.install(secrets);
+        config.install(secrets, &order.settings()?);
         Ok(config)
     }
 
@@ -137,7 +148,7 @@ impl Config {
                 .unwrap_or_else(|| rustix::process::getgid().as_raw()),
             umask: settings.umask,
             validity: settings.dir_cache.unwrap_or(Duration::from_secs(5)),
-            source: Source::Ftp(Box::new(ftp_options(url, settings, user)?)),
+            source: source(url, settings, user)?,
             url_shown,
             mountpoint,
             flags,
@@ -147,22 +158,29 @@ impl Config {
         })
     }
 
-    fn install(&mut self, secrets: &Secrets) {
-        let Source::Ftp(ftp) = &mut self.source;
-        ftp.password = secrets.password.clone();
-        ftp.account.clone_from(&secrets.account);
+    fn install(&mut self, secrets: &Secrets, settings: &Settings) {
+        match &mut self.source {
+            Source::Ftp(ftp) => {
+                ftp.password = secrets.password.clone();
+                ftp.account.clone_from(&secrets.account);
+            }
+            Source::Mail(mail) => {
+                mail::install(mail, secrets, settings.token_command.as_deref());
+            }
+        }
     }
 
     /// Longest wait for one answer of the server.
     pub(crate) fn timeout(&self) -> Duration {
         match &self.source {
             Source::Ftp(ftp) => ftp.timeout,
+            Source::Mail(mail) => mail.fetch.endpoint.timeout,
         }
     }
 }
 
 /// `None` means anonymous.
-fn user(url: &FtpUrl, settings: &Settings) -> Option<String> {
+fn user(url: &ServerUrl, settings: &Settings) -> Option<String> {
     settings
         .user
         .clone()
@@ -213,12 +231,32 @@ fn flags(settings: &Settings) -> Result<MountFlags, Failure> {
     })
 }
 
+fn source(url: ServerUrl, settings: Settings, user: Option<String>) -> Result<Source, Failure> {
+    let usage = |line| Err(Failure::new(Exit::Usage, line));
+    match url.scheme {
+        Scheme::Ftp(_) if settings.smtp.is_some() => {
+            usage("-o smtp: is for mailboxes; write pop3s://user@host/")
+        }
+        Scheme::Ftp(tls) => {
+            ftp_options(url, tls, settings, user).map(|ftp| Source::Ftp(Box::new(ftp)))
+        }
+        Scheme::Pop3(security) => {
+            mail::options(&url, security, &settings).map(|mail| Source::Mail(Box::new(mail)))
+        }
+        Scheme::Smtp(_) => usage(
+            "URL: a server that takes mail is no directory; write ferryfs pop3s://user@host/ DIR \
+             -o smtp=URL",
+        ),
+    }
+}
+
 fn ftp_options(
-    url: FtpUrl,
+    url: ServerUrl,
+    tls: TlsMode,
     settings: Settings,
     user: Option<String>,
 ) -> Result<FtpOptions, Failure> {
-    let tls = tls_mode(url.tls, settings.tls)?;
+    let tls = tls_mode(tls, settings.tls)?;
     let family = settings.family.unwrap_or(Family::Any);
     let bind_fits = match (family, settings.bind) {
         (Family::V4, Some(bind)) => bind.is_ipv4(),
@@ -275,7 +313,7 @@ fn tls_mode(url: TlsMode, option: Option<Tls>) -> Result<TlsMode, Failure> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
     use crate::cli::MountWords;
@@ -298,6 +336,7 @@ mod tests {
         Secrets {
             password: Secret::new("hunter2"),
             account: Some(Secret::new("hunter2")),
+            submission: None,
         }
     }
 
@@ -307,7 +346,9 @@ mod tests {
     }
 
     fn ftp(source: &str, options: &str) -> FtpOptions {
-        let Source::Ftp(ftp) = config(source, options).source;
+        let Source::Ftp(ftp) = config(source, options).source else {
+            panic!("{source} is no FTP server");
+        };
         *ftp
     }
 

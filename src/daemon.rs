@@ -36,6 +36,7 @@ struct Handover {
     order: Order,
     password: String,
     account: Option<String>,
+    submission: Option<String>,
 }
 
 /// What the child says.
@@ -68,6 +69,10 @@ pub(crate) fn start(
             .account
             .as_ref()
             .map(|account| account.reveal().to_owned()),
+        submission: secrets
+            .submission
+            .as_ref()
+            .map(|submission| submission.reveal().to_owned()),
     };
     let handover = serde_json::to_vec(&handover)
         .map_err(|err| Failure::new(Exit::Failed, format!("the order: {err}")))?;
@@ -152,6 +157,7 @@ pub(crate) fn receive() -> Result<(Order, Secrets), Failure> {
     let secrets = Secrets {
         password: Secret::new(handover.password),
         account: handover.account.map(Secret::new),
+        submission: handover.submission.map(Secret::new),
     };
     Ok((handover.order, secrets))
 }

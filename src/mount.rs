@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fuser::Session;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -17,16 +17,17 @@ use crate::config::{Config, Source};
 use crate::control::{Answer, Request, Server};
 use crate::daemon::{self, Ready};
 use crate::exit::{Exit, Failure, words};
-use crate::ftp::FtpBackend;
 use crate::fuse::Filesystem;
 use crate::fuse::mounting::{self, MountView};
 use crate::sync::Locked;
-use crate::vfs::cache::{Cached, DEFAULT_ENTRIES};
-use crate::vfs::content::Contents;
+use crate::vfs::backend::Backend;
 use crate::vfs::error::{Error, ErrorKind};
 use crate::vfs::path::RemotePath;
 use crate::vfs::{Vfs, View};
 use crate::{mounts, state};
+
+mod ftp;
+mod mail;
 
 /// Memory for the read windows of all open files together, in bytes.
 const READ_BUDGET: usize = 24 * 1024 * 1024;
@@ -34,9 +35,6 @@ const READ_BUDGET: usize = 24 * 1024 * 1024;
 /// After an unmount the kernel releases the last handles; how long that may take before the
 /// session is given up.
 const SESSION_END: Duration = Duration::from_secs(10);
-
-/// How long the server is waited for when all is said and done.
-const COURTESY: Duration = Duration::from_secs(2);
 
 /// Where contents are staged until the server has them, in the mount's state directory.
 const STAGING: &str = "staging";
@@ -92,11 +90,25 @@ pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
     outcome
 }
 
+/// What is behind a mount, beside its [`Backend`](crate::vfs::backend::Backend).
+trait Behind: Send + Sync {
+    /// What `ferryfs status` shows of it.
+    fn status(&self) -> Map<String, Value>;
+
+    /// The mount is at its end.
+    fn close(&self);
+
+    /// How long `close` is waited for.
+    fn courtesy(&self) -> Duration;
+}
+
+/// A tree, and what is known of it beside.
+type Sides = (Arc<dyn Backend>, Arc<dyn Behind>);
+
 /// The parts of a mount.
 struct Mount {
     directory: PathBuf,
-    ftp: Arc<FtpBackend>,
-    contents: Arc<Contents>,
+    behind: Arc<dyn Behind>,
     vfs: Arc<Vfs>,
     timeout: Duration,
     ended: Locked<bool>,
@@ -104,14 +116,10 @@ struct Mount {
 
 impl Mount {
     fn connect(config: &Config) -> Result<Self, Failure> {
-        let Source::Ftp(options) = &config.source;
-        let staging = config.state_dir.join(STAGING);
-        let contents =
-            Contents::new(&staging, READ_BUDGET).map_err(|err| Failure::new(Exit::Failed, err))?;
-        let ftp = FtpBackend::connect((**options).clone(), Arc::clone(&contents))
-            .map_err(|err| refused(&config.url_shown, &err))?;
-        let ftp = Arc::new(ftp);
-        let cached = Cached::new(Arc::clone(&ftp) as _, config.validity, DEFAULT_ENTRIES);
+        let (backend, behind) = match &config.source {
+            Source::Ftp(options) => ftp::connect(config, options)?,
+            Source::Mail(options) => mail::open(config, options)?,
+        };
         let view = View {
             uid: config.uid,
             gid: config.gid,
@@ -123,9 +131,8 @@ impl Mount {
         };
         Ok(Self {
             directory: config.mountpoint.clone(),
-            ftp,
-            contents,
-            vfs: Arc::new(Vfs::new(Arc::new(cached), view)),
+            behind,
+            vfs: Arc::new(Vfs::new(backend, view)),
             timeout: config.timeout(),
             ended: Locked::new(false),
         })
@@ -200,16 +207,17 @@ impl Mount {
         }
     }
 
-    /// Temporary files away, QUIT: a courtesy that a server which does not answer gets no time for.
+    /// Temporary files away, QUIT: a server which does not answer gets little time for that.
     fn take_leave(&self) {
-        let ftp = Arc::clone(&self.ftp);
+        let behind = Arc::clone(&self.behind);
+        let courtesy = behind.courtesy();
         let (done, left) = mpsc::channel();
         let leaving = thread::Builder::new().name("quit".into()).spawn(move || {
-            ftp.close();
+            behind.close();
             let _ = done.send(());
         });
         if leaving.is_ok() {
-            let _ = left.recv_timeout(COURTESY);
+            let _ = left.recv_timeout(courtesy);
         }
     }
 
@@ -286,34 +294,9 @@ impl Mount {
     }
 
     fn status(&self) -> Value {
-        let (server, files) = (self.ftp.report(), self.contents.report());
-        let connections = &server.connections;
-        json!({
-            "server": server.banner,
-            "system": server.system,
-            "tls": server.tls,
-            "listing": server.listing,
-            "set_time": server.set_time,
-            "time_offset": server.time_offset,
-            "pipelining": server.pipelining,
-            "features": server.features.join(", "),
-            "quirks": server.quirks,
-            "connections": {
-                "open": connections.open,
-                "idle": connections.idle,
-                "transfers": connections.transfers,
-                "waiting": connections.waiting,
-                "limit": connections.limit,
-            },
-            "last_error": connections.last_error,
-            "files": {
-                "open": files.open_files,
-                "downloads": files.streams,
-                "uploads": files.uploads,
-                "buffered_bytes": files.buffered,
-            },
-            "dirty": self.dirty(),
-        })
+        let mut status = self.behind.status();
+        status.insert("dirty".to_owned(), self.dirty());
+        Value::Object(status)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::config::options::OPTIONS;
 
 const HEAD: &str = "\
-Mounts FTP servers as directories.
+Mounts FTP servers and mailboxes as directories.
 
 Usage: ferryfs [mount] URL|NAME DIR [-f] [-d] [-v] [-r] [-o OPTION,...]
        ferryfs umount DIR [--lazy] [--timeout DURATION]
@@ -13,8 +13,8 @@ Usage: ferryfs [mount] URL|NAME DIR [-f] [-d] [-v] [-r] [-o OPTION,...]
        ferryfs flush DIR [--timeout DURATION]
        ferryfs completions bash|zsh|fish
 
-URL is ftp://[user@]host[:port]/directory, ftps:// or ftpes:// for TLS;
-NAME is a mount from ~/.config/ferryfs/config.toml.
+URL is ftp://[user@]host[:port]/directory, ftps:// or ftpes:// for TLS, or a
+mailbox, pop3s://user@host/; NAME is a mount of ~/.config/ferryfs/config.toml.
 
   -f  stay in the foreground     -d  show the conversation with the server
   -r  mount read-only            -v  say more (-vv: yet more)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
-use super::url::{self, FtpUrl};
+use super::url::{self, ServerUrl};
 use super::{file, mountpoint, options};
 use crate::cli::MountWords;
 use crate::exit::{Exit, Failure};
@@ -116,8 +116,8 @@ impl Order {
         PathBuf::from(&self.mountpoint)
     }
 
-    pub(super) fn url(&self) -> Result<FtpUrl, Failure> {
-        FtpUrl::parse(&self.url).map_err(|cause| {
+    pub(super) fn url(&self) -> Result<ServerUrl, Failure> {
+        ServerUrl::parse(&self.url).map_err(|cause| {
             let line = match &self.url_origin {
                 Some(origin) => format!("{origin}: url: {cause}"),
                 None => format!("URL: {cause}"),

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::url::ServerUrl;
 use crate::ftp::options::{ChmodPolicy, Family, LinkPolicy, ListingMode, UploadMode};
+use crate::mail::fetch::ServerDelete;
 
 /// What `tls=` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,14 @@ pub(crate) struct Settings {
     pub(crate) chmod: Option<ChmodPolicy>,
     pub(crate) links: Option<LinkPolicy>,
     pub(crate) upload: Option<UploadMode>,
+    pub(crate) smtp: Option<ServerUrl>,
+    pub(crate) from: Option<String>,
+    pub(crate) poll: Option<Duration>,
+    pub(crate) server_delete: Option<ServerDelete>,
+    pub(crate) smtp_user: Option<String>,
+    pub(crate) smtp_password_file: Option<PathBuf>,
+    pub(crate) smtp_password_command: Option<String>,
+    pub(crate) token_command: Option<String>,
     pub(crate) exec: Option<bool>,
     pub(crate) suid: Option<bool>,
     pub(crate) dev: Option<bool>,

@@ -1,16 +1,44 @@
-//! Parses what is mounted: `ftp://user@host:port/directory`.
+//! Parses what is mounted: `ftp://user@host:port/directory`, `pop3s://user@host/`; and the server
+//! that mail is sent through: `smtps://user@host`.
 //!
 //! No error quotes the URL: it may hold a password, even where it does not look like one.
 
 use std::fmt::Write as _;
 
 use crate::ftp::options::TlsMode;
+use crate::mail::connect::Security;
 
-/// A URL of an FTP server, checked and decoded.
+/// What a URL's scheme says: the protocol and its TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// `ftp`, `ftps`, `ftpes`.
+    Ftp(TlsMode),
+    /// `pop3`, `pop3s`.
+    Pop3(Security),
+    /// `smtp`, `smtps`.
+    Smtp(Security),
+}
+
+impl Scheme {
+    /// The scheme, and its port.
+    const fn spelling(self) -> (&'static str, u16) {
+        match self {
+            Self::Ftp(TlsMode::Implicit) => ("ftps", 990),
+            Self::Ftp(TlsMode::Explicit) => ("ftpes", 21),
+            Self::Ftp(TlsMode::Auto | TlsMode::Off) => ("ftp", 21),
+            Self::Pop3(Security::Implicit) => ("pop3s", 995),
+            Self::Pop3(Security::Upgrade | Security::Off) => ("pop3", 110),
+            Self::Smtp(Security::Implicit) => ("smtps", 465),
+            Self::Smtp(Security::Upgrade | Security::Off) => ("smtp", 587),
+        }
+    }
+}
+
+/// A URL of a server, checked and decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FtpUrl {
-    /// What the scheme says of TLS.
-    pub(crate) tls: TlsMode,
+pub(crate) struct ServerUrl {
+    /// What the scheme says.
+    pub(crate) scheme: Scheme,
     /// User name; `None` means anonymous.
     pub(crate) user: Option<String>,
     /// Name or address; an IPv6 address without its brackets.
@@ -26,7 +54,7 @@ pub(crate) fn looks_like_url(source: &str) -> bool {
     source.contains("://")
 }
 
-impl FtpUrl {
+impl ServerUrl {
     /// Parses `text`.
     ///
     /// # Errors
@@ -35,7 +63,7 @@ impl FtpUrl {
         let (scheme, rest) = text
             .split_once("://")
             .ok_or("not a URL; write ftp://host/directory")?;
-        let (tls, default_port) = scheme_of(scheme)?;
+        let scheme = scheme_of(scheme)?;
         let (authority, path) = match rest.find(['/', '?', '#']) {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
@@ -56,10 +84,10 @@ impl FtpUrl {
         };
         let (host, port) = host_and_port(place)?;
         Ok(Self {
-            tls,
+            scheme,
             user,
             host,
-            port: port.unwrap_or(default_port),
+            port: port.unwrap_or(scheme.spelling().1),
             directory: directory(path)?,
         })
     }
@@ -67,11 +95,7 @@ impl FtpUrl {
     /// The URL in one spelling, with `user` in it unless that is `None`; safe to show, and without a
     /// comma, so that it can be a mount option.
     pub(crate) fn shown(&self, user: Option<&str>) -> String {
-        let (scheme, default_port) = match self.tls {
-            TlsMode::Implicit => ("ftps", 990),
-            TlsMode::Explicit => ("ftpes", 21),
-            TlsMode::Auto | TlsMode::Off => ("ftp", 21),
-        };
+        let (scheme, default_port) = self.scheme.spelling();
         let mut shown = format!("{scheme}://");
         if let Some(user) = user {
             encode(user.as_bytes(), b"/:@,", &mut shown);
@@ -103,15 +127,19 @@ const PASSWORD_IN_URL: &str = "a password in the URL is refused, everyone on thi
     see it; leave it out and type it when asked, or put it into ~/.netrc, or use \
     -o password_file=FILE or -o password_command=COMMAND";
 
-fn scheme_of(scheme: &str) -> Result<(TlsMode, u16), String> {
+fn scheme_of(scheme: &str) -> Result<Scheme, String> {
     match scheme.to_ascii_lowercase().as_str() {
-        "ftp" => Ok((TlsMode::Auto, 21)),
-        "ftpes" => Ok((TlsMode::Explicit, 21)),
-        "ftps" => Ok((TlsMode::Implicit, 990)),
+        "ftp" => Ok(Scheme::Ftp(TlsMode::Auto)),
+        "ftpes" => Ok(Scheme::Ftp(TlsMode::Explicit)),
+        "ftps" => Ok(Scheme::Ftp(TlsMode::Implicit)),
+        "pop3" => Ok(Scheme::Pop3(Security::Upgrade)),
+        "pop3s" => Ok(Scheme::Pop3(Security::Implicit)),
+        "smtp" => Ok(Scheme::Smtp(Security::Upgrade)),
+        "smtps" => Ok(Scheme::Smtp(Security::Implicit)),
         "sftp" => Err("sftp is ssh, not FTP; use sshfs".to_owned()),
         _ => Err(
-            "the scheme is not one of ftp, ftps (TLS from the start, port 990) and \
-                  ftpes (AUTH TLS); write ftp://host/directory"
+            "the scheme is not one of ftp, ftps (TLS from the start, port 990), ftpes \
+                  (AUTH TLS), pop3 and pop3s; write ftp://host/directory"
                 .to_owned(),
         ),
     }

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use encoding_rs::Encoding;
 
+use super::url::{Scheme, ServerUrl};
+use crate::mail::address::Mailbox;
+use crate::mail::fetch::ServerDelete;
+
 /// Any text without control characters. The error does not quote it: it may be a password.
 pub(super) fn text(text: &str) -> Result<String, String> {
     if text.chars().any(char::is_control) {
@@ -22,6 +26,41 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
         _ => PathBuf::from(text),
     };
     std::path::absolute(&path).map_err(|err| format!("{text}: {err}"))
+}
+
+/// The server that mail is sent through.
+pub(super) fn submission(text: &str) -> Result<ServerUrl, String> {
+    let url = ServerUrl::parse(text)?;
+    match url.scheme {
+        Scheme::Smtp(_) if url.directory.is_empty() => Ok(url),
+        Scheme::Smtp(_) => Err("a server has no directory; write smtps://user@host".to_owned()),
+        Scheme::Ftp(_) | Scheme::Pop3(_) => {
+            Err("not a server that takes mail; write smtps://user@host or smtp://user@host".into())
+        }
+    }
+}
+
+/// A sender: an address, with a name or without.
+pub(super) fn mailbox(text: &str) -> Result<String, String> {
+    Mailbox::parse(text).map_err(|err| format!("{err}; write from=me@example.org"))?;
+    Ok(text.to_owned())
+}
+
+/// When mail is deleted on the server.
+pub(super) fn server_delete(text: &str) -> Result<ServerDelete, String> {
+    match text {
+        "never" => Ok(ServerDelete::Never),
+        "on-unlink" => Ok(ServerDelete::OnUnlink),
+        "after-fetch" => Ok(ServerDelete::AfterFetch),
+        days => match days.parse::<u32>() {
+            Ok(days) if (1..=36_500).contains(&days) => Ok(ServerDelete::After(
+                Duration::from_secs(u64::from(days) * 86_400),
+            )),
+            _ => Err(format!(
+                "{text:?} is not one of never, on-unlink, after-fetch and a number of days"
+            )),
+        },
+    }
 }
 
 /// One of a few words.

@@ -35,6 +35,9 @@ pub(super) fn errno(kind: ErrorKind) -> Errno {
         ErrorKind::NoData => Errno::from_i32(libc::ENODATA),
         ErrorKind::Range => Errno::ERANGE,
         ErrorKind::BadHandle => Errno::EBADF,
+        ErrorKind::NoRecipient => Errno::from_i32(libc::EDESTADDRREQ),
+        ErrorKind::BadMessage => Errno::from_i32(libc::EBADMSG),
+        ErrorKind::MessageTooLong => Errno::from_i32(libc::EMSGSIZE),
         ErrorKind::Local(errno) => Errno::from_i32(errno),
     }
 }
@@ -62,7 +65,10 @@ pub(super) const fn level(kind: ErrorKind) -> Level {
         | ErrorKind::NoData
         | ErrorKind::Range
         | ErrorKind::BadHandle => Level::Debug,
-        ErrorKind::PermissionDenied => Level::Info,
+        ErrorKind::PermissionDenied
+        | ErrorKind::NoRecipient
+        | ErrorKind::BadMessage
+        | ErrorKind::MessageTooLong => Level::Info,
         ErrorKind::NoSpace
         | ErrorKind::QuotaExceeded
         | ErrorKind::TooLarge

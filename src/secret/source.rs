@@ -38,6 +38,8 @@ pub(crate) struct Secrets {
     pub(crate) password: Secret,
     /// Answer to `332 Need account for login`.
     pub(crate) account: Option<Secret>,
+    /// Of the server that mail is sent through, where it has one of its own.
+    pub(crate) submission: Option<Secret>,
 }
 
 impl Sources<'_> {
@@ -55,6 +57,7 @@ impl Sources<'_> {
         Ok(Secrets {
             password,
             account: account.or(netrc_account),
+            submission: None,
         })
     }
 
@@ -68,7 +71,7 @@ impl Sources<'_> {
             return Ok((Secret::new(self.anonymous.unwrap_or("guest")), None));
         };
         if let Some(command) = self.command {
-            return Ok((from_command(command)?, None));
+            return Ok((from_command("password_command", command)?, None));
         }
         if let Some(file) = self.file {
             return Ok((from_file(file)?, None));
@@ -133,8 +136,9 @@ fn first_line(text: &str) -> Option<Secret> {
 }
 
 /// The first line that `command` prints. What it says on standard error is shown.
-fn from_command(command: &str) -> Result<Secret, String> {
-    let failed = |cause: &str| format!("password_command: {cause}");
+/// What `command`, which the option `option` names, prints first.
+pub(crate) fn from_command(option: &str, command: &str) -> Result<Secret, String> {
+    let failed = |cause: &str| format!("{option}: {cause}");
     let mut child = Command::new("/bin/sh")
         .args(["-c", command])
         .stdout(Stdio::piped())

@@ -59,6 +59,12 @@ pub enum ErrorKind {
     Range,
     /// A file descriptor opened for the other direction (EBADF).
     BadHandle,
+    /// A message without anyone to send it to (EDESTADDRREQ).
+    NoRecipient,
+    /// A message with a malformed address or header (EBADMSG).
+    BadMessage,
+    /// A message over the size that the server takes (EMSGSIZE).
+    MessageTooLong,
     /// A local system call failed with this errno (the staging disk and the like).
     Local(i32),
     /// Everything else the server said (EIO).

@@ -4,12 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn url(text: &str) -> FtpUrl {
-    FtpUrl::parse(text).unwrap_or_else(|line| panic!("{text}: {line}"))
+fn url(text: &str) -> ServerUrl {
+    ServerUrl::parse(text).unwrap_or_else(|line| panic!("{text}: {line}"))
 }
 
 fn refused(text: &str) -> String {
-    match FtpUrl::parse(text) {
+    match ServerUrl::parse(text) {
         Ok(url) => panic!("{text} was taken as {url:?}"),
         Err(line) => line,
     }
@@ -18,16 +18,16 @@ fn refused(text: &str) -> String {
 #[test]
 fn the_schemes_say_tls_and_port() {
     assert_eq!(
-        (url("ftp://h/").tls, url("ftp://h/").port),
-        (TlsMode::Auto, 21)
+        (url("ftp://h/").scheme, url("ftp://h/").port),
+        (Scheme::Ftp(TlsMode::Auto), 21)
     );
     assert_eq!(
-        (url("FTPS://h").tls, url("ftps://h").port),
-        (TlsMode::Implicit, 990)
+        (url("FTPS://h").scheme, url("ftps://h").port),
+        (Scheme::Ftp(TlsMode::Implicit), 990)
     );
     assert_eq!(
-        (url("ftpes://h").tls, url("ftpes://h:2121").port),
-        (TlsMode::Explicit, 2121)
+        (url("ftpes://h").scheme, url("ftpes://h:2121").port),
+        (Scheme::Ftp(TlsMode::Explicit), 2121)
     );
     assert!(refused("sftp://h/").contains("sshfs"));
     assert!(refused("http://h/").contains("ftp"));
@@ -128,15 +128,15 @@ proptest! {
 
     #[test]
     fn no_text_panics(text in "\\PC{0,80}") {
-        let _ = FtpUrl::parse(&text);
-        let _ = FtpUrl::parse(&format!("ftp://{text}"));
+        let _ = ServerUrl::parse(&text);
+        let _ = ServerUrl::parse(&format!("ftp://{text}"));
     }
 
     #[test]
     fn what_parses_survives_being_shown(text in "ftps?://([a@%:2F]{0,6}@)?[a-c.\\[\\]:1]{1,6}(/[a%2F5/. ]{0,8})?") {
-        if let Ok(first) = FtpUrl::parse(&text) {
+        if let Ok(first) = ServerUrl::parse(&text) {
             let shown = first.shown(first.user.as_deref());
-            prop_assert_eq!(FtpUrl::parse(&shown), Ok(first), "{}", shown);
+            prop_assert_eq!(ServerUrl::parse(&shown), Ok(first), "{}", shown);
         }
     }
 }

@@ -1,0 +1,177 @@
+//! What URL and options mean for a mail mount.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::settings::{Settings, Tls};
+use super::url::{Scheme, ServerUrl};
+use crate::exit::{Exit, Failure};
+use crate::mail::address::Mailbox;
+use crate::mail::connect::{Endpoint, Security};
+use crate::mail::fetch::{FetchOptions, SecretSource, ServerDelete};
+use crate::mail::options::{MailOptions, Submission};
+use crate::secret::Secret;
+use crate::secret::source::{self, Secrets, Sources};
+
+/// The options of a mail mount; its secrets come later, by [`install`].
+///
+/// # Errors
+/// [`Exit::Usage`].
+pub(super) fn options(
+    url: &ServerUrl,
+    security: Security,
+    settings: &Settings,
+) -> Result<MailOptions, Failure> {
+    let usage = |line: &str| Failure::new(Exit::Usage, line);
+    if !url.directory.is_empty() {
+        return Err(usage(
+            "URL: a mailbox has no directory; write pop3s://user@host/",
+        ));
+    }
+    let user = user(url, settings)?;
+    let upgraded = |scheme| {
+        matches!(
+            scheme,
+            Scheme::Pop3(Security::Upgrade) | Scheme::Smtp(Security::Upgrade)
+        )
+    };
+    let off = settings.tls == Some(Tls::Off);
+    let smtp = settings.smtp.as_ref();
+    if off && !upgraded(url.scheme) && !smtp.is_some_and(|smtp| upgraded(smtp.scheme)) {
+        return Err(usage(
+            "-o tls=off: contradicts the URLs, whose schemes mean TLS; write pop3://",
+        ));
+    }
+    let endpoint = |url: &ServerUrl, security| Endpoint {
+        host: url.host.clone(),
+        port: url.port,
+        security: match security {
+            Security::Upgrade if off => Security::Off,
+            security => security,
+        },
+        ca_file: settings.ca_file.clone(),
+        timeout: settings.timeout.unwrap_or(Duration::from_secs(30)),
+        bind: settings.bind,
+    };
+    let mut fetch = FetchOptions::new(endpoint(url, security), user.clone(), none());
+    fetch.is_token = settings.token_command.is_some();
+    fetch.delete = settings.server_delete.unwrap_or(ServerDelete::Never);
+    if let Some(poll) = settings.poll {
+        // A bare 0 is the usual way to say never.
+        fetch.poll = (!poll.is_zero()).then_some(poll);
+    }
+    let from = match &settings.from {
+        Some(from) => Mailbox::parse(from).ok(),
+        None if user.contains('@') => Mailbox::parse(&user).ok(),
+        None => Mailbox::parse(&format!("{user}@{}", url.host)).ok(),
+    };
+    if smtp.is_some() && from.is_none() {
+        return Err(usage(
+            "-o smtp: who sends is not known; add from=me@example.org",
+        ));
+    }
+    let submission = smtp.map(|smtp| {
+        let security = match smtp.scheme {
+            Scheme::Smtp(security) | Scheme::Pop3(security) => security,
+            Scheme::Ftp(_) => Security::Upgrade,
+        };
+        let endpoint = endpoint(smtp, security);
+        let named = settings.smtp_user.clone().or_else(|| smtp.user.clone());
+        // A relay of one's own in clear text wants no login.
+        let clear = endpoint.security == Security::Off;
+        Submission {
+            endpoint,
+            user: named.or_else(|| (!clear).then_some(user)),
+            secret: none(),
+            is_token: settings.token_command.is_some(),
+        }
+    });
+    Ok(MailOptions {
+        fetch,
+        submission,
+        from,
+    })
+}
+
+/// Who logs in.
+pub(super) fn user(url: &ServerUrl, settings: &Settings) -> Result<String, Failure> {
+    let user = settings.user.clone().or_else(|| url.user.clone());
+    user.ok_or_else(|| {
+        let line = "URL: whose mail? write pop3s://USER@host/ or -o user=NAME";
+        Failure::new(Exit::Usage, line)
+    })
+}
+
+/// Finds the passwords of both servers.
+///
+/// # Errors
+/// [`Exit::Secret`].
+pub(super) fn secrets(url: &ServerUrl, settings: &Settings) -> Result<Secrets, Failure> {
+    if settings.token_command.is_some() {
+        // Tokens live for an hour: the command is run whenever one is needed.
+        return Ok(Secrets {
+            password: Secret::new(""),
+            account: None,
+            submission: None,
+        });
+    }
+    let user = user(url, settings)?;
+    let mut secrets = Sources {
+        user: Some(&user),
+        host: &url.host,
+        command: settings.password_command.as_deref(),
+        file: settings.password_file.as_deref(),
+        stdin: settings.password_stdin,
+        anonymous: None,
+        account: None,
+    }
+    .find()?;
+    let (command, file) = (
+        &settings.smtp_password_command,
+        &settings.smtp_password_file,
+    );
+    if command.is_some() || file.is_some() {
+        let host = settings.smtp.as_ref().map_or("", |smtp| smtp.host.as_str());
+        let found = Sources {
+            user: Some(settings.smtp_user.as_deref().unwrap_or(&user)),
+            host,
+            command: command.as_deref(),
+            file: file.as_deref(),
+            stdin: false,
+            anonymous: None,
+            account: None,
+        }
+        .find()?;
+        secrets.submission = Some(found.password);
+    }
+    Ok(secrets)
+}
+
+/// Gives the options their secrets.
+pub(super) fn install(mail: &mut MailOptions, secrets: &Secrets, token_command: Option<&str>) {
+    let inbox = source_of(&secrets.password, token_command);
+    if let Some(submission) = &mut mail.submission {
+        submission.secret = match &secrets.submission {
+            Some(password) => source_of(password, token_command),
+            None => Arc::clone(&inbox),
+        };
+    }
+    mail.fetch.secret = inbox;
+}
+
+fn source_of(password: &Secret, token_command: Option<&str>) -> SecretSource {
+    match token_command {
+        Some(command) => {
+            let command = command.to_owned();
+            Arc::new(move |_| source::from_command("token_command", &command))
+        }
+        None => {
+            let password = password.clone();
+            Arc::new(move |_| Ok(password.clone()))
+        }
+    }
+}
+
+fn none() -> SecretSource {
+    Arc::new(|_| Err("no password was found".to_owned()))
+}

@@ -1,0 +1,102 @@
+//! What renames mean: flags in the inbox, sending in the outbox.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::local::{self, failed};
+use super::outbox::{LINGER, Outbox};
+use super::{MailBackend, base_name, missing};
+use crate::mail::fetch::ServerDelete;
+use crate::vfs::error::Result;
+use crate::vfs::path::RemotePath;
+
+impl MailBackend {
+    /// What is about to go from the inbox goes from the server too where the user wants that.
+    pub(super) fn removed_from_inbox(&self, real: &Path) -> Result<()> {
+        let base = base_name(real);
+        let on_server = matches!(self.delete, ServerDelete::OnUnlink | ServerDelete::After(_));
+        Ok(self.store.removed(base, on_server)?)
+    }
+
+    pub(super) fn rename_in_inbox(&self, from: &Path, to: &Path) -> Result<()> {
+        let (old, new) = (base_name(from), base_name(to));
+        if old != new {
+            if to.exists() {
+                self.removed_from_inbox(to)?;
+            }
+            self.store.renamed(old, new)?;
+        }
+        fs::rename(from, to).map_err(|err| failed(from, &err))
+    }
+
+    /// Renames into the outbox: that is sending, and this the place to refuse it.
+    pub(super) fn rename_into_outbox(
+        &self,
+        from: &Path,
+        to: &Path,
+        place: &RemotePath,
+    ) -> Result<()> {
+        let about = local::stat(from)?;
+        let parent = place.parent().filter(|parent| !parent.is_root());
+        // A directory in a recipient's is complete, dot or not.
+        let complete = if about.is_dir() {
+            parent.as_ref().is_some_and(Outbox::commits)
+        } else {
+            Outbox::commits(place)
+        };
+        self.make_parent(to, place)?;
+        let replaced = self.areas.root.join("spool").join("replaced");
+        let replaces = to.exists();
+        if replaces {
+            self.outbox.withdraw(place)?;
+            fs::rename(to, &replaced).map_err(|err| failed(to, &err))?;
+        }
+        fs::rename(from, to).map_err(|err| failed(from, &err))?;
+        let inode = about.unique.as_deref().and_then(|of| of.try_into().ok());
+        let open = inode.and_then(|inode| self.outbox.is_open(u64::from_be_bytes(inode)));
+        if !complete {
+            return Ok(());
+        }
+        // Who has it open may be about to write more.
+        let linger = if open.is_some() {
+            LINGER
+        } else {
+            Duration::ZERO
+        };
+        if let Some(written) = &open {
+            written.unjudged.store(false, Ordering::Release);
+        }
+        let outcome = self.outbox.renamed(place, linger);
+        let Err(err) = outcome else { return Ok(()) };
+        if self.outbox.is_submitted(place) {
+            return Err(err);
+        }
+        if let Some(written) = &open {
+            written.unjudged.store(true, Ordering::Release);
+        }
+        let back = fs::rename(to, from).and_then(|()| match replaces {
+            true => fs::rename(&replaced, to),
+            false => Ok(()),
+        });
+        if let Err(back) = back {
+            log::error!("{}: {back}", to.display());
+        }
+        self.outbox.tidy(place);
+        Err(err)
+    }
+
+    pub(super) fn make_parent(&self, real: &Path, place: &RemotePath) -> Result<()> {
+        let Some(parent) = real.parent().filter(|parent| !parent.exists()) else {
+            return Ok(());
+        };
+        if place
+            .parent()
+            .is_none_or(|dir| !self.outbox.may_be_directory(&dir))
+        {
+            return Err(missing(place));
+        }
+        fs::create_dir_all(parent).map_err(|err| failed(parent, &err))
+    }
+}

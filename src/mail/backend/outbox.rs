@@ -1,0 +1,566 @@
+//! What happens to a file in `outbox/`: judged while it is written, queued when its last handle is
+//! closed or when it is renamed into place, gone when a server has it.
+//!
+//! The file stays where it is as long as its message is queued. A link in `submitted/` with the
+//! name of the message says so: after a crash, a file whose message has left the queue was sent.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, UNIX_EPOCH};
+
+use jiff::ZonedDateTime;
+use rustix::io::Errno;
+
+use super::local::{self, Written, failed};
+use crate::mail::address::Mailbox;
+use crate::mail::aliases::Aliases;
+use crate::mail::compose::{self, Account, Composed, Enclosure, Stamp};
+use crate::mail::draft::{self, Draft, Place, Rules, is_unfinished};
+use crate::mail::envelope::{self, Envelope, Notify};
+use crate::mail::queue::{Id, Queue, Recovered, State};
+use crate::mail::sender::{Sender, Word};
+use crate::sync::Locked;
+use crate::vfs::attr::FileKind;
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::RemotePath;
+
+/// Time between the last close and the first attempt, in which writing again, renaming or removing
+/// the file takes the message back. `echo >>` and `sed -i` need it.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// Larger messages are composed on disk.
+const IN_MEMORY: u64 = 1 << 20;
+
+/// Of a file's beginning, what a resumed draft is shown.
+const HEAD: usize = 256 * 1024;
+
+/// The outbox of one account.
+pub(super) struct Outbox {
+    root: PathBuf,
+    from: Option<Mailbox>,
+    pub(super) queue: Arc<Queue>,
+    /// Set once sending has begun.
+    sender: OnceLock<Weak<Sender>>,
+    /// How long a rename into `now/` waits for the server's word.
+    patience: Duration,
+    /// Paths in the outbox, and the messages that were made of them.
+    submitted: Locked<HashMap<RemotePath, Vec<Id>>>,
+    /// Files that are open, by inode number on disk.
+    open: Locked<HashMap<u64, Arc<Written>>>,
+}
+
+impl Outbox {
+    /// The outbox in `root`, with what a crash left put right.
+    pub(super) fn open(
+        root: &Path,
+        queue: Arc<Queue>,
+        recovered: &Recovered,
+        from: Option<Mailbox>,
+        patience: Duration,
+    ) -> Result<Self> {
+        for dir in ["outbox/now", "outbox/at", "submitted", "spool", "failed"] {
+            let dir = root.join(dir);
+            fs::create_dir_all(&dir).map_err(|err| failed(&dir, &err))?;
+        }
+        let outbox = Self {
+            root: root.to_owned(),
+            from,
+            queue,
+            sender: OnceLock::new(),
+            patience,
+            submitted: Locked::default(),
+            open: Locked::default(),
+        };
+        outbox.recover(recovered)?;
+        Ok(outbox)
+    }
+
+    /// From now on the words of servers can be waited for.
+    pub(super) fn sends_with(&self, sender: &Arc<Sender>) {
+        let _ = self.sender.set(Arc::downgrade(sender));
+    }
+
+    /// Refuses what would have to be sent where there is no server that takes mail.
+    pub(super) fn may_send(&self) -> Result<()> {
+        if self.from.is_none() {
+            let line = "this mount cannot send; mount with -o smtp=URL";
+            return Err(Error::new(ErrorKind::NotPermitted, line));
+        }
+        Ok(())
+    }
+
+    /// Whether the message of the file at `place` is queued.
+    pub(super) fn is_submitted(&self, place: &RemotePath) -> bool {
+        self.submitted.with(|all| all.contains_key(place))
+    }
+
+    /// Whether a file at `place` is a message once it is complete.
+    pub(super) fn commits(place: &RemotePath) -> bool {
+        !place.is_root() && !place.components().any(is_unfinished)
+    }
+
+    fn recover(&self, recovered: &Recovered) -> Result<()> {
+        for id in &recovered.unqueued {
+            // Its file is still in the outbox, and its writer was told nothing.
+            self.queue.discard_unqueued(id)?;
+            let _ = fs::remove_file(self.marker(id));
+        }
+        let marks = self.root.join("submitted");
+        for mark in fs::read_dir(&marks).map_err(|err| failed(&marks, &err))? {
+            let mark = mark.map_err(|err| failed(&marks, &err))?;
+            let Some(id) = mark.file_name().to_str().and_then(Id::parse) else {
+                continue;
+            };
+            let place = fs::read_link(mark.path()).ok();
+            let place = place.and_then(|to| RemotePath::parse(to.as_os_str().as_bytes()).ok());
+            let Some(place) = place else { continue };
+            if self.queue.list().iter().any(|entry| entry.id == id) {
+                self.submitted
+                    .with(|all| all.entry(place).or_default().push(id));
+            } else {
+                self.clear_away(&place);
+                let _ = fs::remove_file(mark.path());
+            }
+        }
+        Ok(())
+    }
+
+    fn real(&self, place: &RemotePath) -> PathBuf {
+        self.root.join("outbox").join(place.to_os_string())
+    }
+
+    fn marker(&self, id: &Id) -> PathBuf {
+        self.root.join("submitted").join(id.as_str())
+    }
+
+    /// A file was opened; a rename of it may find it by `inode`.
+    pub(super) fn opened(&self, inode: u64, written: &Arc<Written>) {
+        self.open
+            .with(|open| open.insert(inode, Arc::clone(written)));
+    }
+
+    /// Its last handle is closed.
+    pub(super) fn closed(&self, inode: u64) {
+        self.open.with(|open| open.remove(&inode));
+    }
+
+    /// What is known of the file with this inode number if somebody has it open.
+    pub(super) fn is_open(&self, inode: u64) -> Option<Arc<Written>> {
+        self.open.with(|open| open.get(&inode).cloned())
+    }
+
+    /// What names stand for, read when it is needed: the file is small.
+    pub(super) fn aliases(&self) -> Aliases {
+        fs::read(self.root.join("aliases"))
+            .map_or_else(|_| Aliases::default(), |text| Aliases::parse(&text))
+    }
+
+    fn with_rules<R>(&self, work: impl FnOnce(&Rules<'_>) -> R) -> R {
+        work(&Rules {
+            aliases: &self.aliases(),
+            max_size: None,
+            now: &ZonedDateTime::now(),
+        })
+    }
+
+    /// The draft of a file of which something may have been written before.
+    pub(super) fn resume(&self, place: &RemotePath, file: &File) -> Result<Draft> {
+        let mut draft = Draft::new(Place::of_file(place, &ZonedDateTime::now())?);
+        let mut head = vec![0; HEAD];
+        let read = file
+            .read_at(&mut head, 0)
+            .map_err(|err| Error::local("outbox", &err))?;
+        if let Some(head) = head.get(..read).filter(|head| !head.is_empty()) {
+            self.judge(&mut draft, 0, head)?;
+        }
+        Ok(draft)
+    }
+
+    /// Shows `draft` a write before it is done.
+    pub(super) fn judge(&self, draft: &mut Draft, offset: u64, data: &[u8]) -> Result<()> {
+        self.with_rules(|rules| draft.write(offset, data, rules))
+    }
+
+    /// Whether a recipient (or a time) could be meant by a directory `place` that does not exist.
+    pub(super) fn may_be_directory(&self, place: &RemotePath) -> bool {
+        let Ok(parsed) = Place::of_directory(place, &ZonedDateTime::now()) else {
+            return false;
+        };
+        let named = place.split().map(|(_, name)| name);
+        let addressed = !parsed.to.is_empty() && self.aliases().resolve(&parsed.to).is_ok();
+        let timed = parsed.to.is_empty() && parsed.at.is_some();
+        (addressed || timed) && named.is_some_and(|name| !is_unfinished(name.as_bytes()))
+    }
+
+    /// Somebody wrote to the file at `place` and nobody has it open any more. Nobody hears of an
+    /// error here: what cannot be sent goes to `failed/`.
+    pub(super) fn written(&self, place: &RemotePath, refused: Option<&Error>) -> Result<()> {
+        let real = self.real(place);
+        let size = fs::metadata(&real)
+            .map_err(|err| failed(&real, &err))?
+            .len();
+        if size == 0 {
+            // The writer was told; what is left of it is litter.
+            return match refused {
+                Some(_) => fs::remove_file(&real).map_err(|err| failed(&real, &err)),
+                None => Ok(()),
+            };
+        }
+        let outcome = match refused {
+            Some(err) => Err(err.clone()),
+            None => self.submit(place, LINGER, true).map(drop),
+        };
+        match outcome {
+            Err(err) if is_ours(&err) => Err(err),
+            Err(err) => {
+                log::warn!("outbox/{place}: {err}");
+                self.give_up(place, &err)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// A file or a directory was renamed to `place`, and is a message.
+    ///
+    /// # Errors
+    /// It is none, or, in `now/`, the server's word.
+    pub(super) fn renamed(&self, place: &RemotePath, linger: Duration) -> Result<()> {
+        let now = place.components().next() == Some(b"now");
+        let sender = self.sender.get().and_then(Weak::upgrade).filter(|_| now);
+        let Some(sender) = sender else {
+            return self.submit(place, linger, true).map(drop);
+        };
+        // Until there is a verdict the file does not go with its message.
+        let ids = self.submit(place, linger, false)?;
+        for id in &ids {
+            let word = sender.word(id, self.patience);
+            if word != Word::Accepted {
+                return self.not_accepted(place, &ids, id, word);
+            }
+        }
+        self.clear_away(place);
+        Ok(())
+    }
+
+    /// The rename fails: nothing may be left that is sent all the same, or else it is said that
+    /// there is.
+    fn not_accepted(&self, place: &RemotePath, ids: &[Id], id: &Id, word: Word) -> Result<()> {
+        let sent = ids.iter().any(|id| {
+            let entry = self.queue.get(id);
+            entry.is_some_and(|entry| {
+                entry
+                    .recipients
+                    .iter()
+                    .any(|to| to.state == State::Accepted)
+            })
+        });
+        let refused = matches!(word, Word::Refused(_) | Word::Cancelled);
+        let withdrawn = || ids.iter().all(|id| self.queue.cancel(id).is_ok());
+        if refused || (!sent && withdrawn()) {
+            return verdict(id, word);
+        }
+        self.submitted
+            .with(|all| all.insert(place.clone(), ids.to_vec()));
+        for id in ids {
+            if self.queue.get(id).is_none_or(|entry| entry.is_settled()) {
+                self.settled(id, place);
+            }
+        }
+        let line = format!("{id}: {word:?}; see queue/{id}");
+        Err(Error::new(
+            ErrorKind::Local(Errno::INPROGRESS.raw_os_error()),
+            line,
+        ))
+    }
+
+    /// Makes a message of what is at `place` and queues it, durably. `goes`: the file goes when the
+    /// message does.
+    fn submit(&self, place: &RemotePath, linger: Duration, goes: bool) -> Result<Vec<Id>> {
+        self.may_send()?;
+        let Some(from) = self.from.clone() else {
+            return Err(ErrorKind::NotPermitted.into());
+        };
+        let account = Account { from };
+        let stamp = Stamp::new().map_err(|err| Error::local("randomness", &err))?;
+        let real = self.real(place);
+        let size = fs::metadata(&real)
+            .map_err(|err| failed(&real, &err))?
+            .len();
+        let now = ZonedDateTime::now();
+        let parsed = Place::of_file(place, &now)?;
+        let mut message = self.scratch(size)?;
+        let composed = self.with_rules(|rules| {
+            let mut out = io::BufWriter::new(&mut message);
+            let composed = compose_any(&parsed, &real, &account, &stamp, rules, &mut out)?;
+            out.flush().map_err(|err| Error::local("spool", &err))?;
+            Ok::<_, Error>(composed)
+        })?;
+        let mut staged = Vec::new();
+        for mut envelope in envelopes(&composed)? {
+            envelope.subject = parsed.subject();
+            envelope.note = String::from_utf8_lossy(place.as_bytes()).into_owned();
+            message
+                .rewind()
+                .map_err(|err| Error::local("spool", &err))?;
+            staged.push(self.queue.stage(envelope, &mut message)?);
+        }
+        let ids: Vec<Id> = staged.iter().map(|one| one.id().clone()).collect();
+        for id in &ids {
+            let marker = self.marker(id);
+            symlink(place.to_os_string(), &marker).map_err(|err| failed(&marker, &err))?;
+        }
+        // Before it is queued: it may be sent and settled before this returns.
+        if goes {
+            self.submitted
+                .with(|all| all.insert(place.clone(), ids.clone()));
+        }
+        self.queue.commit(staged, linger).inspect_err(|_| {
+            self.submitted.with(|all| all.remove(place));
+            for id in &ids {
+                let _ = fs::remove_file(self.marker(id));
+            }
+        })
+    }
+
+    /// Somewhere to compose a message from a file of `size` bytes.
+    fn scratch(&self, size: u64) -> Result<Scratch> {
+        if size < IN_MEMORY {
+            return Ok(Scratch::Memory(Cursor::new(Vec::new())));
+        }
+        let dir = self.root.join("spool");
+        rustix::fs::open(
+            &dir,
+            rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        )
+        .map(|fd| Scratch::Disk(File::from(fd)))
+        .map_err(|err| failed(&dir, &err.into()))
+    }
+
+    /// Takes back the message made of the file at `place`, which is about to be changed.
+    ///
+    /// # Errors
+    /// `Busy` while it is being sent; `PermissionDenied` if it was.
+    pub(super) fn withdraw(&self, place: &RemotePath) -> Result<()> {
+        let ids = self.submitted.with(|all| all.get(place).cloned());
+        for id in ids.into_iter().flatten() {
+            let sent = || {
+                let line = format!("outbox/{place}: {id} was sent already");
+                Error::new(ErrorKind::PermissionDenied, line)
+            };
+            let entry = self.queue.get(&id).ok_or_else(sent)?;
+            if entry.is_settled() {
+                return Err(sent());
+            }
+            // Not to be cleared away with the message.
+            let kept = self.submitted.with(|all| all.remove(place));
+            if let Err(err) = self.queue.cancel(&id) {
+                self.submitted
+                    .with(|all| kept.map(|ids| all.insert(place.clone(), ids)));
+                return Err(err);
+            }
+            let _ = fs::remove_file(self.marker(&id));
+        }
+        Ok(())
+    }
+
+    /// Nothing more will happen to message `id`, made of the file at `place`.
+    pub(super) fn settled(&self, id: &Id, place: &RemotePath) {
+        let last = self.submitted.with(|all| {
+            let ids = all.get_mut(place)?;
+            let before = ids.len();
+            ids.retain(|other| other != id);
+            let last = before > 0 && ids.is_empty();
+            if last {
+                all.remove(place);
+            }
+            Some(last)
+        });
+        if last == Some(true) {
+            self.clear_away(place);
+        }
+        let _ = fs::remove_file(self.marker(id));
+    }
+
+    /// Removes the file, and the directory that was made for it.
+    fn clear_away(&self, place: &RemotePath) {
+        let real = self.real(place);
+        let _ = fs::remove_file(&real).or_else(|_| fs::remove_dir_all(&real));
+        self.tidy(place);
+    }
+
+    /// Removes the empty directories above `place` that no one need see.
+    pub(super) fn tidy(&self, place: &RemotePath) {
+        let mut dir = place.parent();
+        while let Some(path) = dir.filter(|path| !path.is_root()) {
+            let fixed = matches!(path.as_bytes(), b"now" | b"at");
+            if fixed || fs::remove_dir(self.real(&path)).is_err() {
+                return;
+            }
+            dir = path.parent();
+        }
+    }
+
+    /// The file at `place` will not be sent: it goes to `failed/`, with the reason.
+    fn give_up(&self, place: &RemotePath, why: &Error) -> Result<()> {
+        let stamp = ZonedDateTime::now().strftime("%Y%m%d-%H%M%S").to_string();
+        let name = place.split().map(|(_, name)| name.to_string());
+        let name = name.unwrap_or_default().replace('/', "_");
+        let dir = self.failed_dir(&format!("{stamp}-{name}"))?;
+        let (real, message) = (self.real(place), dir.join("message"));
+        let reason = format!("outbox/{place} was not sent: {why}\n");
+        fs::write(dir.join("reason"), reason).map_err(|err| failed(&dir, &err))?;
+        fs::rename(&real, &message).map_err(|err| failed(&real, &err))?;
+        self.tidy(place);
+        Ok(())
+    }
+
+    /// A new directory in `failed/`.
+    fn failed_dir(&self, name: &str) -> Result<PathBuf> {
+        for number in 1..1000 {
+            let name = match number {
+                1 => name.to_owned(),
+                number => format!("{name}-{number}"),
+            };
+            let dir = self.root.join("failed").join(name);
+            match fs::create_dir(&dir) {
+                Ok(()) => return Ok(dir),
+                Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(err) => return Err(failed(&dir, &err)),
+            }
+        }
+        Err(ErrorKind::Exists.into())
+    }
+}
+
+/// Whether it is this machine's fault: then the file is no worse than before.
+fn is_ours(err: &Error) -> bool {
+    matches!(
+        err.kind(),
+        ErrorKind::Local(_) | ErrorKind::NoSpace | ErrorKind::NotPermitted
+    )
+}
+
+fn compose_any(
+    place: &Place,
+    real: &Path,
+    account: &Account,
+    stamp: &Stamp,
+    rules: &Rules<'_>,
+    out: &mut dyn Write,
+) -> Result<Composed> {
+    if local::stat(real)?.kind != FileKind::Directory {
+        let content = real.to_path_buf();
+        let plan = draft::examine(place, &content, rules)?;
+        return compose::compose(&plan, &content, account, stamp, rules, out);
+    }
+    let mut files = Vec::new();
+    for entry in local::list(real)? {
+        if entry.attr.is_dir() {
+            let line = format!("{}: a directory in a message", entry.name);
+            return Err(Error::new(ErrorKind::BadMessage, line));
+        }
+        let path = real.join(entry.name.as_os_str());
+        files.push((entry.name, path));
+    }
+    let enclosures = files.iter().map(|(name, path)| Enclosure {
+        name: name.as_bytes(),
+        content: path,
+    });
+    let enclosures: Vec<_> = enclosures.collect();
+    compose::compose_directory(place, &enclosures, account, stamp, rules, out)
+}
+
+/// One envelope for all recipients, or one each.
+fn envelopes(composed: &Composed) -> Result<Vec<Envelope>> {
+    let address = |text: &str| {
+        envelope::address(text)
+            .map_err(|err| Error::new(ErrorKind::BadMessage, format!("{text}: {err}")))
+    };
+    let sender = address(composed.from.as_str())?;
+    let to = composed.to.iter().map(|to| address(to.as_str()));
+    let to: Vec<_> = to.collect::<Result<_>>()?;
+    let groups: Vec<Vec<_>> = if composed.wishes.separate {
+        to.into_iter().map(|to| vec![to]).collect()
+    } else {
+        vec![to]
+    };
+    let wishes = &composed.wishes;
+    let notify = wishes.notify.as_deref().map(|words| Notify {
+        success: words.contains("SUCCESS"),
+        failure: words.contains("FAILURE"),
+        delay: words.contains("DELAY"),
+    });
+    let send_at = wishes
+        .send_at
+        .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let made = groups.into_iter().map(|to| {
+        let mut envelope = Envelope::new(Some(sender.clone()), to);
+        envelope.message_id = Some(composed.message_id.clone());
+        envelope.send_at = send_at.map(|at| at.as_secs());
+        for recipient in &mut envelope.recipients {
+            recipient.notify = notify;
+        }
+        envelope
+    });
+    Ok(made.collect())
+}
+
+/// What a server said, as the error of a rename.
+fn verdict(id: &Id, word: Word) -> Result<()> {
+    let (errno, why) = match word {
+        Word::Accepted => return Ok(()),
+        Word::Refused(text) => (Errno::REMOTEIO, text),
+        Word::Deferred(text) => (Errno::AGAIN, text),
+        Word::InDoubt(text) => (Errno::INPROGRESS, text),
+        Word::Trouble(failure) => (Errno::AGAIN, failure.to_string()),
+        Word::Cancelled => (Errno::CANCELED, "cancelled".to_owned()),
+        Word::Pending | Word::Unknown => {
+            (Errno::AGAIN, "no answer yet; it stays queued".to_owned())
+        }
+    };
+    let line = format!("{id}: {why}");
+    Err(Error::new(ErrorKind::Local(errno.raw_os_error()), line))
+}
+
+/// A message being composed.
+enum Scratch {
+    Memory(Cursor<Vec<u8>>),
+    Disk(File),
+}
+
+impl Read for Scratch {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Memory(memory) => memory.read(buf),
+            Self::Disk(file) => file.read(buf),
+        }
+    }
+}
+
+impl Write for Scratch {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Memory(memory) => memory.write(buf),
+            Self::Disk(file) => file.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Scratch {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        match self {
+            Self::Memory(memory) => memory.seek(to),
+            Self::Disk(file) => file.seek(to),
+        }
+    }
+}

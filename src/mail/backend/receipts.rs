@@ -1,0 +1,125 @@
+//! What the user hears of his mail: copies in `.Sent`, refused messages in `failed/`, reports in
+//! the inbox.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::local::failed;
+use super::outbox::Outbox;
+use crate::mail::compose;
+use crate::mail::queue::{self, Entry};
+use crate::mail::sender::Receipts;
+use crate::mail::store::Store;
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::RemotePath;
+
+/// Larger messages are not made over for servers without 8BITMIME; they wait for another way.
+const MADE_OVER: u64 = 64 << 20;
+
+/// The user of one account.
+pub(super) struct Post {
+    pub(super) root: PathBuf,
+    pub(super) host: String,
+    pub(super) store: Arc<Store>,
+    pub(super) outbox: Arc<Outbox>,
+}
+
+impl Post {
+    /// A report for the inbox; `unique` makes its name, so that it is there once.
+    fn report(&self, unique: &str, report: &[u8]) -> Result<()> {
+        let mut draft = self.store.draft()?;
+        draft
+            .write_all(report)
+            .map_err(|err| Error::local("report", &err))?;
+        let letter = self.store.finish_own(draft, unique.as_bytes())?;
+        self.store.commit(vec![letter], &|_| Ok(()))?;
+        Ok(())
+    }
+}
+
+impl Receipts for Post {
+    fn accepted(&self, entry: &Entry, message: &mut File) -> Result<()> {
+        let sent = self.root.join("Sent");
+        let base = format!("{}.L{}.{}", entry.queued_at, entry.id, self.host);
+        let temporary = sent.join("tmp").join(&base);
+        let size = copy(message, &temporary)?;
+        let name = sent.join("cur").join(format!("{base},S={size}:2,S"));
+        fs::rename(&temporary, &name).map_err(|err| failed(&name, &err))
+    }
+
+    fn failed(
+        &self,
+        entry: &Entry,
+        recipients: &[usize],
+        message: &mut File,
+        report: Option<&[u8]>,
+    ) -> Result<()> {
+        let dir = self.root.join("failed").join(entry.id.as_str());
+        fs::create_dir_all(&dir).map_err(|err| failed(&dir, &err))?;
+        copy(message, &dir.join("message"))?;
+        let reason = dir.join("reason");
+        fs::write(&reason, queue::text(entry)).map_err(|err| failed(&reason, &err))?;
+        match report {
+            Some(report) => {
+                let dsn = dir.join("dsn");
+                fs::write(&dsn, report).map_err(|err| failed(&dsn, &err))?;
+                self.report(&format!("failed {} {recipients:?}", entry.id), report)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn delayed(&self, entry: &Entry, report: &[u8]) -> Result<()> {
+        self.report(&format!("delayed {}", entry.id), report)
+    }
+
+    fn settled(&self, entry: &Entry) {
+        if let Ok(place) = RemotePath::parse(entry.envelope.note.as_bytes()) {
+            self.outbox.settled(&entry.id, &place);
+        }
+    }
+
+    fn seven_bit(&self, _: &Entry, message: &mut File) -> Result<Option<Vec<u8>>> {
+        let mut whole = Vec::new();
+        message
+            .take(MADE_OVER + 1)
+            .read_to_end(&mut whole)
+            .map_err(|err| Error::local("message", &err))?;
+        if whole.len() as u64 > MADE_OVER {
+            return Ok(None);
+        }
+        let mut made = Vec::new();
+        match compose::to_seven_bit(&whole, &mut made) {
+            Ok(_) => Ok(Some(made)),
+            Err(err) if err.kind() == ErrorKind::BadMessage => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+}
+
+/// Copies a message to `path`, durably, with the line ends files have. Returns its size.
+fn copy(message: &mut File, path: &Path) -> Result<u64> {
+    copy_lines(message, path).map_err(|err| failed(path, &err))
+}
+
+fn copy_lines(message: &mut File, path: &Path) -> io::Result<u64> {
+    let mut from = BufReader::new(message);
+    let mut to = BufWriter::new(File::create(path)?);
+    let mut line = Vec::new();
+    let mut size = 0;
+    while from.read_until(b'\n', &mut line)? > 0 {
+        if line.ends_with(b"\r\n") {
+            line.truncate(line.len() - 2);
+            line.push(b'\n');
+        }
+        to.write_all(&line)?;
+        size += line.len() as u64;
+        line.clear();
+    }
+    to.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .sync_all()?;
+    Ok(size)
+}

@@ -1,0 +1,199 @@
+//! What is known of each message on the server: a file of records, only ever appended to.
+//!
+//! A record is one line with a checksum; the last one for an identity counts. A line that is torn
+//! or rotten is left out, and then the file is written anew before anything is appended. What is
+//! in memory is exactly what [`Ledger::append`] has made durable.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+mod record;
+
+pub use record::{Record, State};
+
+/// First line of the file.
+const HEADER: &str = "ferryfs ledger 1\n";
+
+/// Dead lines that are not worth a compaction.
+const SLACK: usize = 1000;
+
+/// The ledger of one account.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    file: File,
+    records: HashMap<Box<[u8]>, Record>,
+    /// File names of messages, to identities.
+    names: HashMap<Box<str>, Box<[u8]>>,
+    /// Lines in the file.
+    lines: usize,
+    /// The file may not be what memory says: it is written anew before the next append.
+    suspect: bool,
+}
+
+impl Ledger {
+    /// Reads the ledger at `path`, or begins one.
+    ///
+    /// # Errors
+    /// The system's; `InvalidData` for a file that is not a ledger of this version.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)?;
+        let mut ledger = Self {
+            path: path.to_owned(),
+            file,
+            records: HashMap::new(),
+            names: HashMap::new(),
+            lines: 0,
+            suspect: false,
+        };
+        ledger.load()?;
+        if ledger.suspect
+            && let Err(err) = ledger.rewrite()
+        {
+            // The disk is full, perhaps: what is known can be served all the same.
+            log::warn!("{}: {err}", path.display());
+        }
+        Ok(ledger)
+    }
+
+    fn load(&mut self) -> io::Result<()> {
+        let mut lines = BufReader::new(self.file.try_clone()?);
+        let mut line = Vec::new();
+        lines.read_until(b'\n', &mut line)?;
+        if line != HEADER.as_bytes() {
+            // Torn while it was begun, perhaps; anything else is not ours to overwrite.
+            if !HEADER.as_bytes().starts_with(&line) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "not a ledger of this version of ferryfs",
+                ));
+            }
+            self.suspect = true;
+            return Ok(());
+        }
+        let mut bad = 0_usize;
+        loop {
+            line.clear();
+            if lines.read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            self.lines += 1;
+            match line.strip_suffix(b"\n").and_then(Record::parse) {
+                Some(record) => self.take(record),
+                None => bad += 1,
+            }
+        }
+        if bad > 0 {
+            log::warn!(
+                "{}: {bad} damaged records left out; their messages are looked for in the store",
+                self.path.display()
+            );
+            self.suspect = true;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, record: Record) {
+        // A name may have passed to another identity when the server renumbered.
+        if let Some(old) = self.records.remove(&record.uidl)
+            && self.names.get(&old.name) == Some(&old.uidl)
+        {
+            self.names.remove(&old.name);
+        }
+        if record.state == State::Forgotten {
+            return;
+        }
+        self.names.insert(record.name.clone(), record.uidl.clone());
+        self.records.insert(record.uidl.clone(), record);
+    }
+
+    /// The record of a message on the server.
+    #[must_use]
+    pub fn get(&self, uidl: &[u8]) -> Option<&Record> {
+        self.records.get(uidl)
+    }
+
+    /// The record of a message in the store, by its base name (without flags).
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Record> {
+        self.records.get(self.names.get(name)?)
+    }
+
+    /// All records, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// Makes `records` durable, in one write, and takes them over.
+    ///
+    /// # Errors
+    /// The system's; then nothing is taken over.
+    pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        if self.suspect || self.lines > 2 * self.records.len() + SLACK {
+            self.rewrite()?;
+        }
+        let text: String = records.iter().map(Record::line).collect();
+        let written = (&self.file)
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            self.suspect = true;
+        }
+        written?;
+        self.lines += records.len();
+        for record in records {
+            self.take(record.clone());
+        }
+        Ok(())
+    }
+
+    /// Writes what is known to a new file that replaces the old one.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let beside = self.path.with_extension("new");
+        let replaced = self.replace(&beside);
+        if replaced.is_err() {
+            // Its space may be what is missing.
+            let _ = fs::remove_file(&beside);
+        }
+        replaced
+    }
+
+    fn replace(&mut self, beside: &Path) -> io::Result<()> {
+        let mut text = String::from(HEADER);
+        text.extend(self.records.values().map(Record::line));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(beside, &self.path)?;
+        if let Some(dir) = self.path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
+        self.file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .open(&self.path)?;
+        self.lines = self.records.len();
+        self.suspect = false;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,689 @@
+//! The durable queue of outgoing mail, in a directory of its own:
+//!
+//! ```text
+//! lock         held while a process uses the queue
+//! journal      what happened, a checksummed line each, only ever appended to
+//! message/ID   the envelope in one line, an empty line, the message
+//! tmp/         what is being written
+//! ```
+//!
+//! A message is ours from the moment its `Queued` record is durable; [`Queue::commit`] returns
+//! then. It leaves when every recipient has a final state that is durable, and the user has what
+//! is due to him: a copy in `.Sent`, a report of failures.
+//!
+//! What a crash means: before `Queued`, nothing was sent and nothing is kept ([`Recovered::unqueued`]).
+//! Between `Queued` and `Armed`, and in the same boot of the machine up to `Dot`, nothing was sent
+//! and it is sent again. After that without news of the outcome it is in doubt. A final state needs
+//! only clearing up.
+
+mod changes;
+mod entry;
+mod files;
+mod journal;
+mod record;
+mod recovery;
+mod view;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use entry::{Attempt, Entry, Id, Progress, State, Told};
+pub use files::Staged;
+pub use view::text;
+
+use super::envelope::Envelope;
+use super::schedule::Schedule;
+use crate::sync::Locked;
+use crate::vfs::error::{Error, ErrorKind, Result};
+use changes::Changes;
+use files::Files;
+use journal::{Journal, Watch};
+use record::{Event, Record};
+pub use recovery::Recovered;
+
+/// Messages that left and are still remembered, for those who ask what became of them.
+const REMEMBERED: usize = 500;
+
+/// How long a lock is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Journal lines beyond what is needed before it is written anew.
+const SLACK: usize = 8192;
+
+/// What is about to be done on disk, or was just done. Tests stand between any two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Message files are on disk, under temporary names.
+    FilesSynced,
+    /// One has its name.
+    Renamed,
+    /// The names are on disk.
+    DirectorySynced,
+    /// Records are about to be written.
+    Append,
+    /// They are written, not durable.
+    Appended,
+    /// The journal is about to be made durable.
+    Sync,
+    /// It is, up to this length.
+    Synced(u64),
+    /// The journal is about to be replaced.
+    Rewrite,
+    /// It is, by one of this length.
+    Rewritten(u64),
+    /// The file of a message that left is about to be removed.
+    Remove,
+    /// It is.
+    Removed,
+}
+
+/// How a queue is opened.
+pub struct QueueOptions {
+    /// When messages are tried again.
+    pub schedule: Schedule,
+    /// Larger messages are refused, in octets.
+    pub largest: u64,
+    /// Of the running machine; `None` is asked from the kernel.
+    pub boot: Option<String>,
+    /// Told of each step; an error stops what is being done.
+    pub watch: Arc<Watch>,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self {
+            schedule: Schedule::default(),
+            largest: 256 << 20,
+            boot: None,
+            watch: Arc::new(|_| Ok(())),
+        }
+    }
+}
+
+impl std::fmt::Debug for QueueOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueueOptions")
+            .field("schedule", &self.schedule)
+            .field("largest", &self.largest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A message taken out for an attempt; [`Queue::release`] puts it back.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its name.
+    pub id: Id,
+    /// Who it is from and for.
+    pub envelope: Arc<Envelope>,
+    /// The recipients that are due, as indices in the envelope.
+    pub recipients: Vec<usize>,
+    /// How it stood.
+    pub entry: Entry,
+}
+
+/// What is in memory; exactly what the journal says.
+#[derive(Debug, Default)]
+struct Book {
+    entries: BTreeMap<Id, Entry>,
+    /// The last that left.
+    gone: VecDeque<Entry>,
+}
+
+/// The queue of one account.
+#[derive(Debug)]
+pub struct Queue {
+    schedule: Schedule,
+    largest: u64,
+    boot: String,
+    files: Files,
+    journal: Journal,
+    book: Locked<Book>,
+    changes: Changes,
+    watch: WatchBox,
+    _lock: File,
+}
+
+struct WatchBox(Arc<Watch>);
+
+impl std::fmt::Debug for WatchBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
+impl Queue {
+    /// Opens the queue in `dir`, made if need be, and puts right what a crash left.
+    ///
+    /// # Errors
+    /// `Busy` if another process has it; `Local`.
+    pub fn open(dir: &Path, options: QueueOptions) -> Result<(Self, Recovered)> {
+        let failed = |err: std::io::Error| Error::local(dir.display(), &err);
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let lock = lock(dir)?;
+        let files = Files::open(dir)?;
+        let watch = options.watch;
+        let (journal, found) = Journal::open(dir.join("journal"), Arc::clone(&watch))?;
+        let queue = Self {
+            schedule: options.schedule,
+            largest: options.largest,
+            boot: options.boot.unwrap_or_else(recovery::boot_id),
+            files,
+            journal,
+            book: Locked::default(),
+            changes: Changes::default(),
+            watch: WatchBox(watch),
+            _lock: lock,
+        };
+        let recovered = queue.recover(found)?;
+        Ok((queue, recovered))
+    }
+
+    /// When messages are tried again.
+    #[must_use]
+    pub const fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Copies `message`, with any line ends, behind `envelope`, whose needs are found out here.
+    /// Nothing is durable yet, and dropping what is given back removes it.
+    ///
+    /// # Errors
+    /// `Local` (no space and the like), `TooLarge`, `Invalid` without recipients.
+    pub fn stage(&self, envelope: Envelope, message: &mut dyn Read) -> Result<Staged> {
+        if envelope.recipients.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "a message without recipients",
+            ));
+        }
+        let id = Id::new(since_1970());
+        self.files.stage(id, envelope, message, self.largest)
+    }
+
+    /// Makes `staged` durable and due, all or none, at the price of one. `linger` from now is the
+    /// first attempt, unless the envelope says a later time.
+    ///
+    /// # Errors
+    /// `Local`; then none is queued.
+    pub fn commit(&self, mut staged: Vec<Staged>, linger: Duration) -> Result<Vec<Id>> {
+        if staged.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.journal.reserve()?;
+        self.files.publish(&mut staged, &*self.watch.0)?;
+        let now = now();
+        let mut records = Vec::with_capacity(staged.len());
+        let mut entries = Vec::with_capacity(staged.len());
+        for one in &staged {
+            let due = now + linger.as_secs() + u64::from(linger.subsec_nanos() > 0);
+            let due = due.max(one.envelope.send_at.unwrap_or(0));
+            records.push(record(now, &one.id, Event::Queued { due }));
+            let envelope = Arc::new(one.envelope.clone());
+            let mut entry = Entry::new(one.id.clone(), envelope, now, due);
+            // Not to be sent before it is durable.
+            entry.taken = true;
+            entries.push(entry);
+        }
+        let ids: Vec<_> = staged.iter().map(|one| one.id.clone()).collect();
+        let added = self.journal.append(&records, || {
+            self.book.with(|book| {
+                book.entries
+                    .extend(entries.into_iter().map(|e| (e.id.clone(), e)));
+            });
+        });
+        if let Err(err) = added {
+            self.files.retract(&staged);
+            return Err(err);
+        }
+        if let Err(err) = added.and_then(|position| self.journal.sync(position)) {
+            // The records may be on disk or not; they are withdrawn in memory, and the files that
+            // make them worth something are removed.
+            self.files.retract(&staged);
+            self.book
+                .with(|book| ids.iter().for_each(|id| drop(book.entries.remove(id))));
+            return Err(err);
+        }
+        self.release(&ids);
+        Ok(ids)
+    }
+
+    /// Stages and commits one message.
+    ///
+    /// # Errors
+    /// As [`stage`](Self::stage) and [`commit`](Self::commit).
+    pub fn add(&self, envelope: Envelope, message: &mut dyn Read) -> Result<Id> {
+        let staged = self.stage(envelope, message)?;
+        let id = staged.id().clone();
+        self.commit(vec![staged], Duration::ZERO)?;
+        Ok(id)
+    }
+
+    /// Takes up to `most` messages that are due at `now`, those due longest first.
+    #[must_use]
+    pub fn claim(&self, now: u64, most: usize) -> Vec<Job> {
+        self.claim_some(now, most, |_| true)
+    }
+
+    /// Takes up to `most` messages that wait for a time of their own before `until`, untried: a
+    /// server may hold them instead.
+    #[must_use]
+    pub fn claim_for_later(&self, until: u64, most: usize) -> Vec<Job> {
+        self.claim_some(until, most, |entry| {
+            entry.envelope.send_at.is_some() && entry.attempts == 0
+        })
+    }
+
+    fn claim_some(&self, now: u64, most: usize, wanted: impl Fn(&Entry) -> bool) -> Vec<Job> {
+        self.book.with(|book| {
+            let free = book.entries.values().filter(|e| !e.taken && wanted(e));
+            let mut due: Vec<_> = free
+                .filter_map(|e| Some((e.due().filter(|due| *due <= now)?, e.id.clone())))
+                .collect();
+            due.sort_unstable();
+            due.truncate(most);
+            let taken = due.into_iter().filter_map(|(_, id)| {
+                let entry = book.entries.get_mut(&id)?;
+                entry.taken = true;
+                Some(Job {
+                    id,
+                    envelope: Arc::clone(&entry.envelope),
+                    recipients: entry.due_recipients(now),
+                    entry: entry.clone(),
+                })
+            });
+            taken.collect()
+        })
+    }
+
+    /// Gives back what was taken, and wakes those who wait.
+    pub fn release(&self, ids: &[Id]) {
+        self.book.with(|book| {
+            for id in ids {
+                if let Some(entry) = book.entries.get_mut(id) {
+                    entry.taken = false;
+                }
+            }
+        });
+        self.changes.ring();
+    }
+
+    /// Durably: these messages are about to be sent to these recipients.
+    ///
+    /// # Errors
+    /// `Local`; then they must not be sent.
+    pub fn arm(&self, jobs: &[(Id, Vec<usize>)]) -> Result<()> {
+        self.journal.reserve()?;
+        let events = jobs.iter().map(|(id, who)| (id, Event::Armed(who.clone())));
+        let position = self.append(events.collect())?;
+        self.journal.sync(position)
+    }
+
+    /// The final dot for these recipients goes out next.
+    ///
+    /// # Errors
+    /// `Local`; then it must not.
+    pub fn dot(&self, id: &Id, recipients: Vec<usize>) -> Result<()> {
+        self.append(vec![(id, Event::Dot(recipients))]).map(drop)
+    }
+
+    /// Nothing was sent to these after all.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn disarm(&self, id: &Id, recipients: Vec<usize>) -> Result<()> {
+        self.append(vec![(id, Event::Disarmed(recipients))])
+            .map(drop)
+    }
+
+    /// What an attempt brought. Not durable before [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn tell(&self, id: &Id, counted: bool, told: Vec<Told>, said: Vec<String>) -> Result<()> {
+        // Nobody reads how it went well, and the disk has better things to do.
+        let all_well = told.iter().all(|news| news.state == State::Accepted);
+        let written = if all_well { Vec::new() } else { said.clone() };
+        let event = Event::Told {
+            counted,
+            told,
+            said: written,
+        };
+        self.append(vec![(id, event)])?;
+        if all_well {
+            self.with_entry(id, |entry| entry.remember(now(), &said));
+        }
+        Ok(())
+    }
+
+    /// Makes all that was told durable.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn sync(&self) -> Result<()> {
+        self.journal.sync(self.journal.position())
+    }
+
+    /// Messages of which the sender of the mail is to be told something: accepted ones without a
+    /// copy in `.Sent`, failures and delays without a report, all that is settled. They are taken.
+    /// Only those for which `wanted` is true.
+    #[must_use]
+    pub fn claim_news(&self, now: u64, wanted: impl Fn(&Id) -> bool) -> Vec<Entry> {
+        let late = now.saturating_sub(self.schedule.delay_report.as_secs());
+        self.book.with(|book| {
+            let news = book.entries.values_mut().filter(|entry| {
+                !entry.taken
+                    && (entry.is_settled()
+                        || entry.owes_copy()
+                        || !entry.unreported().is_empty()
+                        || entry.owes_delay_report(late))
+                    && wanted(&entry.id)
+            });
+            let taken = news.map(|entry| {
+                entry.taken = true;
+                entry.clone()
+            });
+            taken.collect()
+        })
+    }
+
+    /// A copy is in `.Sent`.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn filed(&self, id: &Id) -> Result<()> {
+        self.append(vec![(id, Event::Filed)]).map(drop)
+    }
+
+    /// The sender has a report of these failures.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn reported(&self, id: &Id, recipients: Vec<usize>) -> Result<()> {
+        self.append(vec![(id, Event::Reported(recipients))])
+            .map(drop)
+    }
+
+    /// The sender has a report of the delay.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn delay_reported(&self, id: &Id) -> Result<()> {
+        self.append(vec![(id, Event::DelayReported)]).map(drop)
+    }
+
+    /// Settled messages leave. The journal must have been synced since they were told.
+    ///
+    /// # Errors
+    /// `Local`; what is left is cleared up later.
+    pub fn leave(&self, ids: &[Id]) -> Result<()> {
+        for id in ids {
+            (self.watch.0)(Step::Remove)?;
+            // First the file: a record without a file is cleared up, a file without a record would
+            // be taken for a draft.
+            self.files.remove(id)?;
+            (self.watch.0)(Step::Removed)?;
+        }
+        let events = ids.iter().map(|id| (id, Event::Gone)).collect();
+        self.append(events)?;
+        self.changes.ring();
+        if self.journal.lines() > self.book.with(|book| 4 * book.entries.len()) + SLACK {
+            self.compact()?;
+        }
+        Ok(())
+    }
+
+    /// Tries a message now, whatever the schedule says; in doubt or on hold too.
+    ///
+    /// # Errors
+    /// `NotFound`, `Busy` while it is being sent, `Local`.
+    pub fn retry(&self, id: &Id) -> Result<()> {
+        self.wish(id, Event::Retry)
+    }
+
+    /// Tries all messages now that wait for their time; not those on hold or in doubt.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn retry_all(&self) -> Result<()> {
+        let waiting = |e: &&Entry| e.state() == State::Deferred && e.due().is_some();
+        for entry in self.list().iter().filter(waiting) {
+            match self.retry(&entry.id) {
+                // It is being sent, or was.
+                Err(err) if matches!(err.kind(), ErrorKind::Busy | ErrorKind::NotFound) => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a message back, or no longer.
+    ///
+    /// # Errors
+    /// As [`retry`](Self::retry).
+    pub fn hold(&self, id: &Id, hold: bool) -> Result<()> {
+        self.wish(id, Event::Hold(hold))
+    }
+
+    /// Does not send a message to anybody it was not sent to yet.
+    ///
+    /// # Errors
+    /// As [`retry`](Self::retry).
+    pub fn cancel(&self, id: &Id) -> Result<()> {
+        self.wish(id, Event::Cancelled)
+    }
+
+    fn wish(&self, id: &Id, event: Event) -> Result<()> {
+        let free = self.with_entry(id, |entry| !std::mem::replace(&mut entry.taken, true));
+        match free {
+            None => return Err(Error::new(ErrorKind::NotFound, format!("{id}: not queued"))),
+            Some(false) => {
+                return Err(Error::new(ErrorKind::Busy, format!("{id}: is being sent")));
+            }
+            Some(true) => {}
+        }
+        let done = self
+            .append(vec![(id, event)])
+            .and_then(|position| self.journal.sync(position));
+        self.release(std::slice::from_ref(id));
+        done
+    }
+
+    /// All that is queued, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Entry> {
+        self.book
+            .with(|book| book.entries.values().cloned().collect())
+    }
+
+    /// A message that is queued, or was until lately.
+    #[must_use]
+    pub fn get(&self, id: &Id) -> Option<Entry> {
+        self.book.with(|book| {
+            let gone = || book.gone.iter().rfind(|entry| entry.id == *id);
+            book.entries.get(id).or_else(gone).cloned()
+        })
+    }
+
+    /// Whether somebody works on a message, so that what is said of it is not durable yet.
+    #[must_use]
+    pub fn is_taken(&self, id: &Id) -> bool {
+        self.with_entry(id, |entry| entry.taken).unwrap_or(false)
+    }
+
+    /// Messages that are queued.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.book.with(|book| book.entries.len())
+    }
+
+    /// Whether nothing is queued.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// When the next message is due, of those nobody works on.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        self.book.with(|book| {
+            let free = book.entries.values().filter(|entry| !entry.taken);
+            free.filter_map(Entry::due).min()
+        })
+    }
+
+    /// The message itself, from its beginning, as it was given.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn open_message(&self, id: &Id) -> Result<File> {
+        self.files.read(id).map(|(_, file)| file)
+    }
+
+    /// The file of a message: the envelope's line, an empty line, the message.
+    #[must_use]
+    pub fn path(&self, id: &Id) -> PathBuf {
+        self.files.path(id)
+    }
+
+    /// Waits until `done` is true of a message, or nobody will work on it any more, or `limit` has
+    /// passed; how it stands then. A message nobody knows gives `None` at once.
+    pub fn wait(&self, id: &Id, limit: Duration, done: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let seen = self.changes.count();
+            let entry = self.get(id)?;
+            // What is being worked on is not durable yet.
+            let finished = !entry.taken && (done(&entry) || entry.is_settled());
+            if finished || !self.changes.wait(seen, deadline) {
+                return Some(entry);
+            }
+        }
+    }
+
+    /// Times something changed; for [`wait_for_change`](Self::wait_for_change).
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.count()
+    }
+
+    /// Waits for a change since `seen`, or for `limit`.
+    pub fn wait_for_change(&self, seen: u64, limit: Duration) {
+        self.changes.wait(seen, Instant::now() + limit);
+    }
+
+    /// Wakes those who wait.
+    pub fn wake(&self) {
+        self.changes.ring();
+    }
+
+    fn with_entry<R>(&self, id: &Id, work: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        self.book.with(|book| book.entries.get_mut(id).map(work))
+    }
+
+    /// Writes and takes over events.
+    fn append(&self, events: Vec<(&Id, Event)>) -> Result<u64> {
+        let now = now();
+        let records: Vec<_> = events
+            .into_iter()
+            .map(|(id, event)| record(now, id, event))
+            .collect();
+        self.journal.append(&records, || {
+            self.book
+                .with(|book| records.iter().for_each(|r| book.apply(r)))
+        })
+    }
+
+    /// Writes the journal anew, with what is still needed.
+    fn compact(&self) -> Result<()> {
+        // A file that comes back after a power failure would have no record that it left.
+        self.files.sync_dir()?;
+        self.journal.rewrite(|| {
+            let opened = Record {
+                at: now(),
+                id: None,
+                event: Event::Opened {
+                    boot: self.boot.clone(),
+                },
+            };
+            let entries = self.book.with(|book| {
+                let whole = |e: &Entry| record(now(), &e.id, Event::Whole(Box::new(e.clone())));
+                book.entries.values().map(whole).collect::<Vec<_>>()
+            });
+            std::iter::once(opened).chain(entries).collect()
+        })
+    }
+}
+
+impl Book {
+    fn apply(&mut self, record: &Record) {
+        let Some(id) = &record.id else { return };
+        match &record.event {
+            Event::Gone => {
+                if let Some(mut entry) = self.entries.remove(id) {
+                    entry.taken = false;
+                    if self.gone.len() >= REMEMBERED {
+                        self.gone.pop_front();
+                    }
+                    self.gone.push_back(entry);
+                }
+            }
+            Event::Whole(entry) => drop(self.entries.insert(id.clone(), (**entry).clone())),
+            event => {
+                if let Some(entry) = self.entries.get_mut(id) {
+                    entry.apply(record.at, event);
+                }
+            }
+        }
+    }
+}
+
+fn record(at: u64, id: &Id, event: Event) -> Record {
+    Record {
+        at,
+        id: Some(id.clone()),
+        event,
+    }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    since_1970().as_secs()
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|err| Error::local(path.display(), &err))?;
+    // A child process that was forked and did not begin yet holds our locks for a moment.
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    format!("{}: another ferryfs uses this queue", dir.display()),
+                ));
+            }
+            Err(TryLockError::Error(err)) => return Err(Error::local(path.display(), &err)),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Tells the user what became of his mail, from what the queue knows; after a crash once more
+//! where it is not certain that he heard it.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use super::worker::Worker;
+use crate::mail::dsn::{self, Occasion};
+use crate::mail::queue::{Entry, Id, now};
+use crate::vfs::error::{Error, Result};
+
+/// News that could not be told (the disk is full, perhaps) are told again after this time.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// Who is told. All calls may come again for the same message after a crash: what is made of them
+/// is named by the message's id. An error means "later"; the message stays in the queue until then.
+/// None is called with a lock held.
+pub trait Receipts: Send + Sync {
+    /// A server took the message, for one recipient at least: it belongs into `.Sent`.
+    ///
+    /// # Errors
+    /// Any; it is called again.
+    fn accepted(&self, entry: &Entry, message: &mut File) -> Result<()>;
+
+    /// These recipients will never get it. `report` is for the inbox (RFC 3464, lines ended by LF),
+    /// if the message wants one.
+    ///
+    /// # Errors
+    /// Any; it is called again.
+    fn failed(
+        &self,
+        entry: &Entry,
+        recipients: &[usize],
+        message: &mut File,
+        report: Option<&[u8]>,
+    ) -> Result<()>;
+
+    /// It takes long. `report` is for the inbox.
+    ///
+    /// # Errors
+    /// Any; it is called again.
+    fn delayed(&self, entry: &Entry, report: &[u8]) -> Result<()>;
+
+    /// Nothing more will happen, and the message is not in the queue any more.
+    fn settled(&self, entry: &Entry);
+
+    /// The message for a server without 8BITMIME, all of it in ASCII; `None` if that cannot be.
+    ///
+    /// # Errors
+    /// Of reading.
+    fn seven_bit(&self, entry: &Entry, message: &mut File) -> Result<Option<Vec<u8>>> {
+        let _ = (entry, message);
+        Ok(None)
+    }
+}
+
+impl Worker {
+    /// Tells all there is to tell, and lets go what is settled.
+    pub(super) fn tell_news(&mut self) {
+        self.untold.retain(|_, again| *again > Instant::now());
+        let entries = self
+            .queue
+            .claim_news(now(), |id| !self.untold.contains_key(id));
+        if entries.is_empty() {
+            return;
+        }
+        let mut done = Vec::new();
+        let mut told = false;
+        for entry in &entries {
+            match self.tell_one(entry) {
+                Ok(settled) => {
+                    told = true;
+                    done.extend(settled.then(|| entry.id.clone()));
+                }
+                Err(err) => {
+                    log::warn!("mail {}: {err}", entry.id);
+                    self.untold.insert(entry.id.clone(), Instant::now() + AGAIN);
+                }
+            }
+        }
+        // Only what is durable may be taken for told when the file is gone.
+        let left =
+            if told { self.queue.sync() } else { Ok(()) }.and_then(|()| self.queue.leave(&done));
+        if let Err(err) = left {
+            log::error!("mail queue: {err}");
+            self.ill(&err);
+        }
+        let ids: Vec<Id> = entries.iter().map(|entry| entry.id.clone()).collect();
+        self.queue.release(&ids);
+        for entry in entries.iter().filter(|entry| done.contains(&entry.id)) {
+            self.receipts.settled(entry);
+        }
+    }
+
+    /// Whether the message is settled and all that was due was told.
+    fn tell_one(&self, entry: &Entry) -> Result<bool> {
+        let id = &entry.id;
+        if entry.owes_copy() {
+            let mut message = self.queue.open_message(id)?;
+            self.receipts.accepted(entry, &mut message)?;
+            self.queue.filed(id)?;
+        }
+        let failed = entry.unreported();
+        if !failed.is_empty() {
+            let report = self.report(Occasion::Failed, entry, &failed)?;
+            let mut message = self.queue.open_message(id)?;
+            self.receipts
+                .failed(entry, &failed, &mut message, report.as_deref())?;
+            self.queue.reported(id, failed)?;
+        }
+        if entry.is_settled() {
+            return Ok(true);
+        }
+        let schedule = self.queue.schedule();
+        if entry.owes_delay_report(now().saturating_sub(schedule.delay_report.as_secs())) {
+            let until = entry.queued_at + schedule.give_up.as_secs();
+            let late = entry.undelivered();
+            if let Some(report) = self.report(Occasion::Delayed { until }, entry, &late)? {
+                self.receipts.delayed(entry, &report)?;
+            }
+            self.queue.delay_reported(id)?;
+        }
+        Ok(false)
+    }
+
+    fn report(
+        &self,
+        occasion: Occasion,
+        entry: &Entry,
+        recipients: &[usize],
+    ) -> Result<Option<Vec<u8>>> {
+        let mut message = self.queue.open_message(&entry.id)?;
+        dsn::report(
+            occasion,
+            entry,
+            recipients,
+            &self.options.terms.name,
+            &mut message,
+        )
+        .map_err(|err| Error::local(format_args!("mail {}", entry.id), &err))
+    }
+}

@@ -1,0 +1,47 @@
+//! A mailbox behind a mount.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::{Behind, Sides, refused};
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::mail::backend::MailBackend;
+use crate::mail::options::MailOptions;
+
+/// What a call that waits for a server leaves of the mount's time limit.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// A message whose end is with the server is not left in doubt for less than this.
+const COURTESY: Duration = Duration::from_secs(12);
+
+struct Mail(Arc<MailBackend>);
+
+/// Opens the mailbox of `config`. It is one for all mounts of the account, one at a time: mail that
+/// was fetched and queued is there again under another mountpoint.
+///
+/// # Errors
+/// Another mount has it; the disk's. Not the servers': what is local is served without them.
+pub(super) fn open(config: &Config, options: &MailOptions) -> Result<Sides, Failure> {
+    let state_dir = config.state_dir.parent().unwrap_or(&config.state_dir);
+    let patience = config.timeout().saturating_sub(MARGIN);
+    let mail = MailBackend::start(state_dir, options, patience)
+        .map_err(|err| refused(&config.url_shown, &err))?;
+    Ok((Arc::clone(&mail) as _, Arc::new(Mail(mail))))
+}
+
+impl Behind for Mail {
+    fn status(&self) -> Map<String, Value> {
+        self.0.report()
+    }
+
+    fn courtesy(&self) -> Duration {
+        COURTESY
+    }
+
+    fn close(&self) {
+        self.0.stop();
+    }
+}

@@ -1,0 +1,140 @@
+//! The inbox, as mail programs and copying programs use it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::lab::{Lab, mail};
+use crate::support::smtpd::Quirks;
+
+#[test]
+fn mail_is_there_as_files_of_exact_size() {
+    let mails: Vec<_> = (1..=3).map(mail).collect();
+    let Some(lab) = Lab::start(mails.clone(), Quirks::default()) else {
+        return;
+    };
+    lab.fetched(3);
+    for entry in fs::read_dir(lab.mount.path("new")).unwrap() {
+        let path = entry.unwrap().path();
+        let content = fs::read(&path).unwrap();
+        assert!(mails.iter().any(|mail| mail.text == content), "{content:?}");
+        let about = fs::metadata(&path).unwrap();
+        assert_eq!(about.len(), content.len() as u64);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(name.ends_with(&format!(",S={}", content.len())), "{name}");
+        assert_eq!(about.mode() & 0o777, 0o600);
+    }
+    let listed = lab.mount.sh("ls -a | tr '\\n' ' '");
+    assert_eq!(
+        listed.trim(),
+        ". .. .Sent aliases ctl cur drafts failed new outbox parts queue status tmp"
+    );
+    lab.mount.finish();
+}
+
+#[test]
+fn flags_are_renames_and_removing_is_remembered() {
+    let Some(lab) = Lab::start((1..=3).map(mail).collect(), Quirks::default()) else {
+        return;
+    };
+    lab.fetched(3);
+    let mount = &lab.mount;
+    mount.sh("set -- new/*; mv \"$1\" \"cur/${1#new/}:2,S\"; rm \"$2\"");
+    assert_eq!(mount.sh("ls cur | grep -c ':2,S$'").trim(), "1");
+    mount.sh("echo poll > ctl; sleep 0.5; printf poll > ctl");
+    lab.wait("not polled", || lab.pop3d.count("QUIT") >= 3);
+    lab.fetched(2);
+    assert_eq!(
+        lab.pop3d.uidls().len(),
+        3,
+        "nothing is deleted on the server"
+    );
+    assert!(mount.try_sh("echo nonsense > ctl").0.code() != Some(0));
+    lab.mount.finish();
+}
+
+#[test]
+fn a_directory_changes_when_an_entry_does_and_not_otherwise() {
+    let Some(lab) = Lab::start(vec![mail(1)], Quirks::default()) else {
+        return;
+    };
+    lab.fetched(1);
+    let mtime = || {
+        fs::metadata(lab.mount.path("new"))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let before = mtime();
+    lab.mount
+        .sh("cat new/* > /dev/null; ls -l new; touch -a new/*");
+    assert_eq!(mtime(), before);
+    lab.pop3d.with(|state| state.mails.push(mail(2)));
+    lab.mount.sh("echo poll > ctl");
+    lab.fetched(2);
+    assert!(mtime() > before);
+    lab.mount.finish();
+}
+
+#[test]
+fn copying_programs_find_nothing_to_do_the_second_time() {
+    let Some(lab) = Lab::start((1..=20).map(mail).collect(), Quirks::default()) else {
+        return;
+    };
+    lab.fetched(20);
+    let to = lab.mount.local("copy").display().to_string();
+    lab.mount.sh(&format!("rsync -a new cur {to}/"));
+    let again = lab.mount.sh(&format!("rsync -ai new cur {to}/"));
+    assert_eq!(again, "");
+    lab.mount
+        .sh(&format!("tar cf {to}.tar new cur .Sent && tar df {to}.tar"));
+    lab.mount.finish();
+}
+
+#[test]
+fn without_its_servers_a_mailbox_is_served_all_the_same() {
+    let Some(lab) = Lab::start(vec![mail(1)], Quirks::default()) else {
+        return;
+    };
+    lab.fetched(1);
+    let killed = lab.mount.kill();
+    drop(lab.pop3d);
+    let mut mount = killed.remount();
+    mount.expect_log("fetching mail");
+    assert_eq!(mount.sh("cat new/* | grep -c 'message 1'").trim(), "1");
+    mount.sh("for i in 1 2 3 4 5 6 7 8 9; do grep -q 'inbox error' status && exit 0; sleep 0.3; done; cat status; exit 1");
+}
+
+#[test]
+fn a_message_is_taken_apart_and_answered() {
+    let mut letter = mail(1);
+    letter.text = b"From: Bob <bob@example.org>\nTo: alice@example.org\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n\
+        Message-ID: <1@example.org>\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n\
+        --b\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n\
+        Caf=C3=A9\n--b\nContent-Type: image/png\nContent-Transfer-Encoding: base64\n\
+        Content-Disposition: attachment; filename=\"../../a.png\"\n\niVBORw0K\n--b--\n"
+        .to_vec();
+    let Some(lab) = Lab::start(vec![letter], Quirks::default()) else {
+        return;
+    };
+    lab.fetched(1);
+    let mount = &lab.mount;
+    let listed = mount.sh("cd parts/*; ls | tr '\\n' ' '");
+    for name in ["headers", "text", "reply", "reply-all", "forward", "a.png"] {
+        assert!(listed.contains(name), "{name} in {listed}");
+    }
+    assert_eq!(mount.sh("cat parts/*/text").trim(), "Caf\u{e9}");
+    assert_eq!(mount.sh("cat parts/*/*a.png | wc -c").trim(), "6");
+    assert_eq!(mount.sh("stat -c %s parts/*/*a.png").trim(), "6");
+    assert!(mount.sh("cat parts/*/headers").contains("Gr\u{fc}\u{df}e"));
+    let whole = mount.local("whole").display().to_string();
+    mount.sh(&format!("cp -r parts {whole} && diff -r parts {whole}"));
+    mount.sh("cat parts/*/reply > drafts/r; echo Thanks >> drafts/r; mv drafts/r outbox/");
+    let sent = lab.sent(1);
+    let answer = super::lab::text(&sent[0]);
+    assert!(answer.contains("In-Reply-To: <1@example.org>"), "{answer}");
+    assert!(
+        answer.contains("To: Bob <bob@example.org>") && answer.contains("Thanks"),
+        "{answer}"
+    );
+    lab.mount.finish();
+}

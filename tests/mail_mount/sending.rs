@@ -1,0 +1,211 @@
+//! The outbox: what is sent, what is refused and where that is heard.
+
+use super::lab::{Lab, text};
+use crate::support::smtpd::Quirks;
+
+fn lab(quirks: Quirks) -> Option<Lab> {
+    Lab::start(Vec::new(), quirks)
+}
+
+#[test]
+fn a_whole_message_that_is_moved_in_is_sent_and_kept() {
+    let Some(lab) = lab(Quirks::default()) else {
+        return;
+    };
+    let mount = &lab.mount;
+    mount.sh(
+        "printf 'To: bob@example.org\\nBcc: eve@example.org\\nSubject: Hi\\n\\nHello\\n.\\n' > drafts/m
+         mv drafts/m outbox/",
+    );
+    let sent = lab.sent(1);
+    assert!(sent[0].mail.contains("alice@example.org"), "{:?}", sent[0]);
+    assert_eq!(sent[0].rcpts.len(), 2, "{:?}", sent[0]);
+    let message = text(&sent[0]);
+    assert!(message.contains("\nSubject: Hi\n") || message.starts_with("Subject: Hi\n"));
+    assert!(message.ends_with("\n\nHello\n.\n"), "{message}");
+    assert!(
+        message.contains("Message-ID: <") && message.contains("Date: "),
+        "{message}"
+    );
+    assert!(!message.contains("eve@"), "{message}");
+    lab.wait("outbox not empty", || {
+        mount.sh("ls outbox | tr '\\n' ' '") == "at now "
+    });
+    assert_eq!(mount.sh("cat .Sent/cur/* | grep -c Hello").trim(), "1");
+    lab.mount.finish();
+}
+
+#[test]
+fn a_text_for_an_address_needs_no_header() {
+    let Some(lab) = lab(Quirks::default()) else {
+        return;
+    };
+    lab.mount
+        .sh("echo 'All is well.' > 'outbox/bob@example.org/Weekly report.txt'");
+    let sent = lab.sent(1);
+    let message = text(&sent[0]);
+    assert!(message.contains("Subject: Weekly report\n"), "{message}");
+    assert!(message.contains("To: bob@example.org\n"), "{message}");
+    assert!(message.ends_with("\n\nAll is well.\n"), "{message}");
+    lab.wait("outbox not empty", || {
+        lab.mount.sh("ls outbox | tr '\\n' ' '") == "at now "
+    });
+    lab.mount.finish();
+}
+
+#[test]
+fn a_directory_is_a_message_with_attachments() {
+    let Some(lab) = lab(Quirks::default()) else {
+        return;
+    };
+    lab.mount.sh(
+        "mkdir outbox/.m; echo Look > outbox/.m/text.txt; printf '\\211PNG\\r\\n' > outbox/.m/a.png
+         mv outbox/.m outbox/bob@example.org/",
+    );
+    let sent = lab.sent(1);
+    let message = text(&sent[0]);
+    assert!(
+        message.contains("multipart/mixed") && message.contains("image/png"),
+        "{message}"
+    );
+    lab.mount.finish();
+}
+
+#[test]
+fn faults_are_heard_at_the_earliest_call() {
+    let Some(lab) = lab(Quirks::default()) else {
+        return;
+    };
+    let refused = |script: &str, words: &str| {
+        let (status, printed) = lab.mount.try_sh(script);
+        assert!(
+            !status.success() && printed.contains(words),
+            "{script}: {printed}"
+        );
+    };
+    refused(
+        "/usr/bin/printf 'Subject: x\\n\\nhello\\n' > outbox/a",
+        "Destination address required",
+    );
+    refused("/bin/echo hello > outbox/b", "Destination address required");
+    refused(
+        "/usr/bin/printf 'To: a@@b\\n\\nhello\\n' > outbox/c",
+        "Bad message",
+    );
+    refused(
+        "printf 'Subject: x\\n\\nhello\\n' > drafts/d; mv drafts/d outbox/",
+        "Destination address required",
+    );
+    assert_eq!(lab.mount.sh("ls drafts").trim(), "d");
+    refused("touch drafts/e; mv drafts/e outbox/", "Bad message");
+    refused("echo x > queue/new", "");
+    assert_eq!(lab.mount.sh("ls outbox | tr '\\n' ' '"), "at now ");
+    lab.sent(0);
+    lab.mount.finish();
+}
+
+#[test]
+fn second_thoughts_within_the_linger_take_a_message_back() {
+    let Some(lab) = lab(Quirks::default()) else {
+        return;
+    };
+    lab.mount
+        .sh("printf 'To: bob@example.org\\n\\nno\\n' > outbox/a; rm outbox/a");
+    lab.mount.sh(
+        "printf 'To: bob@example.org\\n\\none\\n' > outbox/b; sleep 0.2; echo two >> outbox/b
+         printf 'To: bob@example.org\\n\\nold\\n' > outbox/c; sed -i s/old/new/ outbox/c",
+    );
+    let mut sent: Vec<_> = lab.sent(2).iter().map(text).collect();
+    sent.sort();
+    assert!(
+        sent.iter().any(|m| m.ends_with("\n\none\ntwo\n")),
+        "{sent:?}"
+    );
+    assert!(sent.iter().any(|m| m.ends_with("\n\nnew\n")), "{sent:?}");
+    lab.mount.finish();
+}
+
+#[test]
+fn a_refused_recipient_is_in_failed_and_a_report_in_the_inbox() {
+    let quirks = Quirks::default().recipient("nobody@example.org", &["550 5.1.1 no such user"]);
+    let Some(lab) = lab(quirks) else { return };
+    lab.mount.sh("printf 'To: bob@example.org, nobody@example.org\\n\\nhi\\n' > drafts/m; mv drafts/m outbox/");
+    lab.sent(1);
+    lab.wait("no failed/", || !lab.mount.sh("ls failed").is_empty());
+    lab.mount
+        .sh("grep -q 'no such user' failed/*/reason; grep -q '^hi' failed/*/message");
+    lab.mount.sh("grep -q 'Status: 5.1.1' new/*");
+    lab.mount.finish();
+}
+
+#[test]
+fn now_gives_the_word_of_the_server() {
+    let quirks = Quirks::default()
+        .recipient("nobody@example.org", &["550 5.1.1 no such user"])
+        .recipient("grey@example.org", &["450 4.7.1 greylisted"]);
+    let Some(lab) = lab(quirks) else { return };
+    let now = |to: &str| {
+        let script = format!("printf 'To: {to}\\n\\nhi\\n' > drafts/m; mv drafts/m outbox/now/");
+        lab.mount.try_sh(&script)
+    };
+    let (status, printed) = now("bob@example.org");
+    assert!(status.success(), "{printed}");
+    assert_eq!(lab.smtpd.kept().len(), 1);
+    let (status, printed) = now("nobody@example.org");
+    assert!(
+        !status.success() && printed.contains("Remote I/O error"),
+        "{printed}"
+    );
+    let (status, printed) = now("grey@example.org");
+    assert!(
+        !status.success() && printed.contains("temporarily unavailable"),
+        "{printed}"
+    );
+    assert_eq!(lab.mount.sh("ls drafts").trim(), "m");
+    lab.wait("not cancelled", || lab.mount.sh("ls queue").is_empty());
+    lab.mount.finish();
+}
+
+#[test]
+fn mail_for_later_waits_and_the_queue_survives_a_kill() {
+    let Some(lab) = lab(Quirks::default()) else {
+        return;
+    };
+    lab.mount
+        .sh("printf 'To: bob@example.org\\n\\nhi\\n' > 'outbox/at/2027-09-01T09:00/m'");
+    assert!(lab.mount.sh("cat queue/*").contains("2027-09-01"));
+    let Lab {
+        mount,
+        pop3d,
+        smtpd,
+    } = lab;
+    let mount = mount.kill().remount();
+    let lab = Lab {
+        mount,
+        pop3d,
+        smtpd,
+    };
+    assert_eq!(lab.mount.sh("ls queue | wc -l").trim(), "1");
+    lab.mount.sh("rm 'outbox/at/2027-09-01T09:00/m'");
+    lab.wait("not cancelled", || lab.mount.sh("ls queue").is_empty());
+    lab.sent(0);
+}
+
+#[test]
+fn an_alias_stands_for_addresses_and_shows_them() {
+    let Some(lab) = lab(Quirks::default()) else {
+        return;
+    };
+    lab.mount.sh(
+        "printf 'team: bob@example.org, carol\\ncarol: carol@example.net\\n' > aliases/.aliases
+         echo hi > 'outbox/team/Lunch.txt'",
+    );
+    let shown = lab.mount.sh("cat aliases/team; ls aliases");
+    assert!(
+        shown.contains("carol@example.net") && shown.contains("team"),
+        "{shown}"
+    );
+    let sent = lab.sent(1);
+    assert_eq!(sent[0].rcpts.len(), 2, "{:?}", sent[0]);
+    lab.mount.finish();
+}
