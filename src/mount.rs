@@ -1,7 +1,6 @@
 //! One mount from beginning to end: builds the backend, the cache, the [`Vfs`] and the FUSE
 //! session, answers `ferryfs status`, `flush` and `umount`, and sees to an orderly end.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,8 +38,6 @@ const SESSION_END: Duration = Duration::from_secs(10);
 
 /// Where contents are staged until the server has them, in the mount's state directory.
 const STAGING: &str = "staging";
-/// Where the staging files go whose upload failed for good; beside [`STAGING`].
-const LOST_AND_FOUND: &str = "lost+found";
 
 /// Permission bits shown where the server tells none.
 const FILE_MODE: u32 = 0o644;
@@ -59,15 +56,6 @@ enum Event {
 /// # Errors
 /// The mount could not be made, or content is left that is not on the server.
 pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
-    let outcome = serve_mount(config, ready);
-    // What is left in them is somebody's; empty they would only look like it.
-    for name in [STAGING, LOST_AND_FOUND] {
-        let _ = fs::remove_dir(config.state_dir.join(name));
-    }
-    outcome
-}
-
-fn serve_mount(config: &Config, ready: Ready) -> Result<(), Failure> {
     let mount = Arc::new(Mount::connect(config)?);
     let session = mount.attach(config)?;
     let (events, happened) = mpsc::channel();

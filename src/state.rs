@@ -117,6 +117,9 @@ impl Drop for Claim {
         for name in [SOCKET, RECORD, LOCK] {
             let _ = fs::remove_file(self.dir.join(name));
         }
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(entry.path());
+        }
         let emptied = fs::remove_dir(&self.dir).is_ok();
         let _ = fs::remove_dir(&self.cache_dir);
         if let Some(link) = self.link.as_ref().filter(|_| emptied) {
@@ -144,8 +147,12 @@ impl Found {
     /// Whether a dead mount left something that the next one will need: journal, staging files.
     pub(crate) fn has_leftovers(&self) -> bool {
         let known = |name: &std::ffi::OsStr| name == LOCK || name == RECORD || name == SOCKET;
+        let empty = |dir: &Path| fs::read_dir(dir).is_ok_and(|mut inside| inside.next().is_none());
         fs::read_dir(&self.dir)
-            .map(|entries| entries.flatten().any(|entry| !known(&entry.file_name())))
+            .map(|entries| {
+                let mut entries = entries.flatten();
+                entries.any(|entry| !known(&entry.file_name()) && !empty(&entry.path()))
+            })
             .unwrap_or(true)
     }
 

@@ -35,7 +35,7 @@
 //! thing than being local: after a commit everything is local and unchanged.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::ErrorKind as IoErrorKind;
+use std::io::{self, ErrorKind as IoErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,10 +59,36 @@ impl StagingDir {
         let mut builder = DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(dir);
         made.map_err(|err| Error::local(dir.display(), &err))?;
-        Ok(Self {
+        let staging = Self {
             dir: dir.to_path_buf(),
             next: AtomicU64::new(1),
-        })
+        };
+        staging.rescue()?;
+        Ok(staging)
+    }
+
+    /// What a mount that was killed had not brought to the server goes to `lost+found`; the
+    /// directory is ours alone, so nobody is writing it.
+    fn rescue(&self) -> Result<()> {
+        let failed = |err: &io::Error| Error::local(self.dir.display(), err);
+        for entry in fs::read_dir(&self.dir).map_err(|err| failed(&err))? {
+            let path = entry.map_err(|err| failed(&err))?.path();
+            let file = File::open(&path).map_err(|err| failed(&err))?;
+            let empty = file.metadata().map_err(|err| failed(&err))?.len() == 0;
+            let mut named = Named {
+                file: file.into(),
+                path,
+                kept: false,
+            };
+            if !empty {
+                let kept = self.keep(&mut named, Path::new("unsent"))?;
+                log::warn!(
+                    "{}: written before ferryfs was killed, and not brought to the server",
+                    kept.display()
+                );
+            }
+        }
+        Ok(())
     }
 
     fn number(&self) -> u64 {

@@ -103,3 +103,22 @@ fn seconds_are_rounded_down_before_1970_too() {
     let before = UNIX_EPOCH - Duration::from_millis(1500);
     assert_eq!(whole_seconds(before), UNIX_EPOCH - Duration::from_secs(2));
 }
+
+#[test]
+fn what_a_killed_mount_staged_is_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let staging = root.path().join("staging");
+    fs::create_dir(&staging).unwrap();
+    fs::write(staging.join("staged-7"), "unsent").unwrap();
+    fs::write(staging.join("staged-8"), "").unwrap();
+    StagingDir::new(&staging).unwrap();
+    assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+    let kept: Vec<_> = fs::read_dir(root.path().join("lost+found"))
+        .unwrap()
+        .collect();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(
+        fs::read(kept[0].as_ref().unwrap().path()).unwrap(),
+        b"unsent"
+    );
+}
