@@ -175,3 +175,52 @@ fn source_of(password: &Secret, token_command: Option<&str>) -> SecretSource {
 fn none() -> SecretSource {
     Arc::new(|_| Err("no password was found".to_owned()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::options::{apply, split_list};
+
+    fn mail(url: &str, list: &str) -> Result<MailOptions, String> {
+        let url = ServerUrl::parse(url)?;
+        let mut settings = Settings::default();
+        for (name, value) in split_list(list) {
+            apply(&mut settings, &name, value.as_deref())?;
+        }
+        let Scheme::Pop3(security) = url.scheme else {
+            return Err("no mailbox".to_owned());
+        };
+        options(&url, security, &settings).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn tls_is_never_weaker_than_the_schemes_say() {
+        let both = mail("pop3://a@h/", "smtp=smtp://h,from=a@x.org").unwrap();
+        assert_eq!(both.fetch.endpoint.security, Security::Upgrade);
+        assert_eq!(both.submission.unwrap().user.as_deref(), Some("a"));
+        let clear = mail("pop3s://a@h/", "smtp=smtp://h,from=a@x.org,tls=off").unwrap();
+        assert_eq!(clear.fetch.endpoint.security, Security::Implicit);
+        let relay = clear.submission.unwrap();
+        assert_eq!((relay.endpoint.security, relay.user), (Security::Off, None));
+        assert!(
+            mail("pop3s://a@h/", "tls=off")
+                .unwrap_err()
+                .contains("contradicts")
+        );
+    }
+
+    #[test]
+    fn what_makes_no_mailbox_says_why() {
+        for (url, list, words) in [
+            ("pop3s://h/", "", "whose mail"),
+            ("pop3s://a@h/inbox", "", "no directory"),
+            ("pop3s://a@h/", "smtp=ftp://h", "takes mail"),
+            ("pop3s://a@h/", "from=a@@h", "from"),
+            ("pop3s://a@h/", "server_delete=soon", "on-unlink"),
+        ] {
+            let line = mail(url, list).unwrap_err();
+            assert!(line.contains(words), "{url} {list}: {line}");
+        }
+    }
+}
