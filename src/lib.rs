@@ -13,7 +13,8 @@
 //!     mount                     builds and owns everything below, for one mount
 //!       fuse  (fuse/)           requests of the kernel in, replies out: the only user of fuser
 //!       ftp   (ftp/)            a server's tree as a Backend: the only user of suppaftp
-//!       mail  (mail/)           POP3 into a Maildir on disk, on a thread of its own
+//!       mail  (mail/)           a mailbox as a Backend: POP3 into a Maildir on disk, a queue out
+//!                               by SMTP, each on a thread of its own
 //!         vfs (vfs/)            what each operation means: inodes, handles, caches, staging
 //!         net                   sockets with time limits, TLS
 //!           sync                Locked, the one mutex

@@ -20,14 +20,16 @@ mod changes;
 mod entry;
 mod files;
 mod journal;
+mod look;
 mod record;
 mod recovery;
 mod view;
+mod wishes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -435,150 +437,6 @@ impl Queue {
             self.compact()?;
         }
         Ok(())
-    }
-
-    /// Tries a message now, whatever the schedule says; in doubt or on hold too.
-    ///
-    /// # Errors
-    /// `NotFound`, `Busy` while it is being sent, `Local`.
-    pub fn retry(&self, id: &Id) -> Result<()> {
-        self.wish(id, Event::Retry)
-    }
-
-    /// Tries all messages now that wait for their time; not those on hold or in doubt.
-    ///
-    /// # Errors
-    /// `Local`.
-    pub fn retry_all(&self) -> Result<()> {
-        let waiting = |e: &&Entry| e.state() == State::Deferred && e.due().is_some();
-        for entry in self.list().iter().filter(waiting) {
-            match self.retry(&entry.id) {
-                // It is being sent, or was.
-                Err(err) if matches!(err.kind(), ErrorKind::Busy | ErrorKind::NotFound) => {}
-                result => result?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps a message back, or no longer.
-    ///
-    /// # Errors
-    /// As [`retry`](Self::retry).
-    pub fn hold(&self, id: &Id, hold: bool) -> Result<()> {
-        self.wish(id, Event::Hold(hold))
-    }
-
-    /// Does not send a message to anybody it was not sent to yet.
-    ///
-    /// # Errors
-    /// As [`retry`](Self::retry).
-    pub fn cancel(&self, id: &Id) -> Result<()> {
-        self.wish(id, Event::Cancelled)
-    }
-
-    fn wish(&self, id: &Id, event: Event) -> Result<()> {
-        let free = self.with_entry(id, |entry| !std::mem::replace(&mut entry.taken, true));
-        match free {
-            None => return Err(Error::new(ErrorKind::NotFound, format!("{id}: not queued"))),
-            Some(false) => {
-                return Err(Error::new(ErrorKind::Busy, format!("{id}: is being sent")));
-            }
-            Some(true) => {}
-        }
-        let done = self
-            .append(vec![(id, event)])
-            .and_then(|position| self.journal.sync(position));
-        self.release(std::slice::from_ref(id));
-        done
-    }
-
-    /// All that is queued, oldest first.
-    #[must_use]
-    pub fn list(&self) -> Vec<Entry> {
-        self.book
-            .with(|book| book.entries.values().cloned().collect())
-    }
-
-    /// A message that is queued, or was until lately.
-    #[must_use]
-    pub fn get(&self, id: &Id) -> Option<Entry> {
-        self.book.with(|book| {
-            let gone = || book.gone.iter().rfind(|entry| entry.id == *id);
-            book.entries.get(id).or_else(gone).cloned()
-        })
-    }
-
-    /// Whether somebody works on a message, so that what is said of it is not durable yet.
-    #[must_use]
-    pub fn is_taken(&self, id: &Id) -> bool {
-        self.with_entry(id, |entry| entry.taken).unwrap_or(false)
-    }
-
-    /// Messages that are queued.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.book.with(|book| book.entries.len())
-    }
-
-    /// Whether nothing is queued.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// When the next message is due, of those nobody works on.
-    #[must_use]
-    pub fn next_due(&self) -> Option<u64> {
-        self.book.with(|book| {
-            let free = book.entries.values().filter(|entry| !entry.taken);
-            free.filter_map(Entry::due).min()
-        })
-    }
-
-    /// The message itself, from its beginning, as it was given.
-    ///
-    /// # Errors
-    /// `Local`.
-    pub fn open_message(&self, id: &Id) -> Result<File> {
-        self.files.read(id).map(|(_, file)| file)
-    }
-
-    /// The file of a message: the envelope's line, an empty line, the message.
-    #[must_use]
-    pub fn path(&self, id: &Id) -> PathBuf {
-        self.files.path(id)
-    }
-
-    /// Waits until `done` is true of a message, or nobody will work on it any more, or `limit` has
-    /// passed; how it stands then. A message nobody knows gives `None` at once.
-    pub fn wait(&self, id: &Id, limit: Duration, done: impl Fn(&Entry) -> bool) -> Option<Entry> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let seen = self.changes.count();
-            let entry = self.get(id)?;
-            // What is being worked on is not durable yet.
-            let finished = !entry.taken && (done(&entry) || entry.is_settled());
-            if finished || !self.changes.wait(seen, deadline) {
-                return Some(entry);
-            }
-        }
-    }
-
-    /// Times something changed; for [`wait_for_change`](Self::wait_for_change).
-    #[must_use]
-    pub fn changes(&self) -> u64 {
-        self.changes.count()
-    }
-
-    /// Waits for a change since `seen`, or for `limit`.
-    pub fn wait_for_change(&self, seen: u64, limit: Duration) {
-        self.changes.wait(seen, Instant::now() + limit);
-    }
-
-    /// Wakes those who wait.
-    pub fn wake(&self) {
-        self.changes.ring();
     }
 
     fn with_entry<R>(&self, id: &Id, work: impl FnOnce(&mut Entry) -> R) -> Option<R> {

@@ -1,0 +1,98 @@
+//! Looking at the queue, and waiting for something to happen in it.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::{Entry, Id, Queue};
+use crate::vfs::error::Result;
+
+impl Queue {
+    /// All that is queued, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Entry> {
+        self.book
+            .with(|book| book.entries.values().cloned().collect())
+    }
+
+    /// A message that is queued, or was until lately.
+    #[must_use]
+    pub fn get(&self, id: &Id) -> Option<Entry> {
+        self.book.with(|book| {
+            let gone = || book.gone.iter().rfind(|entry| entry.id == *id);
+            book.entries.get(id).or_else(gone).cloned()
+        })
+    }
+
+    /// Whether somebody works on a message, so that what is said of it is not durable yet.
+    #[must_use]
+    pub fn is_taken(&self, id: &Id) -> bool {
+        self.with_entry(id, |entry| entry.taken).unwrap_or(false)
+    }
+
+    /// Messages that are queued.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.book.with(|book| book.entries.len())
+    }
+
+    /// Whether nothing is queued.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// When the next message is due, of those nobody works on.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        self.book.with(|book| {
+            let free = book.entries.values().filter(|entry| !entry.taken);
+            free.filter_map(Entry::due).min()
+        })
+    }
+
+    /// The message itself, from its beginning, as it was given.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn open_message(&self, id: &Id) -> Result<File> {
+        self.files.read(id).map(|(_, file)| file)
+    }
+
+    /// The file of a message: the envelope's line, an empty line, the message.
+    #[must_use]
+    pub fn path(&self, id: &Id) -> PathBuf {
+        self.files.path(id)
+    }
+
+    /// Waits until `done` is true of a message, or nobody will work on it any more, or `limit` has
+    /// passed; how it stands then. A message nobody knows gives `None` at once.
+    pub fn wait(&self, id: &Id, limit: Duration, done: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let seen = self.changes.count();
+            let entry = self.get(id)?;
+            // What is being worked on is not durable yet.
+            let finished = !entry.taken && (done(&entry) || entry.is_settled());
+            if finished || !self.changes.wait(seen, deadline) {
+                return Some(entry);
+            }
+        }
+    }
+
+    /// Times something changed; for [`wait_for_change`](Self::wait_for_change).
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.count()
+    }
+
+    /// Waits for a change since `seen`, or for `limit`.
+    pub fn wait_for_change(&self, seen: u64, limit: Duration) {
+        self.changes.wait(seen, Instant::now() + limit);
+    }
+
+    /// Wakes those who wait.
+    pub fn wake(&self) {
+        self.changes.ring();
+    }
+}
