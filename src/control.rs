@@ -72,6 +72,11 @@ impl Answer {
         }
     }
 
+    /// Whether it says that it is done.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.failure.is_none()
+    }
+
     /// The body, or the failure.
     pub(crate) fn into_result(self) -> Result<Value, Failure> {
         match self.failure {

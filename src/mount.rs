@@ -34,7 +34,7 @@ const READ_BUDGET: usize = 24 * 1024 * 1024;
 
 /// After an unmount the kernel releases the last handles; how long that may take before the
 /// session is given up.
-const SESSION_END: Duration = Duration::from_secs(10);
+const SESSION_END: Duration = Duration::from_secs(5);
 
 /// Where contents are staged until the server has them, in the mount's state directory.
 const STAGING: &str = "staging";
@@ -60,7 +60,7 @@ pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
     let session = mount.attach(config)?;
     let (events, happened) = mpsc::channel();
     run_session(session, events.clone())?;
-    watch_signals(events)?;
+    watch_signals(events.clone())?;
     let device = mounts::find(&mount.directory)
         .ok()
         .flatten()
@@ -72,7 +72,16 @@ pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
     let answering = Arc::clone(&mount);
     let control = Server::start(
         &state::socket(&config.state_dir),
-        Arc::new(move |request| answering.answer(request)),
+        Arc::new(move |request| {
+            let ends = matches!(request, Request::Umount { .. });
+            let answer = answering.answer(request);
+            // The session goes on where another mount namespace has a copy of the mount; all is
+            // stored, so that is no reason to stay.
+            if ends && answer.is_done() {
+                let _ = events.send(Event::Ended(Ok(())));
+            }
+            answer
+        }),
     )
     .map_err(|err| Failure::system("control socket", &err))?;
     daemon::status(&config.url_shown);

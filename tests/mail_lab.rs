@@ -252,7 +252,6 @@ fn smtp_sink_with_every_fault() {
 
 /// `FERRYFS_BENCH_PORT` is a sink: 1,000 messages of 5 KB, durably queued and accepted.
 #[test]
-#[ignore = "needs a Postfix that somebody set up: FERRYFS_MAIL_LAB"]
 #[ignore = "a measurement"]
 fn a_thousand_messages() {
     let port = std::env::var("FERRYFS_BENCH_PORT")
