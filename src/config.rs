@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
 use crate::ftp::options::{
-    ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, TlsMode, UploadMode,
+    ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection, TlsMode,
+    UploadMode,
 };
 use crate::mail::options::MailOptions;
+use crate::net::ClientCert;
+use crate::net::trust::TlsOptions;
 use crate::secret::Secret;
 use crate::secret::source::{Secrets, Sources};
 use crate::state;
@@ -96,20 +99,23 @@ impl Config {
     }
 
     fn secrets(url: &ServerUrl, settings: &Settings) -> Result<Secrets, Failure> {
-        if matches!(url.scheme, Scheme::Pop3(_)) {
-            return mail::secrets(url, settings);
-        }
-        let user = user(url, settings);
-        Sources {
-            user: user.as_deref(),
-            host: &url.host,
-            command: settings.password_command.as_deref(),
-            file: settings.password_file.as_deref(),
-            stdin: settings.password_stdin,
-            anonymous: settings.anonymous_password.as_deref(),
-            account: settings.account_file.as_deref(),
-        }
-        .find()
+        let mut secrets = if matches!(url.scheme, Scheme::Pop3(_)) {
+            mail::secrets(url, settings)?
+        } else {
+            let user = user(url, settings);
+            Sources {
+                user: user.as_deref(),
+                host: &url.host,
+                command: settings.password_command.as_deref(),
+                file: settings.password_file.as_deref(),
+                stdin: settings.password_stdin,
+                anonymous: settings.anonymous_password.as_deref(),
+                account: settings.account_file.as_deref(),
+            }
+            .find()?
+        };
+        secrets.proxy = proxy_secret(settings)?;
+        Ok(secrets)
     }
 
     /// As [`resolve`](Self::resolve) with the secrets found before: what the daemon does.
@@ -120,7 +126,7 @@ impl Config {
     }
 
     fn without_secrets(order: &Order) -> Result<Self, Failure> {
-        let (url, settings) = (order.url()?, order.settings()?);
+        let (url, mut settings) = (order.url()?, order.settings()?);
         let user = user(&url, &settings);
         let url_shown = url.shown(user.as_deref());
         let mountpoint = order.mountpoint();
@@ -138,6 +144,7 @@ impl Config {
         refuse_inside("state_dir", &state_dir, &mountpoint)?;
         refuse_inside("cache_dir", &cache_dir, &mountpoint)?;
         let flags = flags(&settings)?;
+        complete_trust(&mut settings)?;
         Ok(Self {
             fsname: settings.fsname.clone().unwrap_or_else(|| url_shown.clone()),
             uid: settings
@@ -163,6 +170,9 @@ impl Config {
             Source::Ftp(ftp) => {
                 ftp.password = secrets.password.clone();
                 ftp.account.clone_from(&secrets.account);
+                if let (Some(proxy), Some(password)) = (&mut ftp.proxy, &secrets.proxy) {
+                    proxy.password = password.clone();
+                }
             }
             Source::Mail(mail) => {
                 mail::install(mail, secrets, settings.token_command.as_deref());
@@ -186,6 +196,63 @@ fn user(url: &ServerUrl, settings: &Settings) -> Option<String> {
         .clone()
         .or_else(|| url.user.clone())
         .filter(|user| !user.eq_ignore_ascii_case("anonymous"))
+}
+
+/// Puts together what several options say of TLS.
+fn complete_trust(settings: &mut Settings) -> Result<(), Failure> {
+    let usage = |line| Err(Failure::new(Exit::Usage, line));
+    let trust = &mut settings.trust;
+    if trust.max.is_some_and(|max| max < trust.min) {
+        return usage("-o tls_min,tls_max: no version of TLS is left");
+    }
+    trust.client = match (&settings.cert, &settings.key) {
+        (Some(cert), key) => Some(ClientCert {
+            cert: cert.clone(),
+            key: key.as_ref().unwrap_or(cert).clone(),
+        }),
+        (None, Some(_)) => return usage("-o key: whose? add cert=FILE"),
+        (None, None) => None,
+    };
+    if settings.first_use {
+        let dir = settings.state_dir.clone().map_or_else(dirs::state, Ok)?;
+        trust.first_use = Some(dir.join("known_hosts"));
+    }
+    let active =
+        settings.active || settings.active_ports.is_some() || settings.active_address.is_some();
+    if settings.proxy.is_some() && active {
+        return usage("-o proxy: the server cannot connect through it; leave active out");
+    }
+    if settings.tls == Some(Tls::Off) && settings.clear_control {
+        return usage("-o ccc: contradicts tls=off");
+    }
+    Ok(())
+}
+
+/// The password of the proxy's user: from the options, or where passwords lie ready.
+fn proxy_secret(settings: &Settings) -> Result<Option<Secret>, Failure> {
+    let (command, file) = (
+        settings.proxy_password_command.as_deref(),
+        settings.proxy_password_file.as_deref(),
+    );
+    let named = settings.proxy.as_ref();
+    let Some((proxy, user)) = named.and_then(|proxy| Some((proxy, proxy.user.as_deref()?))) else {
+        if command.is_some() || file.is_some() {
+            let line = "-o proxy_password_file: whose? write proxy=socks5://USER@HOST";
+            return Err(Failure::new(Exit::Usage, line));
+        }
+        return Ok(None);
+    };
+    let found = Sources {
+        user: Some(user),
+        host: &proxy.host,
+        command,
+        file,
+        stdin: false,
+        anonymous: None,
+        account: None,
+    }
+    .find()?;
+    Ok(Some(found.password))
 }
 
 /// A daemon that stores its files in its own mount waits for itself for ever.
@@ -257,6 +324,12 @@ fn ftp_options(
     user: Option<String>,
 ) -> Result<FtpOptions, Failure> {
     let tls = tls_mode(tls, settings.tls)?;
+    let tls = match (tls, settings.tls) {
+        // Who says what to trust does not want to be talked out of it by a server, or by somebody
+        // on the way, who says that there is no TLS.
+        (TlsMode::Auto, None) if settings.trust != TlsOptions::default() => TlsMode::Explicit,
+        (tls, _) => tls,
+    };
     let family = settings.family.unwrap_or(Family::Any);
     let bind_fits = match (family, settings.bind) {
         (Family::V4, Some(bind)) => bind.is_ipv4(),
@@ -281,7 +354,10 @@ fn ftp_options(
         account: None,
         directory: url.directory,
         tls,
-        ca_file: settings.ca_file,
+        trust: settings.trust,
+        protection: settings.protection.unwrap_or(Protection::Private),
+        clear_control: settings.clear_control,
+        proxy: settings.proxy,
         timeout: settings.timeout.unwrap_or(Duration::from_secs(30)),
         connections: settings.connections.unwrap_or(8),
         data,
@@ -337,6 +413,7 @@ mod tests {
             password: Secret::new("hunter2"),
             account: Some(Secret::new("hunter2")),
             submission: None,
+            proxy: None,
         }
     }
 

@@ -37,6 +37,7 @@ struct Handover {
     password: String,
     account: Option<String>,
     submission: Option<String>,
+    proxy: Option<String>,
 }
 
 /// What the child says.
@@ -73,6 +74,10 @@ pub(crate) fn start(
             .submission
             .as_ref()
             .map(|submission| submission.reveal().to_owned()),
+        proxy: secrets
+            .proxy
+            .as_ref()
+            .map(|proxy| proxy.reveal().to_owned()),
     };
     let handover = serde_json::to_vec(&handover)
         .map_err(|err| Failure::new(Exit::Failed, format!("the order: {err}")))?;
@@ -158,6 +163,7 @@ pub(crate) fn receive() -> Result<(Order, Secrets), Failure> {
         password: Secret::new(handover.password),
         account: handover.account.map(Secret::new),
         submission: handover.submission.map(Secret::new),
+        proxy: handover.proxy.map(Secret::new),
     };
     Ok((handover.order, secrets))
 }

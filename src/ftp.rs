@@ -39,7 +39,6 @@ mod time_offset;
 mod times;
 mod tls;
 mod transfer;
-mod trust;
 mod upload;
 mod ways;
 mod xattrs;

@@ -16,7 +16,7 @@
 //!       mail  (mail/)           a mailbox as a Backend: POP3 into a Maildir on disk, a queue out
 //!                               by SMTP, each on a thread of its own
 //!         vfs (vfs/)            what each operation means: inodes, handles, caches, staging
-//!         net                   sockets with time limits, TLS
+//!         net (net/)            sockets with time limits; trust in certificates; proxies
 //!           sync                Locked, the one mutex
 //! ```
 //!

@@ -53,5 +53,4 @@ pub mod step;
 pub mod store;
 pub mod structure;
 pub mod templates;
-mod trust;
 pub mod words;

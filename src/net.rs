@@ -1,4 +1,5 @@
-//! Sockets with a time limit from birth, and what their errors mean.
+//! Sockets with a time limit from birth, and what their errors mean; which certificates are trusted
+//! ([`trust`]), and proxies ([`proxy`]).
 
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -9,6 +10,15 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::vfs::error::{Error, ErrorKind, Result};
+
+mod client_cert;
+pub mod fingerprint;
+mod known_hosts;
+pub mod proxy;
+mod tickets;
+pub mod trust;
+
+pub use client_cert::ClientCert;
 
 /// Idle time before the kernel asks whether the peer is still there: below the idle limits of the
 /// usual NAT boxes, which forget a control connection while its data connection is busy.

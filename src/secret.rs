@@ -3,7 +3,10 @@
 use std::fmt;
 
 mod netrc;
+mod private_file;
 pub(crate) mod source;
+
+pub use private_file::read_private;
 
 /// A password or token. Never printed: `Debug` shows stars, there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]

@@ -44,7 +44,8 @@ fn options(port: u16) -> FetchOptions {
         host: "localhost".into(),
         port,
         security: Security::Off,
-        ca_file: None,
+        trust: Box::default(),
+        proxy: None,
         timeout: Duration::from_secs(10),
         bind: None,
     };

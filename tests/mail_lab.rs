@@ -49,7 +49,11 @@ fn relay(lab: &std::path::Path, port: u16, security: Security) -> Relay {
         host: "localhost".into(),
         port,
         security,
-        ca_file: Some(lab.join("cert.pem")),
+        trust: Box::new(ferryfs::net::trust::TlsOptions {
+            ca_file: Some(lab.join("cert.pem")),
+            ..Default::default()
+        }),
+        proxy: None,
         timeout: Duration::from_secs(10),
         bind: None,
     })

@@ -38,7 +38,11 @@ fn endpoint(server: &Pop3d, security: Security) -> Endpoint {
         host: "localhost".into(),
         port: server.port,
         security,
-        ca_file: Some(server.ca_file.clone()),
+        trust: Box::new(ferryfs::net::trust::TlsOptions {
+            ca_file: Some(server.ca_file.clone()),
+            ..Default::default()
+        }),
+        proxy: None,
         timeout: TIMEOUT,
         bind: None,
     }
@@ -183,7 +187,7 @@ fn a_certificate_nobody_vouches_for_is_refused_with_the_remedy() {
         },
     );
     let mut endpoint = endpoint(&server, Security::Implicit);
-    endpoint.ca_file =
+    endpoint.trust.ca_file =
         Some(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mail_pop3/stranger.pem").into());
     let connector = Connector::new(endpoint).unwrap();
     let err = connector.connect().unwrap_err();

@@ -117,7 +117,8 @@ fn relay(port: u16) -> SendOptions {
         host: "localhost".into(),
         port,
         security: Security::Off,
-        ca_file: None,
+        trust: Box::default(),
+        proxy: None,
         timeout: Duration::from_secs(2),
         bind: None,
     };

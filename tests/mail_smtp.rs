@@ -23,7 +23,11 @@ fn connector(server: &Smtpd, security: Security) -> Connector {
         host: "localhost".into(),
         port: server.port,
         security,
-        ca_file: Some(server.ca_file.clone()),
+        trust: Box::new(ferryfs::net::trust::TlsOptions {
+            ca_file: Some(server.ca_file.clone()),
+            ..Default::default()
+        }),
+        proxy: None,
         timeout: TIMEOUT,
         bind: None,
     })
@@ -564,7 +568,8 @@ fn a_certificate_that_nobody_vouches_for_is_refused() {
         host: "localhost".into(),
         port: server.port,
         security: Security::Implicit,
-        ca_file: None,
+        trust: Box::default(),
+        proxy: None,
         timeout: TIMEOUT,
         bind: None,
     });

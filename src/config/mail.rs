@@ -49,7 +49,8 @@ pub(super) fn options(
             Security::Upgrade if off => Security::Off,
             security => security,
         },
-        ca_file: settings.ca_file.clone(),
+        trust: Box::new(settings.trust.clone()),
+        proxy: settings.proxy.clone(),
         timeout: settings.timeout.unwrap_or(Duration::from_secs(30)),
         bind: settings.bind,
     };
@@ -113,6 +114,7 @@ pub(super) fn secrets(url: &ServerUrl, settings: &Settings) -> Result<Secrets, F
             password: Secret::new(""),
             account: None,
             submission: None,
+            proxy: None,
         });
     }
     let user = user(url, settings)?;
@@ -157,6 +159,15 @@ pub(super) fn install(mail: &mut MailOptions, secrets: &Secrets, token_command: 
         };
     }
     mail.fetch.secret = inbox;
+    let endpoints = mail
+        .submission
+        .as_mut()
+        .map(|submission| &mut submission.endpoint);
+    for endpoint in endpoints.into_iter().chain([&mut mail.fetch.endpoint]) {
+        if let (Some(proxy), Some(password)) = (&mut endpoint.proxy, &secrets.proxy) {
+            proxy.password = password.clone();
+        }
+    }
 }
 
 fn source_of(password: &Secret, token_command: Option<&str>) -> SecretSource {

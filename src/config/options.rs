@@ -3,7 +3,7 @@
 
 use super::settings::{Settings, Tls};
 use super::value;
-use crate::ftp::options::{ChmodPolicy, LinkPolicy, ListingMode, UploadMode};
+use crate::ftp::options::{ChmodPolicy, LinkPolicy, ListingMode, Protection, UploadMode};
 
 /// One option that `-o` and the configuration file take.
 #[derive(Debug)]
@@ -101,7 +101,49 @@ pub const OPTIONS: &[OptionSpec] = &[
         ])),
     )
     .help("TLS if the server has it, or else fail, or never"),
-    with("cafile", "FILE", put!(ca_file <- value::path)).help("trust the certificates in FILE too"),
+    with("cafile", "FILE", |settings, text| {
+        settings.trust.ca_file = Some(value::path(text)?);
+        Ok(())
+    })
+    .help("trust the certificates in FILE too"),
+    with("fingerprint", "SHA256:DIGITS", |settings, text| {
+        settings.trust.fingerprints.push(text.parse()?);
+        Ok(())
+    }),
+    with("tls_trust", "system|first-use", |settings, text| {
+        settings.first_use = value::choice(text, &[("system", false), ("first-use", true)])?;
+        Ok(())
+    }),
+    with("tls_min", "1.2|1.3", |settings, text| {
+        settings.trust.min = value::choice(text, value::TLS_VERSIONS)?;
+        Ok(())
+    }),
+    with("tls_max", "1.2|1.3", |settings, text| {
+        settings.trust.max = Some(value::choice(text, value::TLS_VERSIONS)?);
+        Ok(())
+    }),
+    with("cert", "FILE", put!(cert <- value::path)),
+    with("key", "FILE", put!(key <- value::path)),
+    with(
+        "prot",
+        "P|C",
+        put!(protection <- |text| value::choice(text, &[
+            ("P", Protection::Private),
+            ("C", Protection::Clear),
+        ])),
+    ),
+    word("ccc", put!(clear_control, true)),
+    with("proxy", "URL", put!(proxy <- value::proxy)),
+    with(
+        "proxy_password_file",
+        "FILE",
+        put!(proxy_password_file <- value::path),
+    ),
+    with(
+        "proxy_password_command",
+        "COMMAND",
+        put!(proxy_password_command <- value::text),
+    ),
     with("timeout", "DURATION", put!(timeout <- value::timeout))
         .help("longest wait for the server (30s)"),
     word("ro", put!(read_only, true)).help("mount read-only"),

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::url::ServerUrl;
-use crate::ftp::options::{ChmodPolicy, Family, LinkPolicy, ListingMode, UploadMode};
+use crate::ftp::options::{ChmodPolicy, Family, LinkPolicy, ListingMode, Protection, UploadMode};
 use crate::mail::fetch::ServerDelete;
+use crate::net::proxy::Proxy;
+use crate::net::trust::TlsOptions;
 
 /// What `tls=` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,16 @@ pub(crate) struct Settings {
     pub(crate) anonymous_password: Option<String>,
     pub(crate) account_file: Option<PathBuf>,
     pub(crate) tls: Option<Tls>,
-    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) trust: TlsOptions,
+    /// `tls_trust=first-use`; the file is known when everything is.
+    pub(crate) first_use: bool,
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) protection: Option<Protection>,
+    pub(crate) clear_control: bool,
+    pub(crate) proxy: Option<Proxy>,
+    pub(crate) proxy_password_file: Option<PathBuf>,
+    pub(crate) proxy_password_command: Option<String>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) read_only: bool,
     pub(crate) uid: Option<u32>,

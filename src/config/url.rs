@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 use crate::ftp::options::TlsMode;
 use crate::mail::connect::Security;
+use crate::net::proxy::{Protocol, Proxy};
+use crate::secret::Secret;
 
 /// What a URL's scheme says: the protocol and its TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,31 +66,13 @@ impl ServerUrl {
             .split_once("://")
             .ok_or("not a URL; write ftp://host/directory")?;
         let scheme = scheme_of(scheme)?;
-        let (authority, path) = match rest.find(['/', '?', '#']) {
-            Some(at) => rest.split_at(at),
-            None => (rest, ""),
-        };
-        let (login, place) = match authority.rsplit_once('@') {
-            Some((login, place)) => (Some(login), place),
-            None => (None, authority),
-        };
-        // A password may hold '/', '?' or '#', and then '@' comes after what was taken for the end
-        // of the authority.
-        let cut_short = login.is_none() && bad_port(place) && path.contains('@');
-        if login.is_some_and(|login| login.contains(':')) || cut_short {
-            return Err(PASSWORD_IN_URL.to_owned());
-        }
-        let user = match login {
-            None | Some("") => None,
-            Some(login) => Some(user_name(&decode(login)?)?),
-        };
-        let (host, port) = host_and_port(place)?;
+        let place = Place::parse(rest)?;
         Ok(Self {
             scheme,
-            user,
-            host,
-            port: port.unwrap_or(scheme.spelling().1),
-            directory: directory(path)?,
+            user: place.user,
+            host: place.host,
+            port: place.port.unwrap_or(scheme.spelling().1),
+            directory: directory(place.path)?,
         })
     }
 
@@ -120,6 +104,78 @@ impl ServerUrl {
         }
         shown
     }
+}
+
+/// What follows the scheme.
+struct Place<'a> {
+    user: Option<String>,
+    host: String,
+    port: Option<u16>,
+    path: &'a str,
+}
+
+impl<'a> Place<'a> {
+    fn parse(rest: &'a str) -> Result<Self, String> {
+        let (authority, path) = match rest.find(['/', '?', '#']) {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        let (login, place) = match authority.rsplit_once('@') {
+            Some((login, place)) => (Some(login), place),
+            None => (None, authority),
+        };
+        // A password may hold '/', '?' or '#', and then '@' comes after what was taken for the end
+        // of the authority.
+        let cut_short = login.is_none() && bad_port(place) && path.contains('@');
+        if login.is_some_and(|login| login.contains(':')) || cut_short {
+            return Err(PASSWORD_IN_URL.to_owned());
+        }
+        let user = match login {
+            None | Some("") => None,
+            Some(login) => Some(user_name(&decode(login)?)?),
+        };
+        let (host, port) = host_and_port(place)?;
+        Ok(Self {
+            user,
+            host,
+            port,
+            path,
+        })
+    }
+}
+
+/// The URL of a proxy; its password comes later.
+///
+/// # Errors
+/// As [`ServerUrl::parse`].
+pub(super) fn proxy(text: &str) -> Result<Proxy, String> {
+    let syntax = "write socks5://host:1080 or http://host:3128, with USER@ before the host where \
+                  the proxy wants a login";
+    let (scheme, rest) = text
+        .split_once("://")
+        .ok_or_else(|| format!("not a URL; {syntax}"))?;
+    let (protocol, usual) = match scheme.to_ascii_lowercase().as_str() {
+        // curl's word for names that the proxy looks up, as ours does always.
+        "socks5" | "socks5h" => (Protocol::Socks5, 1080),
+        "http" => (Protocol::Http, 3128),
+        _ => return Err(format!("the scheme is neither socks5 nor http; {syntax}")),
+    };
+    let place = Place::parse(rest).map_err(|cause| match cause.as_str() {
+        PASSWORD_IN_URL => "a password in the URL is refused, everyone on this machine could see \
+                            it; use -o proxy_password_file=FILE"
+            .to_owned(),
+        _ => cause,
+    })?;
+    if !matches!(place.path, "" | "/") {
+        return Err(format!("a proxy has no directory; {syntax}"));
+    }
+    Ok(Proxy {
+        protocol,
+        host: place.host,
+        port: place.port.unwrap_or(usual),
+        user: place.user,
+        password: Secret::new(""),
+    })
 }
 
 /// The remedy is in the line, the password is not.

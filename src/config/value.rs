@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use encoding_rs::Encoding;
 
-use super::url::{Scheme, ServerUrl};
+use super::url::{self, Scheme, ServerUrl};
 use crate::mail::address::Mailbox;
 use crate::mail::fetch::ServerDelete;
+use crate::net::proxy::Proxy;
+use crate::net::trust::TlsVersion;
 
 /// Any text without control characters. The error does not quote it: it may be a password.
 pub(super) fn text(text: &str) -> Result<String, String> {
@@ -38,6 +40,15 @@ pub(super) fn submission(text: &str) -> Result<ServerUrl, String> {
             Err("not a server that takes mail; write smtps://user@host or smtp://user@host".into())
         }
     }
+}
+
+/// What `tls_min=` and `tls_max=` take.
+pub(super) const TLS_VERSIONS: &[(&str, TlsVersion)] =
+    &[("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)];
+
+/// The way to the server.
+pub(super) fn proxy(text: &str) -> Result<Proxy, String> {
+    url::proxy(text)
 }
 
 /// A sender: an address, with a name or without.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use suppaftp::FtpError;
 
 use super::tls::TlsStream;
-use super::trust::TlsIdentity;
+use crate::net::trust::TlsIdentity;
 use crate::vfs::error::Result;
 
 /// What [`Connector`] leaves for us: the TLS connection that suppaftp uses, or why there is none.
@@ -72,6 +72,11 @@ impl suppaftp::TlsConnector for Connector {
         });
         match made {
             Ok((tcp, stream)) => {
+                if let Err(err) = self.identity.confirm() {
+                    self.handover.put(Err(err));
+                    let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+                    return Err(FtpError::ConnectionError(refused));
+                }
                 self.handover.put(Ok(Arc::clone(&stream)));
                 Ok(Borrowed {
                     tcp,

@@ -184,6 +184,27 @@ impl Control {
         Ok(replies)
     }
 
+    /// Takes the encryption off (CCC, which the server has agreed to).
+    pub(super) fn uncover(self, limit: Duration) -> Result<Self> {
+        let Self {
+            channel,
+            replies,
+            number,
+            host,
+        } = self;
+        let tcp = match channel {
+            Channel::Plain(tcp) => Ok(tcp),
+            Channel::Tls(tls) => tls.into_clear(limit),
+        }
+        .map_err(|err| net::failure(format_args!("{host}: CCC"), &err))?;
+        Ok(Self {
+            channel: Channel::Plain(tcp),
+            replies,
+            number,
+            host,
+        })
+    }
+
     fn read(&mut self, buf: &mut [u8], deadline: Deadline) -> io::Result<usize> {
         self.tcp().set_read_timeout(Some(deadline.left()?))?;
         let got = match &mut self.channel {
@@ -214,6 +235,15 @@ impl Control {
 
     pub(super) fn is_tls13(&self) -> bool {
         matches!(&self.channel, Channel::Tls(tls) if tls.is_tls13())
+    }
+
+    /// For people; `None` in clear text.
+    pub(super) fn tls_version(&self) -> Option<&'static str> {
+        match &self.channel {
+            Channel::Plain(_) => None,
+            Channel::Tls(tls) if tls.is_tls13() => Some("TLS 1.3"),
+            Channel::Tls(_) => Some("TLS 1.2"),
+        }
     }
 
     /// Our end's address: what active mode announces.
@@ -252,12 +282,15 @@ fn canonical(address: &SocketAddr) -> IpAddr {
     address.ip().to_canonical()
 }
 
+/// What is not shown follows these.
+const SECRET: &[&str] = &["PASS ", "ACCT ", "ADAT ", "SITE PSWD ", "SITE CPWD "];
+
 /// A command line for people, without what is secret.
 pub(super) struct Command<'a>(pub(super) &'a [u8]);
 
 impl std::fmt::Display for Command<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for secret in ["PASS ", "ACCT "] {
+        for secret in SECRET {
             let head = self.0.get(..secret.len()).unwrap_or_default();
             if head.eq_ignore_ascii_case(secret.as_bytes()) {
                 return write!(f, "{secret}****");
@@ -285,7 +318,12 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        for line in ["PASS hunter2", "pass hunter2", "ACCT hunter2"] {
+        for line in [
+            "PASS hunter2",
+            "pass hunter2",
+            "ACCT hunter2",
+            "SITE PSWD old hunter2",
+        ] {
             assert!(!Command(line.as_bytes()).to_string().contains("hunter2"));
         }
         assert_eq!(Command(b"RETR caf\xc3\xa9").to_string(), "RETR caf\u{e9}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::features::Features;
 use super::options::FtpOptions;
-use super::trust::{TlsIdentity, Trust};
+use crate::net::trust::{Shown, TlsIdentity, Trust};
 use crate::sync::Locked;
 use crate::vfs::error::{Error, Result};
 
@@ -40,6 +40,10 @@ pub struct Facts {
     pub tls12_only: bool,
     /// Whether this server speaks TLS; once it did, clear text is never used again.
     pub tls: Option<bool>,
+    /// The version of TLS and the cipher of the last control connection.
+    pub tls_version: Option<&'static str>,
+    /// The server's certificate.
+    pub certificate: Option<Shown>,
     /// Sessions that are logged in now.
     pub sessions: usize,
     /// Whether a login ever worked.
@@ -89,12 +93,13 @@ impl Host {
         let trust = match self.trust.get() {
             Some(trust) => trust,
             None => {
-                let loaded = Arc::new(Trust::load(self.options.ca_file.as_deref())?);
+                let loaded = Arc::new(Trust::load(&self.options.trust)?);
                 self.trust.get_or_init(|| loaded)
             }
         };
         let tls12_only = self.facts(|facts| facts.tls12_only);
-        trust.session(&self.options.host, tls12_only).map(Arc::new)
+        let FtpOptions { host, port, .. } = &self.options;
+        trust.identity(host, *port, tls12_only).map(Arc::new)
     }
 
     /// Takes note of a refused login.

@@ -7,6 +7,7 @@ use super::control::Control;
 use super::features::Features;
 use super::host::Host;
 use super::opening::Failure;
+use super::options::Protection;
 use super::refusal::{is_crowded, refusal};
 use super::reply::Reply;
 use crate::net::Deadline;
@@ -126,6 +127,44 @@ pub(super) fn protect(control: &mut Control, host: &Host, deadline: Deadline) ->
         )),
         _ => Ok(()),
     }
+}
+
+/// Whether data connections are encrypted where the control connection is.
+pub(super) fn protects_data(host: &Host) -> bool {
+    host.options().protection == Protection::Private
+}
+
+/// Data connections in clear text, as asked for. suppaftp has said PROT P.
+pub(super) fn unprotect(control: &mut Control, host: &Host, deadline: Deadline) -> Result<()> {
+    let mut replies = control.exchange(&[b"PBSZ 0", b"PROT C"], false, deadline)?;
+    match replies.pop() {
+        Some(reply) if !reply.is_ok() => Err(Error::new(
+            ErrorKind::Untrusted,
+            format!(
+                "{}: data connections in clear text (-o prot=C) refused: {}",
+                host.options().host,
+                reply.text()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The control connection in clear text from here on, as asked for.
+pub(super) fn uncover(mut control: Control, host: &Host, deadline: Deadline) -> Result<Control> {
+    control.send(&[b"CCC"])?;
+    let reply = control.final_reply(deadline)?;
+    if !reply.is_ok() {
+        return Err(Error::new(
+            ErrorKind::Untrusted,
+            format!(
+                "{}: a control connection in clear text (-o ccc) refused: {}",
+                host.options().host,
+                reply.text()
+            ),
+        ));
+    }
+    control.uncover(host.options().timeout)
 }
 
 /// What every session needs after the login; most of the answers are the same for all of them and

@@ -20,7 +20,7 @@ use super::options::{Family, TlsMode};
 use super::refusal::is_crowded;
 use super::reply::{Replies, Reply};
 use super::tls::TlsStream;
-use super::trust::TlsIdentity;
+use crate::net::trust::TlsIdentity;
 use crate::net::{self, Deadline};
 use crate::vfs::error::{Error, ErrorKind, Result};
 
@@ -272,6 +272,10 @@ fn dial(host: &Host, deadline: Deadline) -> Result<TcpStream> {
         Family::V4 => ip.is_ipv4(),
         Family::V6 => ip.is_ipv6(),
     };
+    if let Some(proxy) = &options.proxy {
+        let (host, port, bind) = (&options.host, options.port, options.bind);
+        return proxy.connect(host, port, bind, deadline, options.timeout);
+    }
     let mut failed = None;
     if let Some(pinned) = host.facts(|facts| facts.address) {
         match connect(pinned, options, deadline, 2) {

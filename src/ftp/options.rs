@@ -1,9 +1,10 @@
 //! What the command line says of an FTP server, already checked.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::net::proxy::Proxy;
+use crate::net::trust::TlsOptions;
 use crate::secret::Secret;
 
 /// Everything a connection to one FTP server is made from.
@@ -24,8 +25,15 @@ pub struct FtpOptions {
     pub directory: Vec<u8>,
     /// Whether and how TLS is used.
     pub tls: TlsMode,
-    /// PEM file of certificates to trust beside the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Which certificates are trusted, and which TLS is spoken.
+    pub trust: TlsOptions,
+    /// Whether the data connections are encrypted where the control connection is.
+    pub protection: Protection,
+    /// The control connection goes back to clear text after the login (CCC, RFC 4217 section 5),
+    /// for firewalls that want to read it.
+    pub clear_control: bool,
+    /// The way to the server.
+    pub proxy: Option<Proxy>,
     /// Time limit of one wait for the server: connect, reply, stall of a transfer.
     pub timeout: Duration,
     /// Most connections to open at once; lowered when the server refuses more.
@@ -66,6 +74,15 @@ pub enum TlsMode {
     Implicit,
     /// Clear text (`tls=off`).
     Off,
+}
+
+/// What PROT says (RFC 4217 section 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// `PROT P`: data connections are encrypted.
+    Private,
+    /// `PROT C`: they are in clear text.
+    Clear,
 }
 
 /// Who opens the data connection.

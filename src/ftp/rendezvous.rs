@@ -38,7 +38,14 @@ impl Session {
 
     /// EPSV (RFC 2428 section 3), else PASV, which only IPv4 has.
     fn passive(&mut self) -> Result<TcpStream> {
-        let peer = self.control()?.peer_ip()?;
+        // The control connection of a proxy leads to the proxy: nothing is known of the server's
+        // address, and its name is all that is needed.
+        let proxied = self.host().options().proxy.is_some();
+        let peer = if proxied {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        } else {
+            self.control()?.peer_ip()?
+        };
         let known = self.host().facts(|facts| facts.epsv);
         let mut failed = None;
         if peer.is_ipv6() || known != Some(false) {
@@ -80,6 +87,19 @@ impl Session {
             Some(true) => options.timeout,
             _ => options.timeout.min(UNPROVEN_LIMIT),
         };
+        if let Some(proxy) = &options.proxy {
+            let named = address.ip().to_string();
+            let host = if address.ip().is_unspecified() {
+                &options.host
+            } else {
+                &named
+            };
+            let (port, bind) = (address.port(), options.bind);
+            let deadline = Deadline::after(limit);
+            return proxy
+                .connect(host, port, bind, deadline, options.timeout)
+                .map_err(|err| err.context("data connection"));
+        }
         let connected = net::connect(address, options.bind, limit)
             .and_then(|stream| net::tune(&stream, options.timeout).map(|()| stream));
         connected.map_err(|err| {

@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use super::options::Protection;
 use super::pool;
 use super::server::FtpServer;
+use crate::net::trust::Basis;
 
 /// A server as it was found.
 #[derive(Debug, Clone, Serialize)]
@@ -20,6 +22,12 @@ pub struct Report {
     pub pipelining: Option<bool>,
     /// Whether the connections are encrypted.
     pub tls: Option<bool>,
+    /// Its version.
+    pub tls_version: Option<&'static str>,
+    /// The server's certificate.
+    pub certificate: Option<Certificate>,
+    /// What is in clear text at the user's wish.
+    pub in_clear: Option<&'static str>,
     /// The command that lists directories, as far as known.
     pub listing: Option<&'static str>,
     /// The command that sets modification times.
@@ -30,7 +38,26 @@ pub struct Report {
     pub quirks: Vec<String>,
 }
 
+/// A server's certificate.
+#[derive(Debug, Clone, Serialize)]
+pub struct Certificate {
+    /// Its SHA-256.
+    pub fingerprint: String,
+    /// Why it is trusted.
+    pub trusted: &'static str,
+}
+
 impl FtpServer {
+    fn in_clear(&self) -> Option<&'static str> {
+        let options = self.options();
+        match (options.protection, options.clear_control) {
+            (Protection::Private, false) => None,
+            (Protection::Clear, false) => Some("data connections"),
+            (Protection::Private, true) => Some("control connection after the login"),
+            (Protection::Clear, true) => Some("everything after the login"),
+        }
+    }
+
     /// What is known now; nothing is asked.
     pub(super) fn report(&self) -> Report {
         let facts = self.pool.host().facts(|facts| facts.clone());
@@ -45,6 +72,12 @@ impl FtpServer {
             connections: self.pool.report(),
             pipelining: facts.pipelining,
             tls: facts.tls,
+            tls_version: facts.tls_version,
+            certificate: facts.certificate.map(|shown| Certificate {
+                fingerprint: shown.fingerprint.to_string(),
+                trusted: shown.basis.map_or("no", Basis::words),
+            }),
+            in_clear: facts.tls.filter(|tls| *tls).and_then(|_| self.in_clear()),
             listing: ways.listing.map(super::list_command::verb),
             set_time: ways.set_time.flatten().map(super::ways::TimeCommand::name),
             time_offset: self.options().time_offset.or(ways.time_offset),

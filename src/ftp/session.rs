@@ -15,8 +15,8 @@ use super::opening::{self, Failure};
 use super::refusal::refusal;
 use super::reply::Reply;
 pub use super::transfer::Begun;
-use super::trust::TlsIdentity;
 use crate::net::Deadline;
+use crate::net::trust::TlsIdentity;
 use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// One logged-in control connection, in TYPE I, in the login directory unless a caller sent CWD.
@@ -25,7 +25,10 @@ pub struct Session {
     pub(super) host: Arc<Host>,
     /// `None` once it is broken.
     pub(super) control: Option<Control>,
+    /// What encrypts the data connections.
     pub(super) tls: Option<Arc<TlsIdentity>>,
+    /// The data connections resume a session of TLS 1.3.
+    pub(super) tls13: bool,
     features: Arc<Features>,
     home: Vec<u8>,
     /// A transfer command was sent and its final reply not yet read.
@@ -66,15 +69,35 @@ impl Session {
         let control = &mut opened.control;
         login::log_in(control, host, deadline)?;
         let logged_in = LoggedIn::new(host);
-        if opened.unprotected {
+        if opened.unprotected && login::protects_data(host) {
             login::protect(control, host, deadline)?;
         }
         host.facts(|facts| facts.banner = opened.greeting);
-        let ready = login::set_up(control, host, deadline)?;
+        let tls13 = control.is_tls13();
+        let encrypted = opened.tls.is_some();
+        if let Some(tls) = &opened.tls {
+            let version = control.tls_version();
+            let shown = tls.shown();
+            host.facts(|facts| {
+                facts.tls_version = version;
+                // A resumed session shows none.
+                facts.certificate = shown.or(facts.certificate.take());
+            });
+        }
+        let tls = opened.tls.filter(|_| login::protects_data(host));
+        if encrypted && tls.is_none() {
+            login::unprotect(control, host, deadline)?;
+        }
+        let mut control = opened.control;
+        if encrypted && host.options().clear_control {
+            control = login::uncover(control, host, deadline)?;
+        }
+        let ready = login::set_up(&mut control, host, deadline)?;
         Ok(Self {
             host: Arc::clone(host),
-            control: Some(opened.control),
-            tls: opened.tls,
+            control: Some(control),
+            tls,
+            tls13,
             features: ready.features,
             home: ready.home,
             transferring: false,
@@ -90,6 +113,7 @@ impl Session {
             host,
             control: None,
             tls: None,
+            tls13: false,
             features: Arc::default(),
             home: Vec::new(),
             transferring: false,

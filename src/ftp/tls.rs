@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 
-use super::trust::TlsIdentity;
+use crate::net::trust::TlsIdentity;
 use crate::net::{self, Deadline};
 
 /// A TLS connection, handshake done.
@@ -106,6 +106,26 @@ impl TlsStream {
             }
         }
         Ok(())
+    }
+
+    /// Ends TLS and goes on in clear text (RFC 4217 section 12.3): says so, and waits until the
+    /// server has said so too.
+    pub(super) fn into_clear(mut self, limit: Duration) -> io::Result<TcpStream> {
+        self.tls.send_close_notify();
+        self.send()?;
+        let deadline = Deadline::after(limit);
+        let mut rest = [0; 64];
+        loop {
+            self.tcp.set_read_timeout(Some(deadline.left()?))?;
+            if self.read(&mut rest)? == 0 {
+                break;
+            }
+        }
+        if !self.clean_eof {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.tcp.set_read_timeout(Some(limit))?;
+        Ok(self.tcp)
     }
 
     fn send(&mut self) -> io::Result<()> {

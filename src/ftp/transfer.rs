@@ -3,13 +3,15 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::control::{Command, Control};
+use super::control::Command;
 use super::data::{DataConnection, Stream};
+use super::options::FtpOptions;
 use super::refusal::refusal;
 use super::rendezvous::Rendezvous;
 use super::reply::Reply;
 use super::session::{Session, check};
 use super::tls::TlsStream;
+use crate::net::trust::TlsVersion;
 use crate::net::{self, Deadline};
 use crate::vfs::error::{Error, ErrorKind, Result};
 
@@ -139,7 +141,7 @@ impl Session {
 
     /// The server began a transfer whose data connection failed: it will say so.
     fn not_joined(&mut self, error: Error, early: Option<Reply>) -> Result<Begun> {
-        let over_tls13 = self.tls.is_some() && self.control.as_ref().is_some_and(Control::is_tls13);
+        let over_tls13 = self.tls.is_some() && self.tls13;
         let reply = match early {
             Some(reply) => Ok(reply),
             None => self.talk(|control| control.final_reply(Deadline::after(GIVE_UP_LIMIT))),
@@ -240,8 +242,7 @@ impl Session {
 
     /// TLS 1.3 tickets are good for one connection, and some servers give too few.
     fn count_tickets(&mut self) {
-        let tls13 = self.control.as_ref().is_some_and(Control::is_tls13);
-        if tls13 && self.tls.as_ref().is_some_and(|tls| tls.is_out_of_tickets()) {
+        if self.tls13 && self.tls.as_ref().is_some_and(|tls| tls.is_out_of_tickets()) {
             self.leave_tls13("the server gives too few session tickets");
         }
     }
@@ -259,7 +260,14 @@ impl Session {
 
     /// A TLS 1.2 session may be resumed without end: the sessions to come use that.
     fn leave_tls13(&mut self, why: &str) {
-        let name = &self.host.options().host;
+        let FtpOptions {
+            host: name, trust, ..
+        } = self.host.options();
+        if trust.min == TlsVersion::V13 {
+            // A new session has new tickets.
+            self.spent = true;
+            return;
+        }
         if !self
             .host
             .facts(|facts| std::mem::replace(&mut facts.tls12_only, true))

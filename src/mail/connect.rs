@@ -3,16 +3,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 
 use super::failure::{Class, Failure, Result};
-use super::trust::Trust;
+use crate::net::proxy::Proxy;
+use crate::net::trust::{TlsIdentity, TlsOptions, Trust, is_about_certificate};
 use crate::net::{self, Deadline};
+use crate::vfs::error::ErrorKind;
 
 /// Whether and when a connection is encrypted. There is no "if offered": who can cut the offer out
 /// reads the password.
@@ -35,8 +35,10 @@ pub struct Endpoint {
     pub port: u16,
     /// Whether TLS is used.
     pub security: Security,
-    /// PEM file of certificates to trust beside the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Which certificates are trusted, and which TLS is spoken.
+    pub trust: Box<TlsOptions>,
+    /// The way to it.
+    pub proxy: Option<Proxy>,
     /// Time limit of one wait for the server.
     pub timeout: Duration,
     /// Local address to connect from.
@@ -47,16 +49,9 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct Connector {
     endpoint: Endpoint,
-    tls: Option<Tls>,
+    tls: Option<TlsIdentity>,
     /// Known already; else the host is looked up.
     addresses: Option<Vec<SocketAddr>>,
-}
-
-#[derive(Debug)]
-struct Tls {
-    trust: Arc<Trust>,
-    config: Arc<ClientConfig>,
-    name: ServerName<'static>,
 }
 
 impl Connector {
@@ -68,18 +63,8 @@ impl Connector {
         let tls = if endpoint.security == Security::Off {
             None
         } else {
-            let (trust, config) = Trust::config(endpoint.ca_file.as_deref())?;
-            let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| {
-                Failure::new(
-                    Class::Account,
-                    format!("{}: not a name TLS can ask for", endpoint.host),
-                )
-            })?;
-            Some(Tls {
-                trust,
-                config,
-                name,
-            })
+            let trust = Arc::new(Trust::load(&endpoint.trust)?);
+            Some(trust.identity(&endpoint.host, endpoint.port, false)?)
         };
         Ok(Self {
             endpoint,
@@ -116,6 +101,14 @@ impl Connector {
             ..
         } = &self.endpoint;
         let wanted = |ip: &IpAddr| bind.is_none_or(|local| local.is_ipv4() == ip.is_ipv4());
+        if let Some(proxy) = &self.endpoint.proxy {
+            let deadline = Deadline::after(*timeout);
+            let wire = Wire::Plain(proxy.connect(host, *port, *bind, deadline, *timeout)?);
+            return match security {
+                Security::Implicit => self.secure(wire),
+                Security::Upgrade | Security::Off => Ok(wire),
+            };
+        }
         let mut failed = None;
         let addresses = match &self.addresses {
             Some(known) => known.clone(),
@@ -160,7 +153,15 @@ impl Connector {
             }
             Ok(())
         })
-        .map_err(|err| tls.trust.failure(host, &err))?;
+        .map_err(|err: io::Error| {
+            let failure = tls.failure(&err);
+            // What is no fault of the certificate may be better next time.
+            if failure.kind() == ErrorKind::Untrusted && !is_about_certificate(&err) {
+                return Failure::new(Class::Protocol, failure.detail());
+            }
+            failure.into()
+        })?;
+        tls.confirm()?;
         Ok(Wire::Tls(Box::new(StreamOwned::new(session, tcp))))
     }
 }

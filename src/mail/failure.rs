@@ -102,7 +102,9 @@ impl From<Error> for Failure {
     fn from(err: Error) -> Self {
         let class = match err.kind() {
             ErrorKind::TimedOut | ErrorKind::Disconnected => Class::Transient,
-            ErrorKind::PermissionDenied | ErrorKind::Invalid => Class::Account,
+            ErrorKind::PermissionDenied | ErrorKind::Untrusted | ErrorKind::Invalid => {
+                Class::Account
+            }
             ErrorKind::Local(_) => Class::Local,
             _ => Class::Protocol,
         };

@@ -3,18 +3,15 @@
 use std::env;
 use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::private_file::{MAX_BYTES, read_private};
 use super::{Secret, netrc};
 use crate::exit::{Exit, Failure, words};
-
-/// A file with one secret is never larger; a `.netrc` may be.
-const MAX_BYTES: u64 = 1 << 20;
 
 /// Time a `password_command` has; it may ask a person for the key of a password store.
 const COMMAND_TIME: Duration = Duration::from_secs(120);
@@ -40,6 +37,8 @@ pub(crate) struct Secrets {
     pub(crate) account: Option<Secret>,
     /// Of the server that mail is sent through, where it has one of its own.
     pub(crate) submission: Option<Secret>,
+    /// Of the proxy's user.
+    pub(crate) proxy: Option<Secret>,
 }
 
 impl Sources<'_> {
@@ -58,6 +57,7 @@ impl Sources<'_> {
             password,
             account: account.or(netrc_account),
             submission: None,
+            proxy: None,
         })
     }
 
@@ -103,29 +103,8 @@ fn refuse(line: String) -> Failure {
 
 /// The first line of `file`, which must be ours or root's and closed to everybody else.
 fn from_file(file: &Path) -> Result<Secret, String> {
-    let text = read_private(file).map_err(|cause| format!("{}: {cause}", file.display()))?;
+    let text = read_private(file).map_err(|err| format!("{}: {}", file.display(), words(&err)))?;
     first_line(&text).ok_or_else(|| format!("{}: the first line is empty", file.display()))
-}
-
-fn read_private(path: &Path) -> Result<String, String> {
-    // Opened first and then looked at: it is this file that is read, whatever the name becomes.
-    let file = File::open(path).map_err(|err| words(&err))?;
-    let about = file.metadata().map_err(|err| words(&err))?;
-    if !about.is_file() {
-        return Err("not a regular file".to_owned());
-    }
-    if about.mode() & 0o077 != 0 {
-        return Err(format!("others may read it; chmod 600 {}", path.display()));
-    }
-    let us = rustix::process::geteuid();
-    if about.uid() != us.as_raw() && about.uid() != 0 {
-        return Err("it belongs to another user; make a copy of your own".to_owned());
-    }
-    let mut text = String::new();
-    file.take(MAX_BYTES)
-        .read_to_string(&mut text)
-        .map_err(|err| words(&err))?;
-    Ok(text)
 }
 
 fn first_line(text: &str) -> Option<Secret> {
@@ -199,7 +178,7 @@ fn from_netrc(host: &str, user: &str) -> Result<Option<netrc::Login>, String> {
     if File::open(&path).is_err() {
         return Ok(None);
     }
-    let text = read_private(&path).map_err(|cause| format!("{}: {cause}", path.display()))?;
+    let text = read_private(&path).map_err(|err| format!("{}: {}", path.display(), words(&err)))?;
     Ok(netrc::find(&text, host, user))
 }
 

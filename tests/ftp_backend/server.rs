@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use ferryfs::ftp::FtpBackend;
 use ferryfs::ftp::options::{
-    ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, TlsMode, UploadMode,
+    ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection, TlsMode,
+    UploadMode,
 };
+use ferryfs::net::trust::TlsOptions;
 use ferryfs::secret::Secret;
 use ferryfs::vfs::content::Contents;
 
@@ -151,7 +153,10 @@ impl Server {
             account: None,
             directory: Vec::new(),
             tls: TlsMode::Off,
-            ca_file: None,
+            trust: TlsOptions::default(),
+            protection: Protection::Private,
+            clear_control: false,
+            proxy: None,
             timeout: Duration::from_secs(5),
             connections: 3,
             data: DataMode::Passive,

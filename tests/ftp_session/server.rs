@@ -7,10 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use ferryfs::ftp::options::{
-    ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, TlsMode, UploadMode,
+    ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection, TlsMode,
+    UploadMode,
 };
 use ferryfs::ftp::pool::Pool;
 use ferryfs::ftp::session::Session;
+use ferryfs::net::trust::TlsOptions;
 use ferryfs::secret::Secret;
 
 /// One connection as the server sees it.
@@ -137,7 +139,10 @@ impl Server {
             account: None,
             directory: Vec::new(),
             tls: TlsMode::Off,
-            ca_file: None,
+            trust: TlsOptions::default(),
+            protection: Protection::Private,
+            clear_control: false,
+            proxy: None,
             timeout: Duration::from_secs(2),
             connections: 4,
             data: DataMode::Passive,

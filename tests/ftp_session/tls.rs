@@ -76,7 +76,7 @@ impl TlsServer {
     fn pool(&self, tls: TlsMode, ca_file: Option<&str>) -> Arc<Pool> {
         let mut options = Server::options_for(self.address);
         options.tls = tls;
-        options.ca_file = ca_file.map(|file| Path::new(file).to_path_buf());
+        options.trust.ca_file = ca_file.map(|file| Path::new(file).to_path_buf());
         Pool::new(options)
     }
 

@@ -356,7 +356,8 @@ mod tests {
             host: "localhost".into(),
             port: 110,
             security: Security::Off,
-            ca_file: None,
+            trust: Box::default(),
+            proxy: None,
             timeout: Duration::from_secs(1),
             bind: None,
         };

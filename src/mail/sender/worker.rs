@@ -277,7 +277,8 @@ impl Worker {
             host: exchange.host.clone(),
             port: route.port,
             security,
-            ca_file: None,
+            trust: Box::default(),
+            proxy: None,
             timeout: route.timeout,
             bind: None,
         };
