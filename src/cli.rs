@@ -11,6 +11,11 @@ use crate::config::split_list;
 use crate::exit::{Exit, Failure};
 
 mod help;
+mod mail;
+mod sendmail;
+
+pub(crate) use mail::MailWords;
+pub(crate) use sendmail::{SendmailWords, Task};
 
 /// What the command is to do.
 #[derive(Debug)]
@@ -33,6 +38,10 @@ pub(crate) enum Command {
         /// Longest wait.
         timeout: Duration,
     },
+    /// As sendmail(8).
+    Sendmail(SendmailWords),
+    /// What there is for mail besides.
+    Mail(MailWords),
     /// Print this and be done.
     Print(String),
 }
@@ -74,13 +83,27 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
     let args: Vec<OsString> = args.into_iter().collect();
     let name = args.first().map(Path::new).and_then(Path::file_name);
     let parsed = match name.and_then(OsStr::to_str) {
+        Some(called @ ("sendmail" | "mailq" | "newaliases")) => {
+            let words = args.iter().skip(1).cloned().collect();
+            return sendmail::parse(called, words).map(Command::Sendmail);
+        }
         Some("mount.ferryfs" | "mount.fuse.ferryfs") => {
             MountHelper::try_parse_from(args).map(MountHelper::command)
         }
         Some("umount.ferryfs" | "umount.fuse.ferryfs") => {
             UmountHelper::try_parse_from(args).map(UmountHelper::command)
         }
-        _ => Typed::try_parse_from(args).and_then(Typed::command_words),
+        _ => {
+            let typed = Typed::try_parse_from(args);
+            if let Ok(Typed {
+                command: Some(Sub::Sendmail { words }),
+                ..
+            }) = typed
+            {
+                return sendmail::parse("sendmail", words).map(Command::Sendmail);
+            }
+            typed.and_then(Typed::command_words)
+        }
     };
     parsed.or_else(|err| match err.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Command::Print(err.to_string())),
@@ -138,6 +161,19 @@ enum Sub {
         /// Longest wait, e.g. 30s or 10m
         #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
         timeout: Duration,
+    },
+    /// Queue a message as sendmail(8) does
+    #[command(disable_help_flag = true)]
+    Sendmail {
+        /// Options and recipients
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// List, read, answer and wait for mail
+    Mail {
+        /// What to do
+        #[command(subcommand)]
+        what: mail::MailSub,
     },
     /// Print a completion script
     Completions {
@@ -242,6 +278,11 @@ impl Typed {
             }
             Some(Sub::Status { dir, json }) => return Ok(Command::Status { dir, json }),
             Some(Sub::Flush { dir, timeout }) => return Ok(Command::Flush { dir, timeout }),
+            Some(Sub::Mail { what }) => return Ok(Command::Mail(what.words())),
+            // It has a parser of its own.
+            Some(Sub::Sendmail { .. }) => {
+                return Err(clap::Error::raw(ErrorKind::InvalidSubcommand, "sendmail"));
+            }
             Some(Sub::Completions { shell }) => return Ok(Command::Print(completions(shell))),
         };
         let missing = || clap::Error::raw(ErrorKind::MissingRequiredArgument, "nothing to mount");

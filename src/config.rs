@@ -19,6 +19,7 @@ use crate::state;
 mod dirs;
 mod file;
 mod mail;
+mod mailbox;
 mod mountpoint;
 pub(crate) mod options;
 mod order;
@@ -27,6 +28,8 @@ mod url;
 mod value;
 
 pub(crate) use dirs::state as default_state_dir;
+pub(crate) use file::mailboxes;
+pub(crate) use mailbox::{Mailbox, mailbox};
 pub(crate) use options::split_list;
 pub(crate) use order::Order;
 

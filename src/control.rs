@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
+use crate::mail::ask::Ask;
 
 /// Longest line either side reads: a status with many dirty files is long.
 const MAX_LINE: u64 = 16 << 20;
@@ -28,7 +29,7 @@ const MAX_CLIENTS: usize = 16;
 
 /// What a command asks of a mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
     /// What is going on? The body is what `status.rs` shows.
     Status,
@@ -44,6 +45,8 @@ pub(crate) enum Request {
         /// Longest wait for the server; then nothing is unmounted.
         timeout: Duration,
     },
+    /// Of a mailbox.
+    Mail(Ask),
 }
 
 /// What a mount answers.
@@ -255,6 +258,7 @@ mod tests {
                 &Failure::new(Exit::Incomplete, "2 files are left"),
                 json!(2),
             ),
+            Request::Mail(_) => Answer::done(Value::Null),
         })
     }
 

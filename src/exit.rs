@@ -29,11 +29,27 @@ pub enum Exit {
     Locked = 10,
     /// Something is left that is not on the server, or the mount is busy.
     Incomplete = 11,
+    /// Mail: wrong words (`EX_USAGE` of sysexits.h; so the others).
+    MailUsage = 64,
+    /// Mail: a malformed message or address (`EX_DATAERR`), or one a server refused.
+    MailData = 65,
+    /// Mail: a recipient nobody knows (`EX_NOUSER`).
+    MailNoUser = 67,
+    /// Mail: no mailbox to send from, or it is not to be sent at all (`EX_UNAVAILABLE`).
+    MailUnavailable = 69,
+    /// Mail: the local disk failed (`EX_IOERR`).
+    MailDisk = 74,
+    /// Mail: not now; try again (`EX_TEMPFAIL`).
+    MailLater = 75,
+    /// Mail: a login was refused (`EX_NOPERM`).
+    MailDenied = 77,
+    /// Mail: several mailboxes, or a mistake in the configuration (`EX_CONFIG`).
+    MailConfig = 78,
 }
 
 impl Exit {
     /// Every code, for those who have only a number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 19] = [
         Self::Failed,
         Self::Usage,
         Self::Secret,
@@ -45,6 +61,14 @@ impl Exit {
         Self::Mount,
         Self::Locked,
         Self::Incomplete,
+        Self::MailUsage,
+        Self::MailData,
+        Self::MailNoUser,
+        Self::MailUnavailable,
+        Self::MailDisk,
+        Self::MailLater,
+        Self::MailDenied,
+        Self::MailConfig,
     ];
 
     /// The number the process exits with.

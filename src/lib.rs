@@ -10,6 +10,7 @@
 //!   log     daemon    exit      messages; the background start; exit codes and their lines
 //!   state   mounts              a mount's own directory and its lock; the kernel's mount table
 //!   control status    umount    the socket of a running mount, and the commands that ask it
+//!   agent   (agent/)            sendmail, and the commands for mail: over the files of a mailbox
 //!     mount                     builds and owns everything below, for one mount
 //!       fuse  (fuse/)           requests of the kernel in, replies out: the only user of fuser
 //!       ftp   (ftp/)            a server's tree as a Backend: the only user of suppaftp
@@ -33,6 +34,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::time::Duration;
 
+mod agent;
 mod cli;
 mod config;
 mod control;
@@ -78,6 +80,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Command::Umount(words) => umount::umount(&words),
         Command::Flush { dir, timeout } => umount::flush(&dir, timeout),
         Command::Status { dir, json } => print(&status::show(dir.as_deref(), json)?),
+        Command::Sendmail(words) => agent::sendmail(&words),
+        Command::Mail(words) => agent::mail(&words),
         Command::Print(text) => print(&text),
     }
 }

@@ -15,11 +15,14 @@
 //! * [`structure`]: where the parts of a message begin and end.
 //! * [`parts`], [`templates`]: the parts under names of their own; the beginning of an answer.
 //! * [`backend`], [`options`]: all of it as a tree of files.
+//! * [`ask`], [`pickup`]: what programs beside the mount want, and mail from those that know
+//!   sendmail(8).
 //! * [`fields`], [`words`], [`parameters`] (the header), [`filter`], [`encode`], [`decode`],
 //!   [`scan`] (the content), [`media`] (its types).
 
 pub mod address;
 pub mod aliases;
+pub mod ask;
 pub mod backend;
 pub mod compose;
 pub mod connect;
@@ -42,6 +45,7 @@ pub mod mx;
 pub mod options;
 pub mod parameters;
 pub mod parts;
+pub mod pickup;
 pub mod pop3;
 pub mod queue;
 pub mod sasl;

@@ -19,6 +19,7 @@ use crate::daemon::{self, Ready};
 use crate::exit::{Exit, Failure, words};
 use crate::fuse::Filesystem;
 use crate::fuse::mounting::{self, MountView};
+use crate::mail::ask::Ask;
 use crate::sync::Locked;
 use crate::vfs::backend::Backend;
 use crate::vfs::error::{Error, ErrorKind};
@@ -27,7 +28,7 @@ use crate::vfs::{Vfs, View};
 use crate::{mounts, state};
 
 mod ftp;
-mod mail;
+pub(crate) mod mail;
 
 /// Memory for the read windows of all open files together, in bytes.
 const READ_BUDGET: usize = 24 * 1024 * 1024;
@@ -103,6 +104,12 @@ pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
 trait Behind: Send + Sync {
     /// What `ferryfs status` shows of it.
     fn status(&self) -> Map<String, Value>;
+
+    /// Does what only a mailbox can do.
+    fn mail(&self, _: &Ask) -> Result<Value, Failure> {
+        let line = "not a mailbox; mount one with ferryfs pop3s://user@host/";
+        Err(Failure::new(Exit::MailUnavailable, line))
+    }
 
     /// The mount is at its end.
     fn close(&self);
@@ -246,6 +253,10 @@ impl Mount {
             Request::Umount { lazy, timeout } => match self.unmount(lazy, timeout) {
                 Ok(()) => Answer::done(Value::Null),
                 Err(failure) => Answer::failed(&failure, self.dirty()),
+            },
+            Request::Mail(ask) => match self.behind.mail(&ask) {
+                Ok(body) => Answer::done(body),
+                Err(failure) => Answer::failed(&failure, Value::Null),
             },
         }
     }

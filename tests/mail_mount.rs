@@ -2,5 +2,6 @@
 
 mod inbox;
 mod lab;
+mod programs;
 mod sending;
 mod tools;

@@ -11,6 +11,8 @@ Usage: ferryfs [mount] URL|NAME DIR [-f] [-d] [-v] [-r] [-o OPTION,...]
        ferryfs umount DIR [--lazy] [--timeout DURATION]
        ferryfs status [DIR] [--json]
        ferryfs flush DIR [--timeout DURATION]
+       ferryfs sendmail [OPTION...] [ADDRESS...]
+       ferryfs mail list|read|reply|forward|wait ...
        ferryfs completions bash|zsh|fish
 
 URL is ftp://[user@]host[:port]/directory, ftps:// or ftpes:// for TLS, or a

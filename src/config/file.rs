@@ -1,5 +1,6 @@
 //! The configuration file: mounts described once, `[mount.NAME]`, in TOML.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -59,10 +60,58 @@ pub(super) fn find(name: &str) -> Result<Named, Failure> {
             ));
         }
     };
-    parse(&text, name)
-        .map_err(|(line, cause)| Failure::new(Exit::Usage, format!("{shown}:{line}: {cause}")))?
+    let mut parsed = parse(&text)
+        .map_err(|(line, cause)| Failure::new(Exit::Usage, format!("{shown}:{line}: {cause}")))?;
+    parsed
+        .mounts
+        .remove(name)
         .map(|named| named.at(&path))
         .ok_or_else(missing)
+}
+
+/// The mailboxes of the configuration file.
+///
+/// # Errors
+/// As [`find`]; no file is none.
+pub(crate) fn mailboxes() -> Result<Mailboxes, Failure> {
+    let path = dirs::config()?.join("config.toml");
+    let shown = path.display();
+    let text = match read(&path) {
+        Ok(text) => text,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Mailboxes::default()),
+        Err(err) => {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{shown}: {}", words(&err)),
+            ));
+        }
+    };
+    let parsed = parse(&text)
+        .map_err(|(line, cause)| Failure::new(Exit::Usage, format!("{shown}:{line}: {cause}")))?;
+    let is_mailbox = |named: &Named| {
+        named.url.starts_with("pop3") && named.options.iter().any(|option| option.name == "smtp")
+    };
+    let named = parsed.mounts.iter().filter(|(_, named)| is_mailbox(named));
+    Ok(Mailboxes {
+        sending: named.map(|(name, _)| name.clone()).collect(),
+        account: parsed.account,
+    })
+}
+
+/// What the file says of mailboxes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mailboxes {
+    /// Names of those that can send.
+    pub(crate) sending: Vec<String>,
+    /// `[mail] account=`: the one that programs use.
+    pub(crate) account: Option<String>,
+}
+
+/// The whole file.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Parsed {
+    mounts: BTreeMap<String, Named>,
+    account: Option<String>,
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -91,9 +140,8 @@ impl Named {
 
 type Wrong = (usize, String);
 
-/// Checks the whole file, so that a mistake shows early, and returns the mount `name` of it. The
-/// origins are line numbers.
-fn parse(text: &str, name: &str) -> Result<Option<Named>, Wrong> {
+/// Checks the whole file, so that a mistake shows early. The origins are line numbers.
+fn parse(text: &str) -> Result<Parsed, Wrong> {
     let line = |span: Range<usize>| {
         let before = text.get(..span.start).unwrap_or(text);
         before.matches('\n').count() + 1
@@ -107,10 +155,14 @@ fn parse(text: &str, name: &str) -> Result<Option<Named>, Wrong> {
             .to_owned();
         (line(err.span().unwrap_or_default()), cause)
     })?;
-    let mut found = None;
+    let mut found = Parsed::default();
     for (key, value) in root.get_ref() {
         let mounts = match value.get_ref() {
             DeValue::Table(mounts) if key.get_ref() == "mount" => mounts,
+            DeValue::Table(keys) if key.get_ref() == "mail" => {
+                found.account = account(keys, &line)?;
+                continue;
+            }
             _ => {
                 let cause = format!("{}: unknown; mounts are [mount.NAME]", key.get_ref());
                 return Err((line(key.span()), cause));
@@ -126,12 +178,32 @@ fn parse(text: &str, name: &str) -> Result<Option<Named>, Wrong> {
                 return Err((at, cause));
             }
             let named = mount(keys, at, &line)?;
-            if key.get_ref() == name {
-                found = Some(named);
-            }
+            found.mounts.insert(key.get_ref().to_string(), named);
         }
     }
     Ok(found)
+}
+
+/// `[mail]`.
+fn account(
+    keys: &DeTable<'_>,
+    line: &impl Fn(Range<usize>) -> usize,
+) -> Result<Option<String>, Wrong> {
+    let mut account = None;
+    for (key, value) in keys {
+        match (&**key.get_ref(), value.get_ref()) {
+            ("account", DeValue::String(name)) => account = Some(name.to_string()),
+            ("account", _) => {
+                let cause = "account: wants a string in quotes".to_owned();
+                return Err((line(key.span()), cause));
+            }
+            (other, _) => {
+                let cause = format!("{other}: unknown; [mail] has account = \"NAME\"");
+                return Err((line(key.span()), cause));
+            }
+        }
+    }
+    Ok(account)
 }
 
 fn mount(
@@ -186,14 +258,15 @@ mod tests {
     use super::*;
 
     fn wrong(text: &str) -> Wrong {
-        parse(text, "work").unwrap_err()
+        parse(text).unwrap_err()
     }
 
     #[test]
     fn a_mount_is_read_with_its_lines() {
         let text = "# mine\n[mount.work]\nurl = \"ftp://anna@host/\"\ndir = \"/mnt/work\"\n\
                     timeout = \"10s\"\nconnections = 4\nro = true\nactive = false\n";
-        let named = parse(text, "work").unwrap().unwrap();
+        let mut parsed = parse(text).unwrap();
+        let named = parsed.mounts.remove("work").unwrap();
         assert_eq!(
             (named.url.as_str(), named.url_origin.as_str()),
             ("ftp://anna@host/", "3")
@@ -212,7 +285,7 @@ mod tests {
                 ("ro", None)
             ]
         );
-        assert_eq!(parse(text, "play"), Ok(None));
+        assert!(parsed.mounts.is_empty());
     }
 
     #[test]
@@ -230,6 +303,9 @@ mod tests {
         );
         assert_eq!(wrong("\n\nurl = \"ftp://h/\"\n").0, 3);
         assert_eq!(wrong("[mount.work]\nurl = ftp\n").0, 2);
+        assert_eq!(wrong("[mail]\nacount = \"x\"\n").0, 2);
+        let parsed = parse("[mail]\naccount = \"work\"\n").unwrap();
+        assert_eq!(parsed.account.as_deref(), Some("work"));
         assert_eq!(wrong("[mount.status]\nurl = \"ftp://h/\"\n").0, 1);
         assert_eq!(
             wrong("[mount.other]\nurl = \"ftp://h/\"\numask = 0o22\n").0,

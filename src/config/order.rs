@@ -111,6 +111,23 @@ impl Order {
         Ok(order)
     }
 
+    /// What the configuration file says of the mount `name`, whose directory is not looked at.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`].
+    pub(super) fn of_file(name: &str) -> Result<Self, Failure> {
+        let named = file::find(name)?;
+        Ok(Self {
+            url: named.url,
+            url_origin: Some(named.url_origin),
+            mountpoint: OsString::new(),
+            options: named.options,
+            foreground: false,
+            debug: false,
+            verbosity: 0,
+        })
+    }
+
     /// Where to mount, absolute.
     pub(crate) fn mountpoint(&self) -> PathBuf {
         PathBuf::from(&self.mountpoint)

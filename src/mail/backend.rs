@@ -15,10 +15,13 @@
 //! Everything is on local disk, so everything is known at once; only a rename into `outbox/now/`
 //! waits for anybody.
 
+mod asked;
+mod composing;
 mod local;
 mod moves;
 mod orders;
 mod outbox;
+mod pickup;
 mod receipts;
 mod shelf;
 mod status;
@@ -31,6 +34,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
+
+pub use self::asked::look;
+pub use self::pickup::hand_in;
 
 use self::local::{LocalFile, failed};
 use self::outbox::Outbox;

@@ -240,7 +240,8 @@ fn new_message<'a>(
     out: &mut dyn Write,
 ) -> Result<Composed> {
     let mut fields = Vec::new();
-    if !source.written.has("subject") {
+    let named = !source.place.name.is_empty();
+    if named && !source.written.has("subject") {
         let mut subject = Header::default();
         subject.text("Subject", &source.place.subject());
         fields = subject.0;

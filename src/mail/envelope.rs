@@ -27,6 +27,9 @@ pub struct Envelope {
     /// What a report shall bring back; `None` leaves it to the server.
     #[serde(default)]
     pub bring_back: Option<BringBack>,
+    /// What its sender calls it (ENVID), in place of its name in the queue.
+    #[serde(default)]
+    pub envelope_id: Option<String>,
     /// Not to be sent before, in seconds since 1970.
     #[serde(default)]
     pub send_at: Option<u64>,
@@ -133,6 +136,7 @@ impl Envelope {
             message_id: None,
             subject: String::new(),
             bring_back: None,
+            envelope_id: None,
             send_at: None,
             hold: false,
             needs: Needs::default(),

@@ -105,7 +105,7 @@ impl Store {
     /// # Errors
     /// `Local`: another ferryfs has it, the disk, permissions, a ledger of another version.
     pub fn open(state_dir: &Path, account: &str, host: &str) -> Result<Self> {
-        let root = state_dir.join("mail").join(directory_name(account));
+        let root = directory(state_dir, account);
         let failed = |err: io::Error| Failure::local(root.display(), &err);
         let maildir = root.join("Maildir");
         let incoming = root.join("incoming");
@@ -351,6 +351,12 @@ fn make(dir: &Path) -> io::Result<()> {
 pub(super) fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+/// The directory of `account` (`user@host`) in `state_dir`.
+#[must_use]
+pub fn directory(state_dir: &Path, account: &str) -> PathBuf {
+    state_dir.join("mail").join(directory_name(account))
 }
 
 /// An account as one directory name.

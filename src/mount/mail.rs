@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serde_json::{Map, Value};
 
 use super::{Behind, Sides, refused};
 use crate::config::Config;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
+use crate::mail::ask::Ask;
 use crate::mail::backend::MailBackend;
 use crate::mail::options::MailOptions;
+use crate::vfs::error::{Error, ErrorKind};
 
 /// What a call that waits for a server leaves of the mount's time limit.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -32,7 +35,25 @@ pub(super) fn open(config: &Config, options: &MailOptions) -> Result<Sides, Fail
     Ok((Arc::clone(&mail) as _, Arc::new(Mail(mail))))
 }
 
+/// An error of handing in mail, with the exit code of sysexits.h that callers of sendmail(8) know.
+pub(crate) fn sysexit(err: &Error) -> Failure {
+    let exit = match err.kind() {
+        ErrorKind::NoRecipient => Exit::MailUsage,
+        ErrorKind::BadMessage | ErrorKind::MessageTooLong | ErrorKind::TooLarge => Exit::MailData,
+        ErrorKind::NotFound => Exit::MailNoUser,
+        ErrorKind::NotPermitted | ErrorKind::Unsupported => Exit::MailUnavailable,
+        ErrorKind::NoSpace | ErrorKind::QuotaExceeded | ErrorKind::Busy => Exit::MailLater,
+        ErrorKind::Local(errno) if errno == Errno::NOSPC.raw_os_error() => Exit::MailLater,
+        _ => Exit::MailDisk,
+    };
+    Failure::new(exit, err)
+}
+
 impl Behind for Mail {
+    fn mail(&self, ask: &Ask) -> Result<Value, Failure> {
+        self.0.answer(ask).map_err(|err| sysexit(&err))
+    }
+
     fn status(&self) -> Map<String, Value> {
         self.0.report()
     }

@@ -6,26 +6,25 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Cursor, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use jiff::ZonedDateTime;
 use rustix::io::Errno;
 
-use super::local::{self, Written, failed};
+use super::composing::{Scratch, compose_any, envelopes};
+use super::local::{Written, failed};
 use crate::mail::address::Mailbox;
 use crate::mail::aliases::Aliases;
-use crate::mail::compose::{self, Account, Composed, Enclosure, Stamp};
-use crate::mail::draft::{self, Draft, Place, Rules, is_unfinished};
-use crate::mail::envelope::{self, Envelope, Notify};
+use crate::mail::compose::{Account, Stamp};
+use crate::mail::draft::{Draft, Place, Rules, is_unfinished};
 use crate::mail::queue::{Id, Queue, Recovered, State};
 use crate::mail::sender::{Sender, Word};
 use crate::sync::Locked;
-use crate::vfs::attr::FileKind;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
@@ -33,16 +32,13 @@ use crate::vfs::path::RemotePath;
 /// the file takes the message back. `echo >>` and `sed -i` need it.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
-/// Larger messages are composed on disk.
-const IN_MEMORY: u64 = 1 << 20;
-
 /// Of a file's beginning, what a resumed draft is shown.
 const HEAD: usize = 256 * 1024;
 
 /// The outbox of one account.
 pub(super) struct Outbox {
     root: PathBuf,
-    from: Option<Mailbox>,
+    pub(super) from: Option<Mailbox>,
     pub(super) queue: Arc<Queue>,
     /// Set once sending has begun.
     sender: OnceLock<Weak<Sender>>,
@@ -134,6 +130,11 @@ impl Outbox {
         self.root.join("outbox").join(place.to_os_string())
     }
 
+    /// Where messages are made.
+    pub(super) fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
     fn marker(&self, id: &Id) -> PathBuf {
         self.root.join("submitted").join(id.as_str())
     }
@@ -160,12 +161,17 @@ impl Outbox {
             .map_or_else(|_| Aliases::default(), |text| Aliases::parse(&text))
     }
 
-    fn with_rules<R>(&self, work: impl FnOnce(&Rules<'_>) -> R) -> R {
+    pub(super) fn with_rules<R>(&self, work: impl FnOnce(&Rules<'_>) -> R) -> R {
         work(&Rules {
             aliases: &self.aliases(),
-            max_size: None,
+            max_size: self.largest(),
             now: &ZonedDateTime::now(),
         })
+    }
+
+    /// The largest message that can be sent, in octets, as far as it is known.
+    pub(super) fn largest(&self) -> Option<u64> {
+        None
     }
 
     /// The draft of a file of which something may have been written before.
@@ -293,7 +299,7 @@ impl Outbox {
             .len();
         let now = ZonedDateTime::now();
         let parsed = Place::of_file(place, &now)?;
-        let mut message = self.scratch(size)?;
+        let mut message = Scratch::new(&self.spool(), size)?;
         let composed = self.with_rules(|rules| {
             let mut out = io::BufWriter::new(&mut message);
             let composed = compose_any(&parsed, &real, &account, &stamp, rules, &mut out)?;
@@ -325,21 +331,6 @@ impl Outbox {
                 let _ = fs::remove_file(self.marker(id));
             }
         })
-    }
-
-    /// Somewhere to compose a message from a file of `size` bytes.
-    fn scratch(&self, size: u64) -> Result<Scratch> {
-        if size < IN_MEMORY {
-            return Ok(Scratch::Memory(Cursor::new(Vec::new())));
-        }
-        let dir = self.root.join("spool");
-        rustix::fs::open(
-            &dir,
-            rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        )
-        .map(|fd| Scratch::Disk(File::from(fd)))
-        .map_err(|err| failed(&dir, &err.into()))
     }
 
     /// Takes back the message made of the file at `place`, which is about to be changed.
@@ -446,71 +437,6 @@ fn is_ours(err: &Error) -> bool {
     )
 }
 
-fn compose_any(
-    place: &Place,
-    real: &Path,
-    account: &Account,
-    stamp: &Stamp,
-    rules: &Rules<'_>,
-    out: &mut dyn Write,
-) -> Result<Composed> {
-    if local::stat(real)?.kind != FileKind::Directory {
-        let content = real.to_path_buf();
-        let plan = draft::examine(place, &content, rules)?;
-        return compose::compose(&plan, &content, account, stamp, rules, out);
-    }
-    let mut files = Vec::new();
-    for entry in local::list(real)? {
-        if entry.attr.is_dir() {
-            let line = format!("{}: a directory in a message", entry.name);
-            return Err(Error::new(ErrorKind::BadMessage, line));
-        }
-        let path = real.join(entry.name.as_os_str());
-        files.push((entry.name, path));
-    }
-    let enclosures = files.iter().map(|(name, path)| Enclosure {
-        name: name.as_bytes(),
-        content: path,
-    });
-    let enclosures: Vec<_> = enclosures.collect();
-    compose::compose_directory(place, &enclosures, account, stamp, rules, out)
-}
-
-/// One envelope for all recipients, or one each.
-fn envelopes(composed: &Composed) -> Result<Vec<Envelope>> {
-    let address = |text: &str| {
-        envelope::address(text)
-            .map_err(|err| Error::new(ErrorKind::BadMessage, format!("{text}: {err}")))
-    };
-    let sender = address(composed.from.as_str())?;
-    let to = composed.to.iter().map(|to| address(to.as_str()));
-    let to: Vec<_> = to.collect::<Result<_>>()?;
-    let groups: Vec<Vec<_>> = if composed.wishes.separate {
-        to.into_iter().map(|to| vec![to]).collect()
-    } else {
-        vec![to]
-    };
-    let wishes = &composed.wishes;
-    let notify = wishes.notify.as_deref().map(|words| Notify {
-        success: words.contains("SUCCESS"),
-        failure: words.contains("FAILURE"),
-        delay: words.contains("DELAY"),
-    });
-    let send_at = wishes
-        .send_at
-        .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    let made = groups.into_iter().map(|to| {
-        let mut envelope = Envelope::new(Some(sender.clone()), to);
-        envelope.message_id = Some(composed.message_id.clone());
-        envelope.send_at = send_at.map(|at| at.as_secs());
-        for recipient in &mut envelope.recipients {
-            recipient.notify = notify;
-        }
-        envelope
-    });
-    Ok(made.collect())
-}
-
 /// What a server said, as the error of a rename.
 fn verdict(id: &Id, word: Word) -> Result<()> {
     let (errno, why) = match word {
@@ -526,41 +452,4 @@ fn verdict(id: &Id, word: Word) -> Result<()> {
     };
     let line = format!("{id}: {why}");
     Err(Error::new(ErrorKind::Local(errno.raw_os_error()), line))
-}
-
-/// A message being composed.
-enum Scratch {
-    Memory(Cursor<Vec<u8>>),
-    Disk(File),
-}
-
-impl Read for Scratch {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Memory(memory) => memory.read(buf),
-            Self::Disk(file) => file.read(buf),
-        }
-    }
-}
-
-impl Write for Scratch {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Memory(memory) => memory.write(buf),
-            Self::Disk(file) => file.write(buf),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Scratch {
-    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        match self {
-            Self::Memory(memory) => memory.seek(to),
-            Self::Disk(file) => file.seek(to),
-        }
-    }
 }

@@ -88,7 +88,8 @@ impl Transaction {
             if let Some(bring_back) = envelope.bring_back {
                 let _ = write!(mail, " RET={}", bring_back.word());
             }
-            let _ = write!(mail, " ENVID={}", envelope::xtext(id));
+            let name = envelope.envelope_id.as_deref().unwrap_or(id);
+            let _ = write!(mail, " ENVID={}", envelope::xtext(name));
         }
         let rcpts = chosen
             .into_iter()
