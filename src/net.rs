@@ -31,6 +31,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub fn failure(what: impl std::fmt::Display, err: &io::Error) -> Error {
     if is_timeout(err) {
         Error::new(ErrorKind::TimedOut, format!("{what}: no answer in time"))
+    } else if let Some(refusal) = trust::refused_ours(err) {
+        Error::new(ErrorKind::Untrusted, format!("{what}: {refusal}"))
     } else {
         Error::new(ErrorKind::Disconnected, format!("{what}: {err}"))
     }

@@ -7,3 +7,4 @@ mod pool;
 mod server;
 mod tls;
 mod transfers;
+mod trust;

@@ -8,6 +8,7 @@ mod faults;
 mod lifecycle;
 mod limits;
 mod listings;
+mod proxies;
 mod replies;
 mod writing;
 

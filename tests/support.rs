@@ -8,6 +8,7 @@ pub mod ftpd;
 pub mod memory;
 pub mod mount;
 pub mod pop3d;
+pub mod proxy;
 pub mod real;
 pub mod smtpd;
 pub mod wire;

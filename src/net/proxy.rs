@@ -67,7 +67,13 @@ impl Proxy {
                 Ok(tcp) => {
                     // One watch over the whole conversation: a proxy may trickle.
                     let answer = super::within(&tcp, deadline, || self.ask(&tcp, host, port));
-                    answer.map_err(named)?;
+                    answer
+                        .map_err(|err| match deadline.left() {
+                            Ok(_) => err,
+                            // The watch has cut it off.
+                            Err(over) => super::failure("connecting", &over),
+                        })
+                        .map_err(named)?;
                     super::tune(&tcp, limit)
                         .map_err(|err| named(super::failure("connecting", &err)))?;
                     return Ok(tcp);
@@ -189,6 +195,9 @@ impl Proxy {
                 return Err(Error::new(ErrorKind::Disconnected, "endless HTTP answer"));
             }
             header.extend_from_slice(&take::<1>(tcp).map_err(broken)?);
+            if header.len() == 5 && header != b"HTTP/" {
+                return Err(Error::new(ErrorKind::Disconnected, "not an HTTP proxy"));
+            }
         }
         let first = header.split(|b| *b == b'\n').next().unwrap_or_default();
         let status = String::from_utf8_lossy(first).trim().to_owned();

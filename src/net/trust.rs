@@ -286,24 +286,39 @@ impl TlsIdentity {
             }
             Some(tls) => Error::new(
                 ErrorKind::Untrusted,
-                format!("{host}: TLS: {tls}{}", self.remedy(tls)),
+                match refused_ours(err) {
+                    Some(refusal) => format!("{host}: {refusal}"),
+                    None => format!("{host}: TLS: {tls}"),
+                },
             ),
             None => super::failure(format_args!("{host}: TLS handshake"), err),
         }
     }
+}
 
-    fn remedy(&self, err: &rustls::Error) -> &'static str {
-        use rustls::AlertDescription as Alert;
-        match err {
-            rustls::Error::AlertReceived(Alert::CertificateRequired)
-            | rustls::Error::AlertReceived(Alert::HandshakeFailure)
-                if self.checker.trust.client.is_none() =>
-            {
-                "; if the server wants a certificate of yours, give it with -o cert=FILE,key=FILE"
-            }
-            _ => "",
+/// What the server has against us, where it wants a certificate that we did not show or do not have.
+/// In TLS 1.3 it says so after the handshake.
+pub(super) fn refused_ours(err: &std::io::Error) -> Option<String> {
+    use rustls::AlertDescription as Alert;
+    let Some(rustls::Error::AlertReceived(alert)) = err.get_ref()?.downcast_ref() else {
+        return None;
+    };
+    let said = match alert {
+        Alert::CertificateRequired => "the server wants a certificate of yours".to_owned(),
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied => format!("the server refuses our certificate ({alert:?})"),
+        // Of a server before TLS 1.3 that wants a certificate, among other things.
+        Alert::HandshakeFailure => {
+            "the server refuses the TLS handshake; it may want a certificate of yours".to_owned()
         }
-    }
+        _ => return None,
+    };
+    Some(format!("{said}; give it with -o cert=FILE,key=FILE"))
 }
 
 /// Whether a failed handshake failed for the server's certificate.

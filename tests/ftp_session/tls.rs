@@ -26,26 +26,26 @@ const FINGERPRINT: &str = "84:B7:82:57:A8:C3:3B:A9:9B:5A:F6:12:C8:93:76:63:5F:54
 
 /// How the server treats its data connections.
 #[derive(Clone, Copy)]
-struct Habits {
+pub(super) struct Habits {
     /// TLS 1.3 tickets sent on each; ProFTPD sends none on uploads.
-    tickets: usize,
+    pub(super) tickets: usize,
     /// Whether it says close_notify.
-    says_goodbye: bool,
+    pub(super) says_goodbye: bool,
 }
 
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
 /// A server that demands, as vsftpd does, that data connections resume the session.
-struct TlsServer {
-    address: SocketAddr,
+pub(super) struct TlsServer {
+    pub(super) address: SocketAddr,
     /// Commands, and the TLS version of each control connection.
     heard: Arc<Mutex<Vec<String>>>,
 }
 
 impl TlsServer {
-    fn start(habits: Habits) -> Self {
+    pub(super) fn start(habits: Habits) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut control = ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
@@ -54,12 +54,17 @@ impl TlsServer {
                 PrivateKeyDer::from_pem_file(KEY).unwrap(),
             )
             .unwrap();
+        Self::with("127.0.0.1:0", habits, config)
+    }
+
+    /// The same, at `address` and with another certificate.
+    pub(super) fn with(address: &str, habits: Habits, mut control: ServerConfig) -> Self {
         control.send_tls13_tickets = 2;
         // Shares the memory of sessions with the control connections.
         let mut data = control.clone();
         data.send_tls13_tickets = habits.tickets;
         let (control, data) = (Arc::new(control), Arc::new(data));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let record = Arc::clone(&heard);
@@ -80,7 +85,7 @@ impl TlsServer {
         Pool::new(options)
     }
 
-    fn heard(&self, what: &str) -> usize {
+    pub(super) fn heard(&self, what: &str) -> usize {
         let heard = self.heard.lock().unwrap();
         heard.iter().filter(|line| line.starts_with(what)).count()
     }
@@ -103,6 +108,7 @@ fn serve(
     let version = lines.get_ref().conn.protocol_version()?;
     record.lock().unwrap().push(format!("{version:?}"));
     let mut listener = None;
+    let mut clear = false;
     loop {
         let mut line = String::new();
         if lines.read_line(&mut line).ok()? == 0 {
@@ -119,9 +125,20 @@ fn serve(
                 listener = Some(announced);
                 format!("229 (|||{port}|)")
             }
+            "PROT" => {
+                clear = line.ends_with('C');
+                "200 ok".to_owned()
+            }
             verb @ ("STOR" | "RETR") => {
                 lines.get_mut().write_all(b"150 go on\r\n").ok()?;
-                let tcp = listener.take()?.accept().ok()?.0;
+                let mut tcp = listener.take()?.accept().ok()?.0;
+                if clear {
+                    let mut content = Vec::new();
+                    tcp.read_to_end(&mut content).ok()?;
+                    let reply = format!("226 {} bytes in clear\r\n", content.len());
+                    lines.get_mut().write_all(reply.as_bytes()).ok()?;
+                    continue;
+                }
                 let mut stream = accept_tls(tcp, Arc::clone(data))?;
                 if stream.conn.handshake_kind() != Some(HandshakeKind::Resumed) {
                     // As vsftpd: a word, and the control connection is gone.
@@ -162,7 +179,7 @@ fn accept_tls(mut tcp: TcpStream, config: Arc<ServerConfig>) -> Option<Tls> {
     Some(StreamOwned::new(connection, tcp))
 }
 
-fn store(session: &mut Session) -> String {
+pub(super) fn store(session: &mut Session) -> String {
     match session.begin_data(b"STOR a", 0).unwrap() {
         Begun::Open(mut data) => {
             data.write_all(&[7; 50_000]).unwrap();
@@ -182,7 +199,12 @@ fn an_unknown_certificate_is_refused_with_all_that_is_needed_and_never_bypassed(
         let pool = server.pool(mode, None);
         let error = pool.lease(Purpose::Metadata, true).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
-        for part in ["127.0.0.1", FINGERPRINT, "-o cafile="] {
+        for part in [
+            "127.0.0.1",
+            FINGERPRINT,
+            "-o fingerprint=SHA256:",
+            "-o cafile=",
+        ] {
             assert!(error.detail().contains(part), "{error}");
         }
     }
