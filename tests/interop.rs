@@ -17,6 +17,7 @@ mod changes;
 mod entries;
 mod names;
 mod programs;
+mod tls_rounds;
 
 /// A mount and, behind its back, the server's disk.
 struct Stage {
@@ -126,6 +127,7 @@ macro_rules! servers {
                     cases!($server, "user tls", entries: rename_over readdir);
                     cases!($server, "user tls", changes: big_file many_small_files);
                     cases!($server, "user tls", programs: git rsync_twice);
+                    cases!($server, "user tls", tls_rounds: rounds);
                 }
                 mod v6 {
                     cases!($server, "user v6", calls: write);
