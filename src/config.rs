@@ -36,6 +36,12 @@ pub(crate) use order::Order;
 use settings::{Settings, Tls};
 use url::{Scheme, ServerUrl};
 
+/// Most bytes that are kept of files read.
+const CACHE_SIZE: u64 = 4 << 30;
+
+/// How long what nobody reads is kept.
+const CACHE_MAX_AGE: Duration = Duration::from_secs(30 * 86_400);
+
 /// One mount, ready to be made.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -61,6 +67,10 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     /// This mount's own directory for what may be lost; made by [`state::claim`].
     pub(crate) cache_dir: PathBuf,
+    /// How much of the files read is kept there (`cache_size=`), in bytes.
+    pub(crate) cache_size: u64,
+    /// What was not used for so long goes (`cache_max_age=`).
+    pub(crate) cache_max_age: Duration,
     /// Serve in this process instead of one in the background.
     pub(crate) foreground: bool,
 }
@@ -157,6 +167,8 @@ impl Config {
                 .gid
                 .unwrap_or_else(|| rustix::process::getgid().as_raw()),
             umask: settings.umask,
+            cache_size: settings.cache_size.unwrap_or(CACHE_SIZE),
+            cache_max_age: settings.cache_max_age.unwrap_or(CACHE_MAX_AGE),
             validity: settings.dir_cache.unwrap_or(Duration::from_secs(5)),
             source: source(url, settings, user)?,
             url_shown,

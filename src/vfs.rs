@@ -8,7 +8,9 @@
 
 pub mod attr;
 pub mod backend;
+pub mod blocks;
 pub mod cache;
+pub mod chunk;
 pub mod content;
 mod directories;
 pub mod error;

@@ -162,6 +162,13 @@ pub const OPTIONS: &[OptionSpec] = &[
     with("dir_cache", "DURATION", put!(dir_cache <- value::duration))
         .help("how long listings are believed (5s)"),
     with("cache_dir", "DIR", put!(cache_dir <- value::path)),
+    with("cache_size", "SIZE", put!(cache_size <- value::size))
+        .help("most that is kept of files read, 0: nothing (4G)"),
+    with(
+        "cache_max_age",
+        "DURATION",
+        put!(cache_max_age <- value::age),
+    ),
     with("state_dir", "DIR", put!(state_dir <- value::path)),
     with(
         "connections",

@@ -55,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) charset: Option<&'static encoding_rs::Encoding>,
     pub(crate) dir_cache: Option<Duration>,
     pub(crate) cache_dir: Option<PathBuf>,
+    pub(crate) cache_size: Option<u64>,
+    pub(crate) cache_max_age: Option<Duration>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) connections: Option<usize>,
     pub(crate) active: bool,

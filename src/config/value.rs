@@ -94,6 +94,38 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is not a duration of at most a week; write 30s or 2m"))
 }
 
+/// How old something may get: at most ten years.
+pub(super) fn age(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|age| *age <= Duration::from_secs(3660 * 86_400))
+        .ok_or_else(|| format!("{text:?} is not a duration of at most ten years; write 30d or 12h"))
+}
+
+/// `4G`, `500M`, `64K`: bytes, by powers of 1024.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.char_indices().next_back() {
+        Some((at, unit)) if unit.is_ascii_alphabetic() => (&text[..at], unit),
+        _ => (text, 'B'),
+    };
+    let shift = match unit.to_ascii_uppercase() {
+        'B' => Some(0),
+        'K' => Some(10),
+        'M' => Some(20),
+        'G' => Some(30),
+        'T' => Some(40),
+        _ => None,
+    };
+    let number = number
+        .parse::<u64>()
+        .ok()
+        .filter(|_| !number.starts_with('+'));
+    number
+        .zip(shift)
+        .and_then(|(number, shift)| number.checked_mul(1 << shift))
+        .ok_or_else(|| format!("{text:?} is not a size; write 4G, 500M or 0"))
+}
+
 /// A duration that a person would wait and a server can keep.
 pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     let timeout = duration(text)?;

@@ -10,11 +10,18 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::ftp::FtpBackend;
 use crate::ftp::options::FtpOptions;
+use crate::vfs::blocks::{Blocks, Limits};
 use crate::vfs::cache::{Cached, DEFAULT_ENTRIES};
 use crate::vfs::content::Contents;
 
 /// How long the server is waited for when all is said and done.
 const COURTESY: Duration = Duration::from_secs(2);
+
+/// Where blocks of files are kept, in the mount's cache directory.
+const BLOCKS: &str = "blocks";
+
+/// Memory for whole small files, and as much for what is on its way to the disk, in bytes.
+const CACHE_MEMORY: usize = 8 << 20;
 
 /// The server, and the contents on their way from and to it.
 struct Ftp {
@@ -28,8 +35,14 @@ struct Ftp {
 /// The server's, and those of the staging directory.
 pub(super) fn connect(config: &Config, options: &FtpOptions) -> Result<Sides, Failure> {
     let staging = config.state_dir.join(STAGING);
-    let contents =
-        Contents::new(&staging, READ_BUDGET).map_err(|err| Failure::new(Exit::Failed, err))?;
+    let limits = Limits {
+        bytes: config.cache_size,
+        age: Some(config.cache_max_age),
+        memory: CACHE_MEMORY,
+    };
+    let blocks = Blocks::open(&config.cache_dir.join(BLOCKS), limits);
+    let contents = Contents::with_cache(&staging, READ_BUDGET, blocks)
+        .map_err(|err| Failure::new(Exit::Failed, err))?;
     let ftp = FtpBackend::connect(options.clone(), Arc::clone(&contents))
         .map_err(|err| refused(&config.url_shown, &err))?;
     let ftp = Arc::new(ftp);
@@ -41,6 +54,7 @@ impl Behind for Ftp {
     fn status(&self) -> Map<String, Value> {
         let (server, files) = (self.ftp.report(), self.contents.report());
         let connections = &server.connections;
+        let cache = self.contents.blocks().report();
         let status = json!({
             "server": server.banner,
             "system": server.system,
@@ -67,6 +81,15 @@ impl Behind for Ftp {
                 "downloads": files.streams,
                 "uploads": files.uploads,
                 "buffered_bytes": files.buffered,
+            },
+            "cache": {
+                "directory": cache.dir.map(|dir| dir.display().to_string()),
+                "files": cache.files,
+                "bytes": cache.bytes,
+                "limit_bytes": cache.limit,
+                "hits": cache.hits,
+                "hit_bytes": cache.hit_bytes,
+                "trouble": cache.trouble,
             },
         });
         match status {

@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use super::attr::Attr;
 use super::backend::{OpenFile, OpenHow, Transfers};
+use super::blocks::Blocks;
 use super::error::{Error, Result};
 use super::path::RemotePath;
 use super::staging::StagingDir;
@@ -78,6 +79,7 @@ pub struct Report {
 /// Everything the open files of one mount share.
 pub struct Contents {
     staging: StagingDir,
+    blocks: Arc<Blocks>,
     budget: Arc<Budget>,
     turns: Turns,
     open: Locked<Open>,
@@ -108,8 +110,25 @@ impl Contents {
     /// # Errors
     /// The staging directory cannot be made, or no thread be started.
     pub fn new(staging_dir: &Path, buffer_budget: usize) -> Result<Arc<Self>> {
+        Self::with_cache(
+            staging_dir,
+            buffer_budget,
+            Blocks::in_memory(buffer_budget / 4),
+        )
+    }
+
+    /// The same, with a cache for what is read.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_cache(
+        staging_dir: &Path,
+        buffer_budget: usize,
+        blocks: Arc<Blocks>,
+    ) -> Result<Arc<Self>> {
         let contents = Arc::new(Self {
             staging: StagingDir::new(staging_dir)?,
+            blocks,
             budget: Arc::new(Budget::new(buffer_budget)),
             turns: Turns::default(),
             open: Locked::default(),
@@ -142,6 +161,12 @@ impl Contents {
             add(&mut open.files, Arc::downgrade(&content));
         });
         Ok(content)
+    }
+
+    /// What is kept of the files that were read.
+    #[must_use]
+    pub const fn blocks(&self) -> &Arc<Blocks> {
+        &self.blocks
     }
 
     /// What is open now.

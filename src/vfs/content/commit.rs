@@ -48,7 +48,7 @@ impl Content {
             Way::Attributes => return self.commit_attributes(at, &job),
             Way::Tail(base) => {
                 if let Some(attr) = self.append(at, &job, base)? {
-                    self.published(&job, attr);
+                    self.published(at, &job, attr);
                     return Ok(());
                 }
             }
@@ -57,7 +57,7 @@ impl Content {
         for last in [false, true] {
             match self.store(at, &job) {
                 Ok(attr) => {
-                    self.published(&job, attr);
+                    self.published(at, &job, attr);
                     return Ok(());
                 }
                 Err(Failure::Broken(err)) if !last => {
@@ -214,7 +214,7 @@ impl Content {
             let other = format!("{at}: changed on the server after a broken append");
             return Err(Error::new(ErrorKind::Stale, other));
         }
-        let mended = Arc::new(Version::new(&self.contents, &self.transfers, now));
+        let mended = Arc::new(Version::new(&self.contents, &self.transfers, at, now));
         self.state.with(|state| {
             // Not if a commit succeeded meanwhile.
             if state.is_base(&base) {
@@ -225,9 +225,9 @@ impl Content {
     }
 
     /// The server has the snapshot, and says that this is what it has.
-    fn published(&self, job: &Job, mut attr: Attr) {
+    fn published(&self, at: &RemotePath, job: &Job, mut attr: Attr) {
         attr.size = attr.size.or(Some(job.snapshot.len));
-        let version = Version::new(&self.contents, &self.transfers, attr);
+        let version = Version::new(&self.contents, &self.transfers, at, attr);
         let version = Some(Arc::new(version));
         let old = self.state.with(|state| {
             state.torn = false;

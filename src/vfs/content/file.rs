@@ -50,7 +50,7 @@ impl Content {
             true => Some(Staged::create(&contents.staging, how.create)?),
             false => None,
         };
-        let base = base.map(|attr| Arc::new(Version::new(contents, &transfers, attr)));
+        let base = base.map(|attr| Arc::new(Version::new(contents, &transfers, path, attr)));
         let content = Self {
             contents: Arc::clone(contents),
             transfers,
@@ -213,7 +213,7 @@ impl Content {
             base.validated();
             return Ok(());
         }
-        let version = Arc::new(Version::new(&self.contents, &self.transfers, now));
+        let version = Arc::new(Version::new(&self.contents, &self.transfers, at, now));
         self.state.with(|state| {
             if state.is_base(&base) && !state.is_dirty() {
                 state.base = Some(version);

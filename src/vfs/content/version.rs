@@ -10,6 +10,7 @@ use super::window::Window;
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, SetAttr};
 use crate::vfs::backend::{Download, Transfers};
+use crate::vfs::blocks::Cached;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
@@ -34,6 +35,8 @@ const NEAR: u64 = 512 << 10;
 pub(crate) struct Version {
     contents: Arc<Contents>,
     transfers: Arc<dyn Transfers>,
+    /// What the cache has of it.
+    cached: Option<Arc<Cached>>,
     attr: Locked<Attr>,
     streams: Locked<Vec<Arc<Stream>>>,
     validated: Locked<Instant>,
@@ -46,9 +49,11 @@ impl Version {
     pub(crate) fn new(
         contents: &Arc<Contents>,
         transfers: &Arc<dyn Transfers>,
+        at: &RemotePath,
         attr: Attr,
     ) -> Self {
         Self {
+            cached: contents.blocks.version(at, &attr),
             contents: Arc::clone(contents),
             transfers: Arc::clone(transfers),
             attr: Locked::new(attr),
@@ -118,6 +123,11 @@ impl Version {
                 return Err(stale(at));
             }
             let offset = offset + done as u64;
+            let kept = self.cached.as_ref().map_or(0, |c| c.read(offset, rest));
+            if kept > 0 {
+                done += kept;
+                continue;
+            }
             let stream = self.stream_for(offset, passed);
             match stream.read(self, at, offset, rest)? {
                 Served::Bytes(count) => (done, passed) = (done + count, 0),

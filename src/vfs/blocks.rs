@@ -1,0 +1,305 @@
+//! The block cache: blocks of file content on local disk, for all readers of a mount and for the
+//! next mount.
+//!
+//! A [`Cached`] is one version of one file, told from others by path, size, modification time and
+//! the server's identity of it (`print.rs`). Its blocks lie at their own offsets in a sparse data
+//! file; a log (`index.rs`) tells which are there, with a checksum of each. What an earlier mount
+//! wrote is compared with its checksum when it is first read, so nothing need be synced: after
+//! `kill -9`, a power cut or a bad disk a block is what was written, or it is not there.
+//!
+//! **Nobody waits for the disk.** What was read from the server is handed to one thread
+//! (`writer.rs`) that runs when nothing else wants the CPU. Where it does not keep up, blocks are
+//! left out: a server that is faster than the disk need not be cached. Only who fetches for the
+//! cache waits ([`Cached::put_wait`]).
+//!
+//! **Small files** come whole ([`Cached::put_whole`]) and stay in memory for a while, so that they
+//! can be read before the disk has them, and without a disk.
+//!
+//! **Bounds.** The limit is never exceeded, and the disk keeps some room for others; what was not
+//! used for longest goes first. A version whose time stamp could hide a change, because it is
+//! coarse and recent, is in memory for seconds only and never on disk.
+
+mod disk;
+mod entry;
+mod index;
+mod print;
+mod store;
+mod takeover;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::attr::Attr;
+use super::chunk::Chunk;
+use super::path::RemotePath;
+use entry::Entry;
+use store::Store;
+use writer::Queue;
+
+/// Bytes in a block. What is put begins at a multiple of it, and ends at one or at the file's end.
+pub const BLOCK: u64 = 64 << 10;
+
+/// How much the cache may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes on disk, the index included.
+    pub bytes: u64,
+    /// What was not used for so long is removed; `None`: only when room is needed.
+    pub age: Option<Duration>,
+    /// Bytes of memory for whole small files, and as much again on its way to the disk.
+    pub memory: usize,
+}
+
+/// What the cache holds and was good for, for `ferryfs status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheReport {
+    /// Where it is; `None` if it is off.
+    pub dir: Option<PathBuf>,
+    /// Versions of files.
+    pub files: usize,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// The most they may be.
+    pub limit: u64,
+    /// Reads that were answered from it.
+    pub hits: u64,
+    /// Bytes of these.
+    pub hit_bytes: u64,
+    /// Why it is not used although it should be.
+    pub trouble: Option<String>,
+}
+
+/// The cache of one mount.
+#[derive(Debug)]
+pub struct Blocks {
+    store: Arc<Store>,
+    queue: Arc<Queue>,
+    hits: AtomicU64,
+    hit_bytes: AtomicU64,
+}
+
+impl Blocks {
+    /// A cache without a disk: small files in `memory` bytes.
+    #[must_use]
+    pub fn in_memory(memory: usize) -> Arc<Self> {
+        let limits = Limits {
+            bytes: 0,
+            age: None,
+            memory,
+        };
+        Self::with(Store::off(limits, None))
+    }
+
+    /// The cache in `dir`, which is made if need be. Where it cannot be used, because of the disk
+    /// or because another mount has it, it is as [`in_memory`](Self::in_memory), and the report
+    /// says why.
+    #[must_use]
+    pub fn open(dir: &Path, limits: Limits) -> Arc<Self> {
+        if limits.bytes == 0 {
+            return Self::with(Store::off(limits, None));
+        }
+        let store = Store::open(dir, limits).unwrap_or_else(|err| {
+            let line = format!("{}: {err}; reading without a cache on disk", dir.display());
+            log::warn!("{line}");
+            Store::off(limits, Some(line))
+        });
+        Self::with(store)
+    }
+
+    fn with(store: Store) -> Arc<Self> {
+        let store = Arc::new(store);
+        let queue = Queue::start(&store);
+        Arc::new(Self {
+            store,
+            queue,
+            hits: AtomicU64::new(0),
+            hit_bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// The version of `path` that `attr` describes, with what is here of it. Ask before its data is
+    /// fetched: what changes from now on must show. `None` where the server does not say enough to
+    /// tell versions apart.
+    #[must_use]
+    pub fn version(self: &Arc<Self>, path: &RemotePath, attr: &Attr) -> Option<Arc<Cached>> {
+        let entry = self.store.version(path, attr)?;
+        Some(Arc::new(Cached {
+            blocks: Arc::clone(self),
+            entry,
+            file: OnceLock::new(),
+        }))
+    }
+
+    /// Whether all of this version is here.
+    #[must_use]
+    pub fn is_complete(&self, path: &RemotePath, attr: &Attr) -> bool {
+        let entry = self.store.find(path, attr);
+        entry.is_some_and(|entry| entry.is_complete())
+    }
+
+    /// Whether there is a disk for blocks.
+    #[must_use]
+    pub fn has_disk(&self) -> bool {
+        self.store.disk().is_some()
+    }
+
+    /// The most bytes on disk.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.store.limits.bytes
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn report(&self) -> CacheReport {
+        CacheReport {
+            hits: self.hits.load(Ordering::Relaxed),
+            hit_bytes: self.hit_bytes.load(Ordering::Relaxed),
+            ..self.store.report()
+        }
+    }
+
+    /// Waits until all that was put is written, or was given up. For tests and the end.
+    pub fn settle(&self) {
+        self.queue.settle();
+    }
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        self.queue.close();
+        self.store.close();
+    }
+}
+
+/// One version of a file in the cache.
+#[derive(Debug)]
+pub struct Cached {
+    blocks: Arc<Blocks>,
+    entry: Arc<Entry>,
+    /// Opened when it is first needed; stays readable when the version is evicted.
+    file: OnceLock<Option<File>>,
+}
+
+impl Cached {
+    /// Bytes from `offset` on that are in memory, without waiting for anything.
+    #[must_use]
+    pub fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
+        let found = self.entry.memory(offset)?.part(0, len);
+        self.count(found.len());
+        Some(found)
+    }
+
+    /// Reads from `offset` what is here in one piece; 0 if nothing.
+    #[must_use]
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
+        if let Some(chunk) = self.entry.memory(offset) {
+            let count = chunk.len().min(buf.len());
+            let pair = (buf.get_mut(..count), chunk.as_slice().get(..count));
+            if let (Some(to), Some(from)) = pair {
+                to.copy_from_slice(from);
+            }
+            self.count(count);
+            return count;
+        }
+        if !self.entry.has(offset) {
+            return 0;
+        }
+        let Some(file) = self.file() else {
+            return 0;
+        };
+        let count = self.entry.read_disk(file, offset, buf);
+        self.count(count);
+        count
+    }
+
+    /// Whether the byte at `offset` is here.
+    #[must_use]
+    pub fn has(&self, offset: u64) -> bool {
+        self.entry.has(offset)
+    }
+
+    /// Whether all of it is here.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.entry.is_complete()
+    }
+
+    /// Whether blocks of this version may be kept on disk.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.entry.volatile.is_none() && !self.entry.is_gone() && self.blocks.has_disk()
+    }
+
+    /// Keeps `chunk`, whole blocks from `offset` on, unless the disk is behind. Whether it will be
+    /// kept.
+    pub fn put(&self, offset: u64, chunk: Chunk) -> bool {
+        self.keeps() && self.blocks.queue.offer(&self.entry, offset, chunk, None)
+    }
+
+    /// The same, but waits for the disk for a while.
+    #[must_use]
+    pub fn put_wait(&self, offset: u64, chunk: Chunk, patience: Duration) -> bool {
+        self.keeps()
+            && self
+                .blocks
+                .queue
+                .offer(&self.entry, offset, chunk, Some(patience))
+    }
+
+    /// Keeps the whole content: in memory at once, and on disk behind. It waits for a while if the
+    /// disk is far behind. Whether it is kept; `false` also if `content` has not the right size.
+    pub fn put_whole(&self, content: Vec<u8>) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        if content.len() as u64 != self.entry.print.size || self.entry.is_gone() {
+            return false;
+        }
+        let chunk = Chunk::new(content);
+        if !self.blocks.store.remember(&self.entry, &chunk) {
+            return false;
+        }
+        if !chunk.is_empty() && self.keeps() {
+            self.blocks
+                .queue
+                .offer(&self.entry, 0, chunk, Some(PATIENCE));
+        }
+        true
+    }
+
+    /// The data file, if all of it is there and known to be good.
+    #[must_use]
+    pub fn whole_file(&self) -> Option<&File> {
+        if self.entry.is_good() {
+            self.file()
+        } else {
+            None
+        }
+    }
+
+    fn file(&self) -> Option<&File> {
+        let open = || self.blocks.store.open_data(self.entry.id, false);
+        self.file.get_or_init(open).as_ref()
+    }
+
+    fn count(&self, bytes: usize) {
+        if bytes > 0 {
+            self.blocks.hits.fetch_add(1, Ordering::Relaxed);
+            let bytes = bytes as u64;
+            self.blocks.hit_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Versions that are known at most, so that the table stays small.
+const FILES: usize = 32_768;
+
+/// How long a version is good whose time stamp could hide a change: as long as a listing is
+/// believed.
+const VOLATILE: Duration = Duration::from_secs(5);
