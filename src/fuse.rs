@@ -9,6 +9,7 @@ mod buffers;
 mod descriptors;
 mod errno;
 pub(crate) mod mounting;
+pub(crate) mod news;
 mod requests;
 mod watch;
 mod workers;
@@ -263,11 +264,16 @@ impl fuser::Filesystem for Filesystem {
         );
     }
 
-    /// FTP has no hard links.
     fn link(
-        &self, _: &fuser::Request, _: INodeNo, _: INodeNo, _newname: &OsStr, reply: ReplyEntry,
+        &self, req: &fuser::Request, of: INodeNo, newparent: INodeNo, newname: &OsStr,
+        reply: ReplyEntry,
     ) {
-        reply.error(errno::errno(ErrorKind::NotPermitted));
+        let name = newname.to_os_string();
+        self.entry_op(
+            request("link", Class::Content, req, of),
+            reply,
+            move |vfs| vfs.link(ino(of), ino(newparent), &name),
+        );
     }
 
     fn rename(

@@ -11,6 +11,7 @@
 //!   state   mounts              a mount's own directory and its lock; the kernel's mount table
 //!   control status    umount    the socket of a running mount, and the commands that ask it
 //!   agent   (agent/)            sendmail, and the commands for mail: over the files of a mailbox
+//!   nudge                       wakes who waits for changes with inotify
 //!     mount                     builds and owns everything below, for one mount
 //!       fuse  (fuse/)           requests of the kernel in, replies out: the only user of fuser
 //!       ftp   (ftp/)            a server's tree as a Backend: the only user of suppaftp
@@ -47,6 +48,7 @@ pub mod mail;
 mod mount;
 mod mounts;
 pub mod net;
+mod nudge;
 pub mod secret;
 mod state;
 mod status;
@@ -73,6 +75,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let args: Vec<OsString> = args.into_iter().collect();
     if daemon::is_child(&args) {
         return serve_in_background();
+    }
+    if nudge::is_child(&args) {
+        nudge::run(&args);
+        return Ok(());
     }
     match cli::parse(args)? {
         Command::Mount(words) => mount(words),

@@ -19,7 +19,9 @@ use crate::daemon::{self, Ready};
 use crate::exit::{Exit, Failure, words};
 use crate::fuse::Filesystem;
 use crate::fuse::mounting::{self, MountView};
+use crate::fuse::news::News;
 use crate::mail::ask::Ask;
+use crate::nudge::nudge;
 use crate::sync::Locked;
 use crate::vfs::backend::Backend;
 use crate::vfs::error::{Error, ErrorKind};
@@ -177,7 +179,13 @@ impl Mount {
         };
         let filesystem = Filesystem::new(Arc::clone(&self.vfs), &self.directory, self.timeout)
             .map_err(failed)?;
-        mounting::mount(filesystem, &self.directory, &view).map_err(failed)
+        let session = mounting::mount(filesystem, &self.directory, &view).map_err(failed)?;
+        let directory = self.directory.clone();
+        let news = News::start(session.notifier(), &self.vfs, move |dir, names| {
+            nudge(&directory, dir, names);
+        });
+        self.vfs.tell(Arc::new(news.map_err(failed)?));
+        Ok(session)
     }
 
     fn wait_for_end(&self, happened: &Receiver<Event>) -> Result<(), Failure> {

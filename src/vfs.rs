@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::attr::{Attr, FileKind, Space};
-use self::backend::Backend;
+use self::backend::{Backend, Listener};
 use self::directories::OpenDirectory;
 use self::error::{Error, ErrorKind, Result};
 use self::files::FileHandle;
@@ -83,8 +83,9 @@ pub struct Stat {
     pub mtime: SystemTime,
     /// Permission bits, `0o7777`.
     pub perm: u16,
-    /// 0 for what was removed while open, else 1, for directories too: a count below 2 tells
-    /// `find` that it says nothing about subdirectories.
+    /// 0 for what was removed while open, else the names known here, which is 1 but for what
+    /// link(2) made; 1 for directories too: a count below 2 tells `find` that it says nothing about
+    /// subdirectories.
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
@@ -207,6 +208,20 @@ impl Vfs {
                 Some(self.stat_of_kind(ino, answer))
             }
         }
+    }
+
+    /// The inode of `path`, if the kernel may know it.
+    #[must_use]
+    pub fn known_ino(&self, path: &RemotePath) -> Option<Ino> {
+        self.inodes.with(|inodes| {
+            path.components()
+                .try_fold(ROOT, |dir, name| inodes.find(dir, &Name::new(name).ok()?))
+        })
+    }
+
+    /// Whom to tell of changes that nobody asked for through this mount.
+    pub fn tell(&self, listener: Arc<dyn Listener>) {
+        self.backend.tell(listener);
     }
 
     /// Space on the server, where it tells.
@@ -409,9 +424,14 @@ impl Vfs {
             blocks: size.div_ceil(BLOCK),
             mtime: attr.mtime.unwrap_or(SystemTime::UNIX_EPOCH),
             perm: u16::try_from(perm).unwrap_or_default(),
-            nlink: 1,
+            nlink: self.inodes.with(|inodes| links(inodes.names(ino))),
             uid: self.view.uid,
             gid: self.view.gid,
         }
     }
+}
+
+/// What is not in the table of inodes has the name it was found by.
+fn links(names: usize) -> u32 {
+    u32::try_from(names).unwrap_or(u32::MAX).max(1)
 }

@@ -52,7 +52,7 @@ use crate::mail::sender::{Relay, Route, SendOptions, Sender};
 use crate::mail::store::{Store, without_flags};
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, DirEntry, FileKind, SetAttr, Space};
-use crate::vfs::backend::{Backend, OpenFile, OpenHow};
+use crate::vfs::backend::{Backend, Listener, OpenFile, OpenHow};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::{Name, RemotePath};
 
@@ -467,6 +467,36 @@ impl Backend for MailBackend {
             self.outbox.tidy(&place);
         }
         Ok(())
+    }
+
+    fn link(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
+        let ((of, source), (into, target)) = (self.real(from)?, self.real(to)?);
+        match (of, in_outbox(to)) {
+            (Area::Drafts | Area::Failed, Some(place)) => {
+                self.outbox.may_send()?;
+                self.link_into_outbox(&source, &target, &place)
+            }
+            // A directory of the store is one filesystem.
+            _ if of == into && of != Area::Outbox => {
+                fs::hard_link(&source, &target).map_err(|err| failed(&target, &err))
+            }
+            _ => Err(Error::new(
+                ErrorKind::NotPermitted,
+                format!("{to}: no second name here"),
+            )),
+        }
+    }
+
+    fn tell(&self, listener: Arc<dyn Listener>) {
+        let Ok(new) = RemotePath::parse(b"new") else {
+            return;
+        };
+        self.store.announce_to(move |delivered| {
+            let names = delivered
+                .iter()
+                .filter_map(|message| Name::new(&*message.name).ok());
+            listener.appeared(&new, names.collect());
+        });
     }
 
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()> {

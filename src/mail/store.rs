@@ -5,10 +5,12 @@
 //! on disk too. Power may fail anywhere: a message that is visible and unknown to the ledger is
 //! recognised by its name and recorded instead of being fetched again.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -83,8 +85,10 @@ pub struct Delivered {
     pub size: u64,
 }
 
+/// Hears of messages that are safe in `new`.
+type Announce = dyn Fn(&[Delivered]) + Send + Sync;
+
 /// The store of one account. One process has it at a time.
-#[derive(Debug)]
 pub struct Store {
     maildir: PathBuf,
     incoming: PathBuf,
@@ -94,8 +98,19 @@ pub struct Store {
     new: File,
     ledger: Locked<Ledger>,
     drafts: AtomicU64,
+    /// Who hears of what has become safe in `new`.
+    announce: OnceLock<Box<Announce>>,
     /// Locked for as long as it lives.
     _lock: File,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("maildir", &self.maildir)
+            .field("account", &self.account)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Store {
@@ -144,6 +159,7 @@ impl Store {
             new,
             ledger: Locked::new(ledger),
             drafts: AtomicU64::new(0),
+            announce: OnceLock::new(),
             _lock: lock,
         })
     }
@@ -153,6 +169,12 @@ impl Store {
     #[must_use]
     pub fn maildir(&self) -> &Path {
         &self.maildir
+    }
+
+    /// Calls `hear`, with no lock held, whenever messages have become safe in `new`. Only the first
+    /// call counts.
+    pub fn announce_to(&self, hear: impl Fn(&[Delivered]) + Send + Sync + 'static) {
+        let _ = self.announce.set(Box::new(hear));
     }
 
     /// Works on the ledger, whose file this may wait for.
@@ -260,6 +282,9 @@ impl Store {
         self.new.sync_all().map_err(failed)?;
         watch(Step::DirectorySynced)?;
         self.record(&records)?;
+        if let Some(hear) = self.announce.get() {
+            hear(&delivered);
+        }
         watch(Step::Recorded(&delivered))?;
         Ok(delivered)
     }

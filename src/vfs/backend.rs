@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::attr::{Attr, DirEntry, SetAttr, Space};
-use super::error::Result;
-use super::path::RemotePath;
+use super::error::{ErrorKind, Result};
+use super::path::{Name, RemotePath};
 
 /// How a file is opened. The flags mean what `open(2)` says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +30,12 @@ pub struct OpenHow {
     pub truncate: bool,
     /// `O_CREAT` with these permission bits: the name does not exist (the caller looked).
     pub create: Option<u32>,
+}
+
+/// Hears of changes that nobody asked for through this mount.
+pub trait Listener: Send + Sync {
+    /// `names` have appeared in `dir`. Called with no lock held; never blocks.
+    fn appeared(&self, dir: &RemotePath, names: Vec<Name>);
 }
 
 /// A remote tree of files. It answers in filesystem words and knows nothing of inodes or errno.
@@ -104,8 +110,21 @@ pub trait Backend: Send + Sync {
     fn xattr(&self, path: &RemotePath, name: &str) -> Result<Vec<u8>> {
         let mut all = self.xattrs(path)?.into_iter();
         all.find_map(|(known, value)| (known == name).then_some(value))
-            .ok_or_else(|| super::error::ErrorKind::NoData.into())
+            .ok_or_else(|| ErrorKind::NoData.into())
     }
+
+    /// Gives the file `from` a second name.
+    ///
+    /// # Errors
+    /// [`NotPermitted`](ErrorKind::NotPermitted) where files have one name only: programs that
+    /// link rename then.
+    fn link(&self, _from: &RemotePath, _to: &RemotePath) -> Result<()> {
+        Err(ErrorKind::NotPermitted.into())
+    }
+
+    /// Whom to tell of changes that come from elsewhere; called at most once. Most backends never
+    /// hear of any.
+    fn tell(&self, _listener: Arc<dyn Listener>) {}
 }
 
 /// One open file, shared by all handles of its inode.

@@ -58,6 +58,8 @@ impl Version {
 struct Node {
     /// Parent and name; `None` for the root and for an orphan.
     at: Option<(Ino, Name)>,
+    /// Its other names, from link(2).
+    also: Vec<(Ino, Name)>,
     kind: FileKind,
     lookups: u64,
     /// Handles and calls under way that need the node whatever the kernel forgets.
@@ -73,6 +75,7 @@ impl Node {
     fn new(at: Option<(Ino, Name)>, kind: FileKind) -> Self {
         Self {
             at,
+            also: Vec::new(),
             kind,
             lookups: 0,
             pins: 0,
@@ -220,13 +223,16 @@ impl Inodes {
         self.drop_unused(ino);
     }
 
-    /// `name` is gone: whoever still has its inode keeps it without a path, and sees `last`.
+    /// `name` is gone: whoever still has its inode keeps it without a path, and sees `last`. An
+    /// inode that has another name keeps that.
     pub(crate) fn orphan(&mut self, parent: Ino, name: &Name, last: Option<Attr>) {
         let Some(ino) = self.find(parent, name) else {
             return;
         };
-        self.unhook(ino);
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        self.unhook(ino, parent, name);
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && node.at.is_none()
+        {
             node.last = last.map(Box::new);
         }
         self.drop_unused(ino);
@@ -246,16 +252,42 @@ impl Inodes {
         let source = self.find(parent, name);
         // A directory within itself would make a ring, which no walk up ever leaves.
         if let Some(ino) = source.filter(|ino| !self.is_within(new_parent, *ino)) {
-            self.unhook(ino);
-            if let Some(dir) = self.nodes.get_mut(&new_parent) {
-                dir.children.insert(new_name.clone(), ino);
-            }
-            if let Some(node) = self.nodes.get_mut(&ino) {
-                node.at = Some((new_parent, new_name.clone()));
-            }
+            self.unhook(ino, parent, name);
+            self.hook(ino, new_parent, new_name);
             self.drop_unused(parent);
         }
         self.unpin(new_parent);
+    }
+
+    /// Gives `ino` another name, which nothing has, and counts a lookup of it. `false` if `ino` or
+    /// `parent` is not known.
+    pub(crate) fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> bool {
+        self.orphan(parent, name, None);
+        if !self.nodes.contains_key(&parent) {
+            return false;
+        }
+        let Some(node) = self.nodes.get_mut(&ino) else {
+            return false;
+        };
+        node.lookups += 1;
+        self.hook(ino, parent, name);
+        true
+    }
+
+    /// How many names `ino` is known by.
+    pub(crate) fn names(&self, ino: Ino) -> usize {
+        let node = self.nodes.get(&ino);
+        node.map_or(0, |node| usize::from(node.at.is_some()) + node.also.len())
+    }
+
+    fn hook(&mut self, ino: Ino, parent: Ino, name: &Name) {
+        if let Some(dir) = self.nodes.get_mut(&parent) {
+            dir.children.insert(name.clone(), ino);
+        }
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            let before = node.at.replace((parent, name.clone()));
+            node.also.extend(before);
+        }
     }
 
     fn is_within(&self, mut ino: Ino, dir: Ino) -> bool {
@@ -268,13 +300,17 @@ impl Inodes {
         true
     }
 
-    /// Takes `ino` out of its directory.
-    fn unhook(&mut self, ino: Ino) {
-        let at = self.nodes.get_mut(&ino).and_then(|node| node.at.take());
-        if let Some((parent, name)) = at
-            && let Some(dir) = self.nodes.get_mut(&parent)
-        {
-            dir.children.remove(&name);
+    /// Takes `name` away from `ino`.
+    fn unhook(&mut self, ino: Ino, parent: Ino, name: &Name) {
+        let gone = |at: &(Ino, Name)| at.0 == parent && at.1 == *name;
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.also.retain(|at| !gone(at));
+            if node.at.as_ref().is_some_and(gone) {
+                node.at = node.also.pop();
+            }
+        }
+        if let Some(dir) = self.nodes.get_mut(&parent) {
+            dir.children.remove(name);
         }
     }
 
@@ -304,11 +340,19 @@ impl Inodes {
             && node.pins == 0
             && node.children.is_empty()
         {
-            let at = self.nodes.remove(&ino).and_then(|node| node.at);
-            let Some((parent, name)) = at else { return };
-            if let Some(dir) = self.nodes.get_mut(&parent) {
-                dir.children.remove(&name);
+            let Some(node) = self.nodes.remove(&ino) else {
+                return;
+            };
+            let mut above = Vec::new();
+            for (parent, name) in node.at.into_iter().chain(node.also) {
+                if let Some(dir) = self.nodes.get_mut(&parent) {
+                    dir.children.remove(&name);
+                }
+                above.push(parent);
             }
+            // Linked files alone have several; their directories may go, too.
+            let Some(parent) = above.pop() else { return };
+            above.into_iter().for_each(|dir| self.drop_unused(dir));
             ino = parent;
         }
     }

@@ -40,6 +40,25 @@ impl Vfs {
         self.entry(parent, &name, &attr, valid)
     }
 
+    /// Gives the file `ino` a second name.
+    ///
+    /// # Errors
+    /// `Exists` if the name is taken; `NotPermitted` where files have one name only.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry> {
+        let from = self.path(ino)?;
+        let (name, to) = self.new_name(parent, name)?;
+        self.backend.link(&from, &to)?;
+        let (attr, valid) = self.attr(&to)?;
+        if !self.inodes.with(|inodes| inodes.link(ino, parent, &name)) {
+            return self.entry(parent, &name, &attr, valid);
+        }
+        Ok(Entry {
+            stat: self.stat(ino, &attr),
+            generation: 0,
+            valid,
+        })
+    }
+
     /// Where a link points.
     ///
     /// # Errors
@@ -227,9 +246,12 @@ impl Vfs {
         Ok(())
     }
 
-    /// The file that is open under a name about to go.
+    /// The file that is open under a name about to go, unless it has another.
     fn join_child(&self, parent: Ino, name: &Name) -> Option<Joined> {
-        let ino = self.inodes.with(|inodes| inodes.find(parent, name))?;
+        let ino = self.inodes.with(|inodes| {
+            let ino = inodes.find(parent, name)?;
+            (inodes.names(ino) == 1).then_some(ino)
+        })?;
         let file = self.join(ino)?;
         let dirty = file.is_dirty();
         Some(Joined { ino, file, dirty })

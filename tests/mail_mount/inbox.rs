@@ -138,3 +138,83 @@ fn a_message_is_taken_apart_and_answered() {
     );
     lab.mount.finish();
 }
+
+#[test]
+fn who_waits_for_mail_is_woken() {
+    use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+
+    let Some(lab) = Lab::start(vec![mail(1)], Quirks::default()) else {
+        return;
+    };
+    lab.fetched(1);
+    // The kernel is asked for a name that is not there yet, and may remember that.
+    let coming = fs::read_dir(lab.mount.path("new")).unwrap().next().unwrap();
+    let coming = coming.unwrap().file_name().into_string().unwrap();
+    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
+    let wanted = WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
+    inotify::add_watch(&watch, lab.mount.path("new"), wanted).unwrap();
+    lab.mount
+        .sh(&format!("rm 'new/{coming}'; ! ls 'new/{coming}' 2>&1"));
+    lab.pop3d.with(|state| state.mails.push(mail(2)));
+    lab.mount.sh("echo poll > ctl");
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let (mut named, mut changed) = (Vec::new(), false);
+    lab.wait("nobody was told", || {
+        let mut reader = Reader::new(&watch, &mut buffer);
+        while let Ok(event) = reader.next() {
+            match event.file_name() {
+                Some(name) if event.events().contains(ReadFlags::CLOSE_WRITE) => {
+                    named.push(name.to_str().unwrap().to_owned());
+                }
+                None => changed = true,
+                Some(_) => {}
+            }
+        }
+        changed && !named.is_empty()
+    });
+    let listed = lab.mount.sh("ls new");
+    assert_eq!(named, listed.lines().collect::<Vec<_>>());
+    assert_eq!(lab.mount.sh("cat new/* | grep -c 'message 2'").trim(), "1");
+    lab.mount.finish();
+}
+
+#[test]
+fn moving_by_link_and_unlink_is_moving() {
+    let Some(lab) = Lab::with(
+        (1..=2).map(mail).collect(),
+        Quirks::default(),
+        &["server_delete=on-unlink"],
+    ) else {
+        return;
+    };
+    lab.fetched(2);
+    let mount = &lab.mount;
+    // What mutt's safe_rename does: the two must be one file.
+    mount.sh(
+        "set -- new/*; old=$1 new=\"cur/${1#new/}:2,S\"; ln \"$old\" \"$new\"
+         [ \"$(stat -c %i-%h \"$old\")\" = \"$(stat -c %i-%h \"$new\")\" ]
+         [ \"$(stat -c %h \"$old\")\" = 2 ]
+         exec 3< \"$old\"; rm \"$old\"; cmp /dev/fd/3 \"$new\"; exec 3<&-
+         [ \"$(stat -c %h \"$new\")\" = 1 ]
+         ! ln \"$2\" \"$new\"
+         ln \"$2\" cur/another; rm \"$2\"; cat cur/another > /dev/null",
+    );
+    let quits = lab.pop3d.count("QUIT");
+    mount.sh("echo poll > ctl");
+    lab.wait("not polled", || lab.pop3d.count("QUIT") > quits);
+    assert_eq!(lab.pop3d.uidls().len(), 2, "moved, not removed");
+    assert_eq!(mount.sh("ls cur").lines().count(), 2);
+    mount.sh("rm cur/another; echo poll > ctl");
+    lab.wait("not deleted", || lab.pop3d.uidls().len() == 1);
+    mount.sh("printf 'To: bob@example.org\\n\\nlinked\\n' > drafts/m; ln drafts/m outbox/m");
+    let sent = lab.sent(1);
+    assert!(super::lab::text(&sent[0]).contains("linked"));
+    assert_eq!(mount.sh("ls drafts").trim(), "m");
+    assert!(
+        mount
+            .sh("echo nonsense > drafts/n; ln drafts/n outbox/n 2>&1 || echo $?")
+            .contains('1')
+    );
+    assert_eq!(mount.sh("ls outbox | grep -c '^n$' || true").trim(), "0");
+    lab.mount.finish();
+}

@@ -63,7 +63,7 @@ impl Lab {
     }
 
     /// Waits until `done`.
-    pub fn wait(&self, what: &str, done: impl Fn() -> bool) {
+    pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done() {
             assert!(

@@ -1,7 +1,8 @@
 //! What renames mean: flags in the inbox, sending in the outbox.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,15 +10,57 @@ use super::local::{self, failed};
 use super::outbox::{LINGER, Outbox};
 use super::{MailBackend, base_name, missing};
 use crate::mail::fetch::ServerDelete;
-use crate::vfs::error::Result;
+use crate::vfs::error::{ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
 impl MailBackend {
-    /// What is about to go from the inbox goes from the server too where the user wants that.
+    /// What is about to go from the inbox goes from the server too where the user wants that; not
+    /// so one name of two, with which programs that link and unlink move a message.
     pub(super) fn removed_from_inbox(&self, real: &Path) -> Result<()> {
         let base = base_name(real);
+        if let Some(other) = self.other_name(real) {
+            return Ok(self.store.renamed(base, base_name(&other))?);
+        }
         let on_server = matches!(self.delete, ServerDelete::OnUnlink | ServerDelete::After(_));
         Ok(self.store.removed(base, on_server)?)
+    }
+
+    /// Another name that the message at `real` has in the inbox.
+    fn other_name(&self, real: &Path) -> Option<PathBuf> {
+        let about = fs::symlink_metadata(real).ok()?;
+        if about.nlink() < 2 {
+            return None;
+        }
+        let dirs = ["new", "cur", "tmp"].map(|dir| self.areas.maildir.join(dir));
+        let mut entries = dirs
+            .iter()
+            .filter_map(|dir| fs::read_dir(dir).ok())
+            .flatten();
+        entries.find_map(|entry| {
+            let entry = entry.ok()?;
+            let path = entry.path();
+            (entry.ino() == about.ino() && path != real).then_some(path)
+        })
+    }
+
+    /// A second name in the outbox: sending what is prepared, which stays where it is.
+    pub(super) fn link_into_outbox(
+        &self,
+        from: &Path,
+        to: &Path,
+        place: &RemotePath,
+    ) -> Result<()> {
+        if to.exists() {
+            return Err(ErrorKind::Exists.into());
+        }
+        let about = fs::symlink_metadata(from).map_err(|err| failed(from, &err))?;
+        let spool = self.areas.root.join("spool");
+        let linked = spool.join(format!("linked-{}", about.ino()));
+        // Left by a crash, if it is there.
+        let _ = fs::remove_file(&linked);
+        fs::hard_link(from, &linked).map_err(|err| failed(from, &err))?;
+        self.rename_into_outbox(&linked, to, place)
+            .inspect_err(|_| drop(fs::remove_file(&linked)))
     }
 
     pub(super) fn rename_in_inbox(&self, from: &Path, to: &Path) -> Result<()> {

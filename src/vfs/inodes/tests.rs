@@ -148,3 +148,23 @@ fn a_recent_coarse_time_stamp_proves_nothing() {
     attr.mtime = Some(now + Duration::from_secs(60));
     assert!(Version::settled(&attr, now).is_none());
 }
+
+#[test]
+fn a_second_name_outlives_the_first() {
+    let (mut inodes, a, b, c) = three();
+    assert!(inodes.link(c, a, &name("d")));
+    assert_eq!((inodes.names(c), inodes.find(a, &name("d"))), (2, Some(c)));
+    inodes.orphan(a, &name("d"), None);
+    assert_eq!((inodes.names(c), inodes.place(c)), (1, at("a/b/c")));
+    assert!(inodes.link(c, a, &name("d")));
+    inodes.orphan(b, &name("c"), None);
+    assert_eq!(inodes.place(c), at("a/d"));
+    inodes.rename((a, &name("d")), (ROOT, &name("e")), None);
+    assert_eq!((inodes.names(c), inodes.place(c)), (1, at("e")));
+    assert!(inodes.link(c, b, &name("c")));
+    assert_eq!(inodes.find(b, &name("c")), Some(c));
+    for (ino, lookups) in [(a, 1), (b, 1), (c, 4)] {
+        inodes.forget(ino, lookups);
+    }
+    assert_eq!(inodes.len(), 1);
+}
