@@ -21,6 +21,7 @@ mod mail_mime;
 mod mail_mount;
 mod mail_pop3;
 mod mail_queue;
+mod mail_real;
 mod mail_smtp;
 mod model;
 mod mounted;

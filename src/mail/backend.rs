@@ -71,6 +71,7 @@ pub struct MailBackend {
     shelf: Arc<Shelf>,
     delete: ServerDelete,
     account: String,
+    started: SystemTime,
     fetcher: Locked<Option<Arc<Fetcher>>>,
     sender: Locked<Option<Arc<Sender>>>,
     /// For what lives longer than a call.
@@ -123,6 +124,7 @@ impl MailBackend {
             shelf,
             delete: fetch.delete,
             account,
+            started: SystemTime::now(),
             fetcher: Locked::new(None),
             sender: Locked::new(None),
         });
@@ -327,8 +329,8 @@ impl Backend for MailBackend {
                     changed.unwrap_or(SystemTime::UNIX_EPOCH),
                 ))
             }
-            Node::Status => Ok(Self::live_attr(0o400)),
-            Node::Ctl => Ok(Self::live_attr(0o600)),
+            Node::Status => Ok(self.live_attr(0o400)),
+            Node::Ctl => Ok(self.live_attr(0o600)),
         }
     }
 
@@ -376,7 +378,7 @@ impl Backend for MailBackend {
                 Text::open(text, attr, how)
             }
             Node::Parts(below) => self.shelf.open(&below, how),
-            Node::Status => Text::open(self.status_text(), Self::live_attr(0o400), how),
+            Node::Status => Text::open(self.status_text(), self.live_attr(0o400), how),
             Node::Ctl => {
                 let me = Weak::clone(&self.me);
                 Ok(Orders::open(Arc::new(move |line| {

@@ -4,6 +4,7 @@
 //! ends with a line of one dot (RFC 1939 section 3) is copied straight to where it is kept, whatever
 //! its size and whatever the length of its lines.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -60,12 +61,21 @@ pub struct Counts {
 }
 
 /// Reads lines from `source`, whose single reads have a time limit of their own.
-#[derive(Debug)]
 pub struct LineReader<R> {
     source: R,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+}
+
+/// Without what was read, which is somebody's mail.
+impl<R: fmt::Debug> fmt::Debug for LineReader<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LineReader")
+            .field("source", &self.source)
+            .field("buffered", &(self.end - self.start))
+            .finish_non_exhaustive()
+    }
 }
 
 impl<R: Read> LineReader<R> {

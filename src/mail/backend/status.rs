@@ -13,10 +13,11 @@ use crate::vfs::attr::{Attr, FileKind};
 
 impl MailBackend {
     /// Attributes of a file whose content is different each time: without a size, so that it is
-    /// read to its end whatever that is.
-    pub(super) fn live_attr(mode: u32) -> Attr {
+    /// read to its end whatever that is, and with one time, so that a backup finds no change.
+    pub(super) fn live_attr(&self, mode: u32) -> Attr {
         let mut attr = Attr::new(FileKind::File);
-        attr.mtime = Some(SystemTime::now());
+        attr.mtime = Some(self.started);
+        attr.mtime_exact = true;
         attr.mode = Some(mode);
         attr
     }
