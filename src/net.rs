@@ -186,6 +186,19 @@ pub fn is_readable(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
+/// Whether the peer has closed or reset the connection, whatever it sent before.
+///
+/// # Errors
+/// Of poll(2).
+pub fn has_hung_up(stream: &TcpStream) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut socket = [PollFd::new(stream, PollFlags::RDHUP)];
+    match poll(&mut socket, Some(&Timespec::default())) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!socket[0].revents().is_empty()),
+        Err(err) => Err(err.into()),
+    }
+}
+
 /// Waits until one of two sockets is readable, at most for `limit`; whether the second one is.
 ///
 /// # Errors

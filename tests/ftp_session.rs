@@ -4,7 +4,7 @@
 mod commands;
 mod login;
 mod pool;
-mod server;
+pub(crate) mod server;
 mod tls;
 mod transfers;
 mod trust;

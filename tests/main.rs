@@ -12,6 +12,7 @@
 
 mod cli;
 mod content;
+mod cuts;
 mod ftp_backend;
 mod ftp_session;
 mod interop;

@@ -27,6 +27,8 @@ pub struct DataConnection {
     early: Option<Reply>,
     /// The server said 1xx before.
     announced: bool,
+    /// The end of data was read.
+    ended: bool,
     host: Box<str>,
 }
 
@@ -45,6 +47,7 @@ impl DataConnection {
             stream,
             early,
             announced,
+            ended: false,
             host: host.into(),
         }
     }
@@ -114,6 +117,14 @@ impl DataConnection {
         }
     }
 
+    /// How a download over TLS ended: with close_notify, or without. `None`: no such end was read.
+    pub(super) fn farewell(&self) -> Option<bool> {
+        match &self.stream {
+            Stream::Tls(tls) if self.ended => Some(tls.clean_eof()),
+            _ => None,
+        }
+    }
+
     /// Whether the server may have refused the connection because its TLS session was not the
     /// control connection's.
     pub(super) fn is_suspect(&self) -> bool {
@@ -143,12 +154,13 @@ impl DataConnection {
 /// [`net::failure`](crate::net::failure) makes an `Error` of them.
 impl Read for DataConnection {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match &mut self.stream {
+        let read = match &mut self.stream {
             Stream::Plain(tcp) => tcp.read(buf),
             Stream::Tls(tls) => tls.read(buf),
             Stream::Empty => Ok(0),
-        }
-        .map_err(named)
+        };
+        self.ended |= !buf.is_empty() && matches!(read, Ok(0));
+        read.map_err(named)
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Facts {
     pub tls_version: Option<&'static str>,
     /// The server's certificate.
     pub certificate: Option<Shown>,
+    /// Data connections over TLS end with close_notify; one that does not was cut.
+    pub says_goodbye: bool,
     /// Sessions that are logged in now.
     pub sessions: usize,
     /// Whether a login ever worked.

@@ -26,6 +26,8 @@ pub(super) struct Listed {
     /// What LIST says of the directory itself, in the line of `.`.
     pub(super) own: Option<Attr>,
     pub(super) skipped: usize,
+    /// The last line had no end.
+    cut: bool,
 }
 
 /// The answer to one listing command.
@@ -57,7 +59,7 @@ impl FtpServer {
         } else {
             self.line(verb, dir)?
         };
-        let answer = self.transfer_listing(s, mode, &command);
+        let answer = self.doubted_listing(s, mode, &command);
         if inside && !s.is_broken() {
             s.command(&self.way_back())?;
         }
@@ -67,6 +69,48 @@ impl FtpServer {
             }
             answer => Ok(answer),
         }
+    }
+
+    /// In clear text a connection that somebody between us and the server closes looks as the end
+    /// of the listing does, and the server, which sent all, says 226. So what looks cut is asked
+    /// for once more.
+    fn doubted_listing(
+        &self,
+        s: &mut Session,
+        mode: ListingMode,
+        command: &[u8],
+    ) -> Result<Answer> {
+        let first = match self.transfer_listing(s, mode, command)? {
+            Answer::Listed(listed) if self.looks_cut(mode, &listed) => listed,
+            answer => return Ok(answer),
+        };
+        let again = self.transfer_listing(s, mode, command)?;
+        if let Answer::Listed(listed) = &again
+            && self.looks_cut(mode, listed)
+            && listed.entries.len() != first.entries.len()
+        {
+            let what = String::from_utf8_lossy(command);
+            return Err(Error::new(
+                ErrorKind::Disconnected,
+                format!("{what}: the listing is cut off"),
+            ));
+        }
+        Ok(again)
+    }
+
+    fn looks_cut(&self, mode: ListingMode, listed: &Listed) -> bool {
+        let known = self.ways.with(|ways| {
+            if listed.itself || ways.shows_itself.is_none() && !listed.entries.is_empty() {
+                ways.shows_itself = Some((mode, listed.itself));
+            }
+            ways.shows_itself
+        });
+        let ought = match known {
+            Some((of, shows)) => of == mode && shows,
+            // Nothing at all, from a server that we know nothing of.
+            None => true,
+        };
+        listed.cut || ought && !listed.itself
     }
 
     fn transfer_listing(
@@ -104,7 +148,10 @@ impl FtpServer {
         });
         self.ways.with(|ways| ways.dialect = hints.dialect);
         match read {
-            Ok(dropped) => listed.skipped += dropped,
+            Ok(lines) => {
+                listed.skipped += lines.dropped;
+                listed.cut = lines.cut;
+            }
             Err(err) => {
                 s.close_early(data);
                 return Err(err);

@@ -18,15 +18,23 @@ const LINE_MAX: usize = 8 << 10;
 /// which matters to formats that the parser recognises by looking at several lines.
 const BLOCK: usize = 4 << 20;
 
-/// Reads to the end and gives whole lines to `each`, many at a time, line ends included. Returns
-/// how many lines were too long to be one and were left out.
+/// What there was to say of a listing's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lines {
+    /// Lines that were too long to be one and were left out.
+    pub(super) dropped: usize,
+    /// The last one had no end, as when a connection is cut in mid-line.
+    pub(super) cut: bool,
+}
+
+/// Reads to the end and gives whole lines to `each`, many at a time, line ends included.
 ///
 /// # Errors
 /// Those of the connection; `Protocol` for a listing without end; what `each` says.
 pub(super) fn read_blocks(
     data: &mut impl Read,
     mut each: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<usize> {
+) -> Result<Lines> {
     let mut block = Vec::new();
     let mut chunk = vec![0; 64 << 10];
     let mut total = 0;
@@ -74,10 +82,11 @@ pub(super) fn read_blocks(
             line_start = 0;
         }
     }
+    let cut = dropping || line_start < block.len();
     if !block.is_empty() {
         each(&block)?;
     }
-    Ok(dropped)
+    Ok(Lines { dropped, cut })
 }
 
 #[cfg(test)]
@@ -85,7 +94,7 @@ pub(super) fn read_blocks(
 mod tests {
     use super::*;
 
-    fn blocks(bytes: &[u8]) -> (Vec<Vec<u8>>, usize) {
+    fn blocks(bytes: &[u8]) -> (Vec<Vec<u8>>, Lines) {
         let mut got = Vec::new();
         let mut reader = bytes;
         let dropped = read_blocks(&mut reader, |block| {
@@ -95,20 +104,27 @@ mod tests {
         (got, dropped.unwrap())
     }
 
+    const fn lines(dropped: usize, cut: bool) -> Lines {
+        Lines { dropped, cut }
+    }
+
     #[test]
     fn lines_are_never_cut() {
         let line = [b"x".repeat(999).as_slice(), b"\n"].concat();
         let text = line.repeat(9_000);
         let (got, dropped) = blocks(&text);
-        assert!(got.len() > 1 && dropped == 0);
+        assert!(got.len() > 1 && dropped == lines(0, false));
         assert!(got.iter().all(|block| block.len() % 1_000 == 0));
         assert_eq!(got.concat(), text);
     }
 
     #[test]
     fn a_last_line_without_an_end_counts() {
-        assert_eq!(blocks(b"a\r\nb"), (vec![b"a\r\nb".to_vec()], 0));
-        assert_eq!(blocks(b""), (vec![], 0));
+        assert_eq!(
+            blocks(b"a\r\nb"),
+            (vec![b"a\r\nb".to_vec()], lines(0, true))
+        );
+        assert_eq!(blocks(b""), (vec![], lines(0, false)));
     }
 
     #[test]
@@ -120,7 +136,7 @@ mod tests {
             &b"y".repeat(9_000),
         ]
         .concat();
-        assert_eq!(blocks(&text), (vec![b"a\nb\n".to_vec()], 2));
+        assert_eq!(blocks(&text), (vec![b"a\nb\n".to_vec()], lines(2, true)));
     }
 
     #[test]

@@ -334,6 +334,9 @@ fn await_greeting(tcp: &TcpStream, deadline: Deadline) -> io::Result<Reply> {
             if got == seen.len() {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "endless line"));
             }
+            if net::has_hung_up(tcp)? && tcp.peek(&mut seen)? == got {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             // Half a line: a peek returns it at once, again and again.
             std::thread::sleep(deadline.left()?.min(Duration::from_millis(10)));
             continue;

@@ -53,7 +53,12 @@ impl FtpServer {
         let directory = options.directory.clone();
         let charset = options.charset;
         let pool = Pool::new(options);
-        let home = pool.with_session(Purpose::Metadata, |s| Ok(s.home().to_vec()))?;
+        let home = || pool.with_session(Purpose::Metadata, |s| Ok(s.home().to_vec()));
+        // One cut connection is no reason not to mount.
+        let home = match home() {
+            Err(err) if err.kind() == ErrorKind::Disconnected => home()?,
+            home => home?,
+        };
         let root = ServerRoot::new(&home, &encoding::to_server(charset, &directory)?)?;
         let server = Arc::new(Self {
             pool,

@@ -162,8 +162,10 @@ impl Session {
     /// # Errors
     /// As [`command`](Self::command). `Disconnected` here, or a 425 or 522, may mean that the
     /// server wanted the TLS session of the control connection and rustls had none left; that is
-    /// noted, and the same transfer on a new session will work.
+    /// noted, and the same transfer on a new session will work. Also `Disconnected`, with the
+    /// session still good, if a download ended without the close_notify that this server sends.
     pub fn end_data(&mut self, mut data: DataConnection) -> Result<Reply> {
+        let farewell = data.farewell();
         // Whatever goes wrong with the farewell, the server's reply says how it ended.
         let finished = data.finish();
         let early = data.take_early();
@@ -198,6 +200,19 @@ impl Session {
             log::debug!("{}: end of data: {err}", self.host.options().host);
         }
         self.count_tickets();
+        if farewell == Some(true) {
+            self.host.facts(|facts| facts.says_goodbye = true);
+        }
+        let cut = farewell == Some(false) && self.host.facts(|facts| facts.says_goodbye);
+        if cut && reply.is_ok() {
+            return Err(Error::new(
+                ErrorKind::Disconnected,
+                format!(
+                    "{}: the data connection was cut: no close_notify",
+                    self.host.options().host
+                ),
+            ));
+        }
         Ok(reply)
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Ways {
     pub(crate) listing: Option<ListingMode>,
     /// `LIST -a` means "all", not "the files called -a".
     pub(crate) list_all: Option<bool>,
+    /// Whether the listings of this command begin with the directory itself (`.`, `cdir`).
+    pub(crate) shows_itself: Option<(ListingMode, bool)>,
     /// What LIST is written in.
     pub(crate) dialect: Option<Dialect>,
     /// `STAT file` answers with the file's line.

@@ -78,7 +78,7 @@ impl Peer {
 /// What the server was told, by all connections.
 pub(super) type Heard = Arc<Mutex<Vec<String>>>;
 
-pub(super) struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     pub(super) heard: Heard,
 }
@@ -130,7 +130,7 @@ impl Server {
     }
 
     /// Plain FTP, four connections, two seconds.
-    pub(super) fn options_for(address: SocketAddr) -> FtpOptions {
+    pub(crate) fn options_for(address: SocketAddr) -> FtpOptions {
         FtpOptions {
             host: address.ip().to_string(),
             port: address.port(),

@@ -19,6 +19,7 @@ mod files;
 mod listing;
 pub mod quirks;
 mod session;
+pub mod tls;
 mod transfer;
 
 pub use quirks::{Break, Completion, DashA, Dialect, Disk, Limit, MlsdLinks, RestStor, SiteUtime};
@@ -318,6 +319,14 @@ impl Live {
             key,
             shared,
         })
+    }
+
+    /// What is said and heard from now on goes through `inner`; what [`Ftpd::hang_up`] closes stays
+    /// the same.
+    fn within(&mut self, inner: TcpStream) -> io::Result<()> {
+        inner.set_nodelay(true)?;
+        self.stream = inner;
+        Ok(())
     }
 
     /// Closes it by a reset, so that the peer sees an error and no end of data.

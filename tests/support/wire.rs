@@ -2,9 +2,10 @@
 //!
 //! Put in front of a control connection by its [`address`](Wire::address), and of the data
 //! connections of the scripted server by [`hook`](Wire::hook); both then share one count and one
-//! fault.
+//! [`Snap`]. Control and data each have a count for each way, too, and a byte in one of these
+//! [`Lane`]s can be where one connection suffers a [`Fault`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -27,10 +28,46 @@ pub enum Snap {
     Stall,
 }
 
+/// One kind of connection in one direction. `Up` is from the client to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    ControlUp,
+    ControlDown,
+    DataUp,
+    DataDown,
+}
+
+impl Lane {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::ControlUp,
+        Self::ControlDown,
+        Self::DataUp,
+        Self::DataDown,
+    ];
+}
+
+/// What happens to the connection, and to no other, that carries a certain byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is closed both ways, as if either end had said so, instead of carrying it.
+    Close,
+    /// It is reset, both ways.
+    Reset,
+    /// Nothing passes on it any more, until [`Wire::heal`].
+    Stall,
+    /// The byte is another one when it arrives: this one, or its complement if it is the same.
+    Garble(u8),
+}
+
 #[derive(Default)]
 struct State {
     up: u64,
     down: u64,
+    lanes: BTreeMap<Lane, u64>,
+    fault: Option<(Lane, u64, Fault)>,
+    /// The connections that [`Fault::Stall`] hit.
+    stuck: BTreeSet<usize>,
     connections: usize,
     delay: Duration,
     snap: Option<(u64, Snap)>,
@@ -43,12 +80,24 @@ struct State {
 }
 
 /// Bytes and when they are to arrive.
-type Parcel = (Instant, Vec<u8>);
+type Parcel = (Instant, Load);
 
+/// What is on its way over a connection.
+enum Load {
+    Bytes(Vec<u8>),
+    /// Everything over the wire is closed.
+    EndOfAll,
+    /// This connection is closed, or reset.
+    EndOfThis {
+        reset: bool,
+    },
+}
+
+/// One direction of one connection.
 #[derive(Clone, Copy)]
-enum Way {
-    Up,
-    Down,
+struct Way {
+    lane: Lane,
+    pair: usize,
 }
 
 impl Wire {
@@ -86,6 +135,22 @@ impl Wire {
         state.up + state.down
     }
 
+    /// Bytes that went over a lane since the start or the last [`heal`](Self::heal).
+    pub fn lane_bytes(&self, lane: Lane) -> u64 {
+        let state = self.state.lock().unwrap();
+        state.lanes.get(&lane).copied().unwrap_or_default()
+    }
+
+    /// One fault, once, in place of the byte of this number (from 0) in the count of `lane`.
+    pub fn fault_at(&self, lane: Lane, number: u64, fault: Fault) {
+        self.state.lock().unwrap().fault = Some((lane, number, fault));
+    }
+
+    /// Whether that fault has happened.
+    pub fn has_struck(&self) -> bool {
+        self.state.lock().unwrap().fault.is_none()
+    }
+
     /// Connections made over it.
     pub fn connections(&self) -> usize {
         self.state.lock().unwrap().connections
@@ -106,11 +171,15 @@ impl Wire {
         self.state.lock().unwrap().snap.is_none()
     }
 
-    /// Takes back [`snap_at`](Self::snap_at) and ends a stall.
+    /// Takes back [`snap_at`](Self::snap_at) and [`fault_at`](Self::fault_at), ends a stall, and
+    /// counts each lane from 0.
     pub fn heal(&self) {
         let mut state = self.state.lock().unwrap();
         state.snap = None;
+        state.fault = None;
         state.stalled = false;
+        state.stuck.clear();
+        state.lanes.clear();
     }
 }
 
@@ -143,9 +212,18 @@ fn relay(state: &Arc<Mutex<State>>, server: SocketAddr, once: bool) -> SocketAdd
             let (Ok(client), Ok(server)) = (client, TcpStream::connect(server)) else {
                 continue;
             };
-            state.lock().unwrap().connections += 1;
-            pump(&state, &client, &server, Way::Up);
-            pump(&state, &server, &client, Way::Down);
+            let pair = {
+                let mut state = state.lock().unwrap();
+                state.connections += 1;
+                state.connections
+            };
+            let lanes = match once {
+                true => [Lane::DataUp, Lane::DataDown],
+                false => [Lane::ControlUp, Lane::ControlDown],
+            };
+            let [up, down] = lanes.map(|lane| Way { lane, pair });
+            pump(&state, &client, &server, up);
+            pump(&state, &server, &client, down);
             if once {
                 return;
             }
@@ -160,7 +238,8 @@ fn pump(state: &Arc<Mutex<State>>, from: &TcpStream, to: &TcpStream, way: Way) {
     let _ = to.set_nodelay(true);
     let (sender, receiver) = channel();
     let (state, writers_state) = (Arc::clone(state), Arc::clone(state));
-    thread::spawn(move || write_when_due(to, &receiver, &writers_state));
+    let source = from.try_clone().unwrap();
+    thread::spawn(move || write_when_due(to, &source, &receiver, &writers_state));
     let key = {
         let mut state = state.lock().unwrap();
         state.next_socket += 1;
@@ -179,13 +258,28 @@ fn pump(state: &Arc<Mutex<State>>, from: &TcpStream, to: &TcpStream, way: Way) {
     });
 }
 
-/// An empty parcel closes everything.
-fn write_when_due(mut to: TcpStream, parcels: &Receiver<Parcel>, state: &Mutex<State>) {
-    for (due, bytes) in parcels {
+fn write_when_due(
+    mut to: TcpStream,
+    from: &TcpStream,
+    parcels: &Receiver<Parcel>,
+    state: &Mutex<State>,
+) {
+    for (due, load) in parcels {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        if bytes.is_empty() {
-            return close_when_arrived(state);
-        }
+        let bytes = match load {
+            Load::Bytes(bytes) => bytes,
+            Load::EndOfAll => return close_when_arrived(state),
+            Load::EndOfThis { reset } => {
+                for socket in [&to, from] {
+                    if reset {
+                        // Disconnects: the peer gets a reset, whoever else has the socket.
+                        let _ = rustix::net::connect_unspec(socket);
+                    }
+                    let _ = socket.shutdown(Shutdown::Both);
+                }
+                return;
+            }
+        };
         let written = to.write_all(&bytes);
         state.lock().unwrap().on_the_way -= 1;
         if written.is_err() {
@@ -217,33 +311,61 @@ fn carry(state: &Mutex<State>, bytes: &[u8], way: Way, sender: &Sender<Parcel>) 
         if now.ended {
             return false;
         }
-        if now.stalled {
+        if now.stalled || now.stuck.contains(&way.pair) {
             drop(now);
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(2));
             continue;
         }
+        let due = Instant::now() + now.delay;
         let room = now
             .snap
             .map_or(u64::MAX, |(at, _)| at.saturating_sub(now.up + now.down));
-        let n = rest.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-        match way {
-            Way::Up => now.up += n as u64,
-            Way::Down => now.down += n as u64,
+        let passed = now.lanes.get(&way.lane).copied().unwrap_or_default();
+        let whole = match now.fault {
+            Some((lane, at, _)) if lane == way.lane => at.saturating_sub(passed),
+            _ => u64::MAX,
+        };
+        let n = rest
+            .len()
+            .min(usize::try_from(room.min(whole)).unwrap_or(usize::MAX));
+        let mut parcel = rest[..n].to_vec();
+        rest = &rest[n..];
+        let mut end = None;
+        if n as u64 == whole && n as u64 != room && !rest.is_empty() {
+            match now.fault.take() {
+                Some((_, _, Fault::Garble(byte))) => {
+                    parcel.push(if rest[0] == byte { !byte } else { byte });
+                    rest = &rest[1..];
+                }
+                Some((_, _, Fault::Stall)) => {
+                    now.stuck.insert(way.pair);
+                }
+                Some((_, _, fault)) => end = Some(fault == Fault::Reset),
+                None => {}
+            }
         }
-        let due = Instant::now() + now.delay;
-        if n > 0 {
-            if sender.send((due, rest[..n].to_vec())).is_err() {
+        let count = parcel.len() as u64;
+        match way.lane {
+            Lane::ControlUp | Lane::DataUp => now.up += count,
+            Lane::ControlDown | Lane::DataDown => now.down += count,
+        }
+        *now.lanes.entry(way.lane).or_default() += count;
+        if !parcel.is_empty() {
+            if sender.send((due, Load::Bytes(parcel))).is_err() {
                 return false;
             }
             now.on_the_way += 1;
         }
-        rest = &rest[n..];
+        if let Some(reset) = end {
+            let _ = sender.send((due, Load::EndOfThis { reset }));
+            return false;
+        }
         if n as u64 == room
             && let Some((_, how)) = now.snap.take()
         {
             match how {
                 Snap::Close => {
-                    let _ = sender.send((due, Vec::new()));
+                    let _ = sender.send((due, Load::EndOfAll));
                     // Nothing else may pass meanwhile.
                     now.stalled = true;
                     return false;

@@ -40,6 +40,9 @@ pub struct Quirks {
     /// cannot be pipelined.
     pub drops_pipelined: bool,
 
+    /// `AUTH TLS` works, with the certificate of [`tls`](super::tls).
+    pub tls: bool,
+
     /// The line before the data (`150 …`); none if empty.
     pub opening: String,
     /// How the end of a transfer is told.
@@ -224,6 +227,7 @@ impl Default for Quirks {
             faults: Vec::new(),
             control_cut_after: None,
             drops_pipelined: false,
+            tls: false,
             opening: "150 Here it comes.".into(),
             completion: Completion::Normal,
             rate: None,

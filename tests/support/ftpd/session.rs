@@ -8,8 +8,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::ServerConfig;
+
 use super::quirks::{Quirks, SiteUtime, matches};
-use super::{Command, Live, Shared};
+use super::{Command, Live, Shared, tls};
 
 /// Where the next data connection comes from.
 pub(super) enum DataSource {
@@ -33,6 +35,9 @@ pub(super) struct Session {
     pub(super) data: DataSource,
     pub(super) rest: u64,
     pub(super) rename_from: Option<PathBuf>,
+    /// What `AUTH TLS` began, and `PROT P` wants on data connections too.
+    tls: Option<Arc<ServerConfig>>,
+    protected: bool,
     /// The line that is being carried out.
     pub(super) line: String,
 }
@@ -60,6 +65,8 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: TcpStream) {
         data: DataSource::None,
         rest: 0,
         rename_from: None,
+        tls: None,
+        protected: false,
         line: String::new(),
     };
     let _ = session.run(open);
@@ -158,6 +165,11 @@ impl Session {
                 self.log_in(quirks)
             }
             "ACCT" => self.say("530 Login incorrect."),
+            "AUTH" if quirks.tls => self.secure(),
+            "PBSZ" | "PROT" if self.tls.is_some() => {
+                self.protected = verb == "PROT" && arg == b"P";
+                self.done("200 Noted.")
+            }
             "QUIT" => {
                 self.done("221 Goodbye.")?;
                 Err(hung_up())
@@ -188,6 +200,26 @@ impl Session {
             "RETR" | "STOR" | "APPE" | "LIST" | "NLST" | "MLSD" => self.transfer(quirks, verb, arg),
             _ => self.file_command(quirks, verb, arg),
         }
+    }
+
+    /// From here on this session lives inside TLS.
+    fn secure(&mut self) -> io::Result<()> {
+        self.say("234 Go on.")?;
+        let config = tls::config();
+        let inner = tls::accept(self.control.stream.try_clone()?, &config)?;
+        self.tls = Some(config);
+        self.reader = BufReader::new(inner.try_clone()?);
+        self.control.within(inner)
+    }
+
+    /// A data connection as the client wants it.
+    pub(super) fn shielded(&self, stream: TcpStream) -> io::Result<Live> {
+        let mut live = Live::new(&self.shared, stream)?;
+        if let Some(config) = self.tls.as_ref().filter(|_| self.protected) {
+            let inner = tls::accept(live.stream.try_clone()?, config)?;
+            live.within(inner)?;
+        }
+        Ok(live)
     }
 
     fn may_log_in(&self, quirks: &Quirks, password: &[u8]) -> bool {
@@ -333,8 +365,9 @@ pub(super) fn is_closed(stream: &TcpStream) -> bool {
     }
 }
 
-const BEFORE_LOGIN: [&str; 11] = [
-    "USER", "PASS", "ACCT", "QUIT", "FEAT", "SYST", "NOOP", "HELP", "OPTS", "CLNT", "AUTH",
+const BEFORE_LOGIN: [&str; 13] = [
+    "USER", "PASS", "ACCT", "QUIT", "FEAT", "SYST", "NOOP", "HELP", "OPTS", "CLNT", "AUTH", "PBSZ",
+    "PROT",
 ];
 
 const CHANGES: [&str; 12] = [

@@ -269,7 +269,13 @@ impl Session {
             }
         };
         match stream {
-            Some(stream) => Ok(Some(Live::new(&self.shared, stream)?)),
+            Some(stream) => match self.shielded(stream) {
+                Ok(live) => Ok(Some(live)),
+                Err(_) => {
+                    self.say("425 No TLS.")?;
+                    Ok(None)
+                }
+            },
             None => {
                 self.say("425 No data connection.")?;
                 Ok(None)

@@ -1,0 +1,550 @@
+//! Cut at every byte: sessions of each kind over a relay that breaks one connection, control or
+//! data, at one byte of one direction, at one after the other.
+//!
+//! A single fault, with the server in reach, must be healed unseen: reads and listings are asked
+//! for again, uploads start again from the local copy, a rename asks how far it had come. Whatever
+//! happens, it happens in bounded time, the old version or the new one is there, nothing short
+//! passes for complete, and the next operation succeeds.
+//!
+//! `FERRYFS_CUTS=every` leaves no byte out, TLS handshakes and all (a quarter of an hour).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ferryfs::ftp::FtpBackend;
+use ferryfs::ftp::options::{FtpOptions, TlsMode};
+use ferryfs::vfs::backend::{Backend, OpenHow};
+use ferryfs::vfs::content::Contents;
+use ferryfs::vfs::error::{Error, ErrorKind, Result};
+use ferryfs::vfs::path::RemotePath;
+
+use crate::ftp_session::server::Server;
+use crate::support::ftpd::{Ftpd, Quirks, tls};
+use crate::support::wire::{Fault, Lane, Wire};
+
+/// Relays that are worked on at the same time.
+const LABS: usize = 4;
+
+/// The mount's time limit, which nothing that is cut may come near.
+const LIMIT: Duration = Duration::from_secs(3);
+
+const NAMES: [&str; 3] = ["a name with blanks", "another.txt", "sub"];
+
+fn path(text: &str) -> RemotePath {
+    RemotePath::parse(text.as_bytes()).unwrap()
+}
+
+fn old() -> Vec<u8> {
+    (0..300_u32).map(|n| (n * 7 % 251) as u8).collect()
+}
+
+fn new() -> Vec<u8> {
+    (0..420_u32).map(|n| (n * 11 % 241) as u8).collect()
+}
+
+/// What a session does after its login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Login,
+    List,
+    Read,
+    Write,
+    Create,
+    Append,
+    Rename,
+    Mkdir,
+    Remove,
+}
+
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::Login,
+        Self::List,
+        Self::Read,
+        Self::Write,
+        Self::Create,
+        Self::Append,
+        Self::Rename,
+        Self::Mkdir,
+        Self::Remove,
+    ];
+
+    /// What is worth the many bytes of handshakes.
+    const TLS: [Self; 3] = [Self::Login, Self::List, Self::Write];
+}
+
+/// How much of an answer may be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// All of it.
+    Whole,
+    /// In clear text, where the end of a listing looks as the end of its connection does: all but
+    /// the lines behind it.
+    WholeLines,
+    /// Only how long it is.
+    Garbled,
+}
+
+/// A server, the relay to it, and what a session on it leaves behind.
+struct Lab {
+    server: Ftpd,
+    wire: Wire,
+    staging: tempfile::TempDir,
+    options: FtpOptions,
+}
+
+impl Lab {
+    fn new(quirks: Quirks, timeout: Duration) -> Self {
+        let tls = quirks.tls;
+        let server = Ftpd::with(quirks);
+        let wire = Wire::to(server.address());
+        server.change(|quirks| quirks.advertise = Some(wire.hook()));
+        let mut options = Server::options_for(wire.address());
+        options.timeout = timeout;
+        if tls {
+            options.tls = TlsMode::Explicit;
+            options.ca_file = Some(Path::new(tls::CERTIFICATE).to_path_buf());
+        }
+        let lab = Self {
+            server,
+            wire,
+            staging: tempfile::tempdir().unwrap(),
+            options,
+        };
+        lab.furnish();
+        lab
+    }
+
+    /// Makes the server's disk what a session expects.
+    fn furnish(&self) {
+        for entry in std::fs::read_dir(self.server.root()).unwrap() {
+            let entry = entry.unwrap();
+            match entry.file_type().unwrap().is_dir() {
+                true => std::fs::remove_dir_all(entry.path()).unwrap(),
+                false => std::fs::remove_file(entry.path()).unwrap(),
+            }
+        }
+        self.server.put(format!("dir/{}", NAMES[0]), "x");
+        self.server.put(format!("dir/{}", NAMES[1]), "xy");
+        std::fs::create_dir(self.server.path(format!("dir/{}", NAMES[2]))).unwrap();
+        self.server.put("file", old());
+        self.server.put("from", new());
+    }
+
+    fn connect(&self) -> Result<FtpBackend> {
+        let contents = Contents::new(&self.staging.path().join("staging"), 4 << 20)?;
+        FtpBackend::connect(self.options.clone(), contents)
+    }
+
+    /// Does it; `Ok` means that the caller was told that all went well, and saw nothing wrong. A
+    /// `garbled` answer may be anything.
+    fn act(&self, backend: &FtpBackend, kind: Kind, seen: Seen) -> Result<()> {
+        match kind {
+            Kind::Login => backend.stat(&path("file")).map(drop),
+            Kind::List => {
+                let entries = backend.list(&path("dir"))?;
+                let mut names: Vec<_> = entries.iter().map(|e| e.name.to_string()).collect();
+                names.sort();
+                let fits = match seen {
+                    Seen::Whole => names == NAMES,
+                    Seen::WholeLines => NAMES[..names.len()] == names,
+                    Seen::Garbled => true,
+                };
+                assert!(fits, "a listing that passed for complete: {names:?}");
+                Ok(())
+            }
+            Kind::Read => {
+                let content = read(backend, "file")?;
+                let fits = match seen {
+                    Seen::Garbled => content.len() == old().len(),
+                    _ => content == old(),
+                };
+                assert!(fits, "{} bytes were read", content.len());
+                Ok(())
+            }
+            Kind::Write => write(backend, "file", 0, &new(), true),
+            Kind::Create => write(backend, "fresh", 0, &new(), true),
+            Kind::Append => write(backend, "file", 300, &new()[300..], false),
+            Kind::Rename => backend.rename(&path("from"), &path("file")),
+            Kind::Mkdir => backend.mkdir(&path("made"), None),
+            Kind::Remove => backend.unlink(&path("file")),
+        }
+    }
+
+    /// What must be true of the server's disk, whatever was told.
+    fn verify(&self, kind: Kind, told: bool, seen: Seen) {
+        let mut file = std::fs::read(self.server.path("file")).ok();
+        let mut fresh = std::fs::read(self.server.path("fresh")).ok();
+        if seen == Seen::Garbled {
+            // One byte of a content may be wrong in clear text: FTP has no checksum for that.
+            forgive(&mut file);
+            forgive(&mut fresh);
+        }
+        let mut appended = old();
+        appended.extend_from_slice(&new()[300..]);
+        match kind {
+            Kind::Write => {
+                assert!(
+                    file == Some(new()) || !told && file == Some(old()),
+                    "half a file"
+                );
+            }
+            Kind::Create => {
+                assert!(
+                    fresh == Some(new()) || !told && fresh.is_none(),
+                    "half a file"
+                );
+            }
+            // Appending is in place: until it succeeds, part of the tail may be there.
+            Kind::Append => {
+                let file = file.unwrap();
+                let whole = file == appended;
+                assert!(whole || !told && appended.starts_with(&file) && file.len() >= 300);
+            }
+            Kind::Rename => {
+                let from = std::fs::read(self.server.path("from")).ok();
+                let done = file == Some(new()) && from.is_none();
+                let undone = file == Some(old()) && from == Some(new());
+                assert!(done || !told && undone, "lost in renaming");
+            }
+            Kind::Mkdir => assert!(!told || self.server.path("made").is_dir()),
+            Kind::Remove => assert!(!told || file.is_none()),
+            Kind::Login | Kind::List | Kind::Read => assert!(file == Some(old())),
+        }
+    }
+}
+
+/// Takes a content with one wrong byte for the one it was meant to be.
+fn forgive(content: &mut Option<Vec<u8>>) {
+    let Some(got) = content else { return };
+    let mut appended = old();
+    appended.extend_from_slice(&new()[300..]);
+    for meant in [old(), new(), appended] {
+        let wrong = meant.iter().zip(got.iter()).filter(|(a, b)| a != b).count();
+        if meant.len() == got.len() && wrong == 1 {
+            got.clone_from(&meant);
+        }
+    }
+}
+
+const READ: OpenHow = OpenHow {
+    read: true,
+    write: false,
+    truncate: false,
+    create: None,
+};
+
+fn read(backend: &FtpBackend, name: &str) -> Result<Vec<u8>> {
+    let file = backend.open(&path(name), None, READ)?;
+    let mut content = vec![0; 2000];
+    let count = file.read_at(&path(name), 0, &mut content);
+    let closed = file.close(Some(&path(name)));
+    content.truncate(count?);
+    closed.map(|()| content)
+}
+
+fn write(backend: &FtpBackend, name: &str, at: u64, bytes: &[u8], anew: bool) -> Result<()> {
+    let known = backend.stat(&path(name));
+    let how = OpenHow {
+        write: true,
+        truncate: anew,
+        create: match &known {
+            Err(err) if err.kind() == ErrorKind::NotFound => Some(0o644),
+            _ => None,
+        },
+        ..READ
+    };
+    let file = backend.open(&path(name), known.ok().as_ref(), how)?;
+    let written = file
+        .write_at(&path(name), at, bytes)
+        .and_then(|()| file.commit(&path(name)));
+    let closed = file.close(Some(&path(name)));
+    written.and(closed)
+}
+
+/// How a campaign went.
+#[derive(Default)]
+struct Tally {
+    points: usize,
+    /// Points where the caller was told of trouble, and what.
+    told: BTreeMap<String, usize>,
+    /// Points where something was not as it must be.
+    wrong: Vec<String>,
+    slowest: Duration,
+    /// Points that took long, by kind and lane.
+    slow: BTreeMap<String, usize>,
+}
+
+/// One fault at one place of one session.
+struct Point {
+    kind: Kind,
+    lane: Lane,
+    number: u64,
+    fault: Fault,
+}
+
+/// Bytes that each lane carries in a session of this kind, the login not counted.
+fn measure(lab: &Lab, kind: Kind) -> BTreeMap<Lane, u64> {
+    lab.furnish();
+    lab.wire.heal();
+    let connected = lab.connect();
+    if kind != Kind::Login {
+        settle(&lab.wire);
+        lab.wire.heal();
+    }
+    let backend = connected.unwrap();
+    lab.act(&backend, kind, Seen::Whole).unwrap();
+    settle(&lab.wire);
+    Lane::ALL
+        .map(|lane| (lane, lab.wire.lane_bytes(lane)))
+        .into()
+}
+
+/// What was sent last is under way yet.
+fn settle(wire: &Wire) {
+    let mut before = u64::MAX;
+    while before != wire.bytes() {
+        before = wire.bytes();
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Plays one point, and tells whether the caller was told of trouble, and how long it took.
+fn play(lab: &Lab, point: &Point) -> (Option<Error>, Duration) {
+    lab.furnish();
+    lab.wire.heal();
+    let seen = match (point.fault, point.lane) {
+        _ if lab.options.tls != TlsMode::Off => Seen::Whole,
+        (Fault::Garble(_), _) => Seen::Garbled,
+        (Fault::Close, Lane::DataDown) => Seen::WholeLines,
+        _ => Seen::Whole,
+    };
+    let arm = || lab.wire.fault_at(point.lane, point.number, point.fault);
+    let mut start = Instant::now();
+    let connected = if point.kind == Kind::Login {
+        arm();
+        lab.connect()
+    } else {
+        let backend = lab.connect().unwrap();
+        lab.wire.heal();
+        arm();
+        start = Instant::now();
+        Ok(backend)
+    };
+    let (backend, done) = match connected {
+        Ok(backend) => {
+            let done = lab.act(&backend, point.kind, seen);
+            (Some(backend), done)
+        }
+        Err(err) => (None, Err(err)),
+    };
+    let took = start.elapsed();
+    lab.wire.heal();
+    // In clear text the server may have got another command, and told us that it succeeded.
+    let misled = seen == Seen::Garbled && point.lane == Lane::ControlUp;
+    if !misled {
+        lab.verify(point.kind, done.is_ok(), seen);
+    }
+    // The next one succeeds: on this mount, or a new one where there was none.
+    let backend = backend.unwrap_or_else(|| lab.connect().unwrap());
+    let there = |name: &str| lab.server.path(name).exists();
+    let again = || match (point.kind, &done) {
+        // It may have been done though we were told otherwise.
+        (Kind::Rename, Err(_)) if !there("from") => Ok(()),
+        (Kind::Mkdir, Err(_)) if there("made") => Ok(()),
+        (Kind::Remove, Err(_)) if !there("file") => Ok(()),
+        (Kind::Append, Err(_)) => write(&backend, "file", 0, &new(), true),
+        (_, Err(_)) => lab.act(&backend, point.kind, Seen::Whole),
+        (_, Ok(())) => write(&backend, "next", 0, b"next", true),
+    };
+    // A line break among the commands is one reply too many, which may come late.
+    let next = match again() {
+        Err(_) if misled => again().or_else(|_| again()),
+        next => next,
+    };
+    next.unwrap_or_else(|err| panic!("the next operation: {err}, after {done:?}"));
+    backend.close();
+    (done.err(), took)
+}
+
+/// Plays all points on a few labs at once.
+fn campaign(name: &str, quirks: &Quirks, timeout: Duration, points: &[Point]) -> Tally {
+    let next = AtomicUsize::new(0);
+    let start = Instant::now();
+    let tallies: Vec<Tally> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..LABS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let lab = Lab::new(quirks.clone(), timeout);
+                    let mut tally = Tally::default();
+                    while let Some(point) = points.get(next.fetch_add(1, SeqCst)) {
+                        let Point {
+                            kind,
+                            lane,
+                            number,
+                            fault,
+                        } = point;
+                        let place = format!("{kind:?}, {lane:?} byte {number}, {fault:?}");
+                        let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                            play(&lab, point)
+                        }));
+                        let (told, took) = match played {
+                            Ok(played) => played,
+                            Err(why) => {
+                                let why = why.downcast_ref::<String>().cloned().or_else(|| {
+                                    why.downcast_ref::<&str>().map(ToString::to_string)
+                                });
+                                tally
+                                    .wrong
+                                    .push(format!("{place}: {}", why.unwrap_or_default()));
+                                continue;
+                            }
+                        };
+                        if let Some(err) = told {
+                            // A server that got another command than was sent answers that.
+                            let honest = matches!(fault, Fault::Garble(_)) && !quirks.tls;
+                            if !honest && !is_allowed(err.kind()) {
+                                tally.wrong.push(format!("{place}: {err}"));
+                            }
+                            if std::env::var_os("FERRYFS_TEST_DEBUG").is_some() {
+                                eprintln!("{name}: {place}: {err}");
+                            }
+                            let key = format!("{kind:?}: {:?}", err.kind());
+                            *tally.told.entry(key).or_default() += 1;
+                        }
+                        if took > Duration::from_millis(300) {
+                            *tally.slow.entry(format!("{kind:?} {lane:?}")).or_default() += 1;
+                        }
+                        tally.points += 1;
+                        tally.slowest = tally.slowest.max(took);
+                    }
+                    tally
+                })
+            })
+            .collect();
+        workers.into_iter().map(|w| w.join().unwrap()).collect()
+    });
+    let mut all = Tally::default();
+    for tally in tallies {
+        all.points += tally.points;
+        all.slowest = all.slowest.max(tally.slowest);
+        all.wrong.extend(tally.wrong);
+        for (key, count) in tally.slow {
+            *all.slow.entry(key).or_default() += count;
+        }
+        for (key, count) in tally.told {
+            *all.told.entry(key).or_default() += count;
+        }
+    }
+    println!(
+        "{name}: {} points in {:.1?}, slowest {:.2?}, slow: {:?}, told: {:?}",
+        all.points,
+        start.elapsed(),
+        all.slowest,
+        all.slow,
+        all.told
+    );
+    assert!(all.wrong.is_empty(), "{name}:\n{}", all.wrong.join("\n"));
+    all
+}
+
+/// What may be told of a lost connection: EIO and ETIMEDOUT.
+fn is_allowed(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Disconnected | ErrorKind::TimedOut | ErrorKind::Protocol
+    )
+}
+
+/// A point for every `step`th byte of sessions of `kinds`, and one behind the last.
+fn points(
+    quirks: &Quirks,
+    kinds: &[Kind],
+    step: usize,
+    fault: impl Fn(u64) -> Fault,
+) -> Vec<Point> {
+    let lab = Lab::new(quirks.clone(), Duration::from_secs(5));
+    let mut points = Vec::new();
+    for kind in kinds {
+        for (lane, bytes) in measure(&lab, *kind) {
+            points.extend((0..=bytes).step_by(step).map(|number| Point {
+                kind: *kind,
+                lane,
+                number,
+                fault: fault(number),
+            }));
+        }
+    }
+    points
+}
+
+/// `step`, or every byte if that is asked for.
+fn sample(step: usize) -> usize {
+    let every = std::env::var("FERRYFS_CUTS").is_ok_and(|value| value == "every");
+    if every { 1 } else { step }
+}
+
+fn plain() -> Quirks {
+    Quirks::default()
+}
+
+fn secured() -> Quirks {
+    Quirks {
+        tls: true,
+        ..Quirks::default()
+    }
+}
+
+#[test]
+fn closed_at_every_byte() {
+    let points = points(&plain(), &Kind::ALL, 1, |_| Fault::Close);
+    let tally = campaign("closed", &plain(), LIMIT, &points);
+    assert!(tally.told.is_empty() && tally.slowest < LIMIT);
+}
+
+#[test]
+fn reset_at_many_bytes() {
+    let points = points(&plain(), &Kind::ALL, sample(3), |_| Fault::Reset);
+    let tally = campaign("reset", &plain(), LIMIT, &points);
+    assert!(tally.told.is_empty() && tally.slowest < LIMIT);
+}
+
+#[test]
+fn cut_under_tls_at_many_bytes() {
+    let points = points(&secured(), &Kind::TLS, sample(17), |number| {
+        match number % 2 {
+            0 => Fault::Close,
+            _ => Fault::Reset,
+        }
+    });
+    let tally = campaign("cut under TLS", &secured(), LIMIT, &points);
+    assert!(tally.slowest < LIMIT);
+}
+
+#[test]
+fn stalled_here_and_there() {
+    let limit = Duration::from_millis(200);
+    for (name, quirks, kinds, step) in [
+        ("stalled", plain(), &Kind::ALL[..], sample(29)),
+        ("stalled under TLS", secured(), &Kind::TLS[..], sample(211)),
+    ] {
+        let points = points(&quirks, kinds, step, |_| Fault::Stall);
+        let tally = campaign(name, &quirks, limit, &points);
+        assert!(tally.slowest < limit * 20);
+    }
+}
+
+#[test]
+fn garbled_here_and_there() {
+    let garble = |number: u64| Fault::Garble(b"\n\r\0 2459-\"\xffA/"[number as usize % 13]);
+    for (name, quirks, kinds, step) in [
+        ("garbled", plain(), &Kind::ALL[..], sample(7)),
+        ("garbled under TLS", secured(), &Kind::TLS[..], sample(97)),
+    ] {
+        let points = points(&quirks, kinds, step, garble);
+        campaign(name, &quirks, Duration::from_millis(500), &points);
+    }
+}
