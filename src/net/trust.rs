@@ -9,8 +9,8 @@ use rustls::client::{ClientSessionStore, Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    SupportedProtocolVersion, version,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion, version,
 };
 
 use super::client_cert::{self, ClientCert};
@@ -284,6 +284,15 @@ impl TlsIdentity {
                     ),
                 )
             }
+            // Broken on the way, by chance or on purpose: another connection may do better.
+            Some(
+                tls @ (rustls::Error::DecryptError
+                | rustls::Error::AlertReceived(
+                    AlertDescription::BadRecordMac
+                    | AlertDescription::DecodeError
+                    | AlertDescription::DecryptError,
+                )),
+            ) => Error::new(ErrorKind::Disconnected, format!("{host}: TLS: {tls}")),
             Some(tls) => Error::new(
                 ErrorKind::Untrusted,
                 match refused_ours(err) {
