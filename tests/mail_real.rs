@@ -337,3 +337,101 @@ fn messages_there(server: &RealServer) -> Vec<usize> {
     }
     found
 }
+
+/// From the outbox through Postfix, with TLS and a login, into Dovecot's maildrop and by POP3 into
+/// the inbox of the same mount.
+#[test]
+fn what_is_sent_comes_back_byte_for_byte() {
+    let Some(dovecot) = dovecot(&[]) else { return };
+    let sasl = format!("sasl={}/run/sasl-auth", dovecot.fact("state"));
+    let base = format!("virtual_mailbox_base={}", dovecot.fact("root"));
+    let Some(postfix) = RealServer::start("postfix", "user", &[&sasl, &base]) else {
+        return;
+    };
+    let authorities = tempfile::NamedTempFile::new().unwrap();
+    let pem = |server: &RealServer| fs::read(server.fact("cafile")).unwrap();
+    fs::write(&authorities, [pem(&dovecot), pem(&postfix)].concat()).unwrap();
+    for (scheme, port) in [("smtps", "tls_port"), ("smtp", "submission_port")] {
+        let Some(mount) = Mounting::of(format!(
+            "pop3s://alice@localhost:{}/",
+            dovecot.fact("tls_port")
+        ))
+        .password(dovecot.fact("password"))
+        .option(format!("cafile={}", authorities.path().display()))
+        .option(format!("smtp={scheme}://localhost:{}", postfix.fact(port)))
+        .option("from=Alice A. <alice@example.com>,poll=1s")
+        .start() else {
+            return;
+        };
+        round_trip(&mount, &dovecot);
+        mount.finish();
+        for user in ["alice", "bob", "carol"] {
+            for dir in ["new", "cur"] {
+                let dir = dovecot.path(user).join(dir);
+                for mail in fs::read_dir(dir).unwrap() {
+                    fs::remove_file(mail.unwrap().path()).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// How people write a file.
+const WAYS: [(&str, &str); 6] = [
+    ("echo", "echo \"$(cat $M)\" > $O"),
+    ("cp", "cp $M $O"),
+    ("heredoc", "cat > $O <<END\n$(cat $M)\nEND"),
+    ("mv", "cp $M $M.moved; mv $M.moved $O"),
+    ("mv within", "cp $M drafts/d; mv drafts/d $O"),
+    ("now", "cp $M drafts/n; mv drafts/n outbox/now/n"),
+];
+
+fn round_trip(mount: &TestMount, dovecot: &RealServer) {
+    let before = fs::read_dir(mount.path("new")).unwrap().count();
+    let body = "caf\u{e9} .dot\n.\n..\n\nFrom the start\n".to_owned() + &"line\n".repeat(500);
+    let message = mount.local("message");
+    for (number, (way, script)) in WAYS.iter().enumerate() {
+        let header = format!(
+            "From: alice@example.com\nTo: alice@example.com\nSubject: {way}\nMIME-Version: 1.0\n\
+             Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n"
+        );
+        fs::write(&message, header + &body).unwrap();
+        let script = script.replace("$M", &message.display().to_string());
+        mount.sh(&script.replace("$O", &format!("outbox/m{number}")));
+    }
+    mount.sh(
+        "printf 'lunch: alice@example.com, friends\\nfriends: bob@example.com, carol@example.com\\n' \\
+            > aliases/.aliases
+         echo 'At noon.' > outbox/lunch/Lunch.txt
+         echo 'All of you.' > outbox/team@example.com/Team.txt",
+    );
+    fetched(mount, before + WAYS.len() + 2);
+    std::thread::sleep(Duration::from_millis(1500));
+    let mut bodies = BTreeMap::new();
+    for text in messages(&mount.root()).into_keys() {
+        let text = String::from_utf8(text).unwrap();
+        let (header, body) = text.split_once("\n\n").unwrap();
+        let subject = header
+            .lines()
+            .find_map(|line| line.strip_prefix("Subject: "));
+        *bodies
+            .entry((subject.unwrap().to_owned(), body.to_owned()))
+            .or_insert(0) += 1;
+    }
+    for (way, _) in WAYS {
+        let times = bodies.get(&(way.to_owned(), body.clone()));
+        assert!(times.is_some(), "{way}: {:?}", bodies.keys());
+    }
+    // One list is ours, the other Postfix'.
+    for (subject, body) in [("Lunch", "At noon.\n"), ("Team", "All of you.\n")] {
+        let times = bodies.get(&(subject.to_owned(), body.to_owned()));
+        assert!(times.is_some(), "{subject}: {:?}", bodies.keys());
+    }
+    let of = |user: &str| {
+        fs::read_dir(dovecot.path(user).join("new"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!((of("bob"), of("carol")), (2, 2));
+    assert_eq!(mount.sh("ls failed queue"), "failed:\n\nqueue:\n");
+}
