@@ -524,7 +524,7 @@ impl fuser::Filesystem for Filesystem {
         &self, req: &fuser::Request, of: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr,
     ) {
         // The kernel asks for security.capability before every write.
-        if !name.as_bytes().starts_with(b"user.ftp.") {
+        if !name.as_bytes().starts_with(b"user.") {
             return reply.error(errno::errno(ErrorKind::NoData));
         }
         let (vfs, name) = (Arc::clone(&self.vfs), name.to_os_string());

@@ -1,7 +1,9 @@
 //! A mailbox mounted, from the command to scripted POP3 and SMTP servers, as programs see it.
 
+mod direct;
 mod inbox;
 mod lab;
 mod programs;
+mod reports;
 mod sending;
 mod tools;

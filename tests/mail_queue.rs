@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use ferryfs::mail::connect::{Endpoint, Security};
 use ferryfs::mail::dsn::Incoming;
 use ferryfs::mail::envelope::{Envelope, address};
+use ferryfs::mail::mx::Resolver;
 use ferryfs::mail::queue::{Entry, Id, Queue, QueueOptions, Recovered, State, Step};
 use ferryfs::mail::schedule::{InDoubtPolicy, Schedule};
-use ferryfs::mail::sender::{Receipts, Relay, Route, SendOptions, Sender, Word};
+use ferryfs::mail::sender::{MxRoute, Receipts, Relay, Route, SendOptions, Sender, Word};
 use ferryfs::mail::smtp::Timeouts;
+use ferryfs::net::trust::TlsOptions;
 use ferryfs::secret::Secret;
 use ferryfs::vfs::error::{Error, ErrorKind, Result};
 
@@ -942,4 +944,36 @@ fn kill_9_at_any_time_loses_nothing_and_repeats_only_what_was_in_doubt() {
     println!("{} queued, {doubts} in doubt, {twice} twice", queued.len());
     assert!(twice <= doubts, "{twice} twice, {doubts} in doubt");
     assert!(!queued.is_empty() && doubts <= rounds as usize);
+}
+
+#[test]
+fn between_servers_tls_is_used_where_it_can_be() {
+    for trusted in [true, false] {
+        let server = Smtpd::start(Quirks::default().with("STARTTLS"));
+        let trust = TlsOptions {
+            ca_file: trusted.then(|| server.ca_file.clone()),
+            ..TlsOptions::default()
+        };
+        let route = MxRoute {
+            resolver: Resolver::new(Vec::new(), Duration::from_secs(1)),
+            port: server.port,
+            security: Security::Upgrade,
+            trust: Box::new(trust),
+            timeout: Duration::from_secs(5),
+            bind: None,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let queue = open(dir.path());
+        let to = vec![address("bob@[127.0.0.1]").unwrap()];
+        let envelope = Envelope::new(None, to);
+        let id = queue
+            .add(envelope, &mut &b"Subject: direct\n\nhi\n"[..])
+            .unwrap();
+        let post = start(queue, SendOptions::new(Route::Mx(route), "client.example"));
+        assert_eq!(post.sender.word(&id, PATIENCE), Word::Accepted, "{trusted}");
+        let log = server.log();
+        assert!(log.contains(&"STARTTLS".to_owned()), "{log:?}");
+        // Refused, it is tried once more in clear text.
+        assert_eq!(server.connections(), if trusted { 1 } else { 2 }, "{log:?}");
+    }
 }

@@ -20,9 +20,14 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 /// [`Exit::MailUnavailable`]), a refused login ([`Exit::MailDenied`]), not yet
 /// ([`Exit::MailLater`]).
 pub(super) fn wait(found: &Found, ids: &[String], timeout: Duration) -> Result<(), Failure> {
+    let begun = Instant::now();
     let mut ids = ids.to_vec();
     if ids.is_empty() {
-        let fate = ask(found, Ask::Fate(Vec::new()))?;
+        let mut fate = ask(found, Ask::Fate(Vec::new()))?;
+        while flag(&fate, "writing") && begun.elapsed() < timeout {
+            thread::sleep(LOOKS.0);
+            fate = ask(found, Ask::Fate(Vec::new()))?;
+        }
         ids.extend(
             array(&fate, "messages")
                 .iter()
@@ -32,7 +37,7 @@ pub(super) fn wait(found: &Found, ids: &[String], timeout: Duration) -> Result<(
             return Ok(());
         }
     }
-    let fate = follow(found, &ids, timeout)?;
+    let fate = follow(found, &ids, timeout.saturating_sub(begun.elapsed()))?;
     verdict(&fate)
 }
 

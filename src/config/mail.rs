@@ -3,15 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings::{Settings, Tls};
+use super::settings::{Settings, Smtp, Tls};
 use super::url::{Scheme, ServerUrl};
 use crate::exit::{Exit, Failure};
 use crate::mail::address::Mailbox;
 use crate::mail::connect::{Endpoint, Security};
 use crate::mail::fetch::{FetchOptions, SecretSource, ServerDelete};
-use crate::mail::options::{MailOptions, Submission};
+use crate::mail::mx::Resolver;
+use crate::mail::options::MailOptions;
+use crate::mail::sender::{MxRoute, Relay, Route};
 use crate::secret::Secret;
 use crate::secret::source::{self, Secrets, Sources};
+
+/// Time a name server has that `dns=` names.
+const DNS_TIME: Duration = Duration::from_secs(5);
 
 /// The options of a mail mount; its secrets come later, by [`install`].
 ///
@@ -37,7 +42,11 @@ pub(super) fn options(
     };
     let off = settings.tls == Some(Tls::Off);
     let smtp = settings.smtp.as_ref();
-    if off && !upgraded(url.scheme) && !smtp.is_some_and(|smtp| upgraded(smtp.scheme)) {
+    let in_clear = |smtp: &Smtp| match smtp {
+        Smtp::Relay(url) => upgraded(url.scheme),
+        Smtp::Mx(_) => true,
+    };
+    if off && !upgraded(url.scheme) && !smtp.is_some_and(in_clear) {
         return Err(usage(
             "-o tls=off: contradicts the URLs, whose schemes mean TLS; write pop3://",
         ));
@@ -71,7 +80,7 @@ pub(super) fn options(
             "-o smtp: who sends is not known; add from=me@example.org",
         ));
     }
-    let submission = smtp.map(|smtp| {
+    let to_relay = |smtp: &ServerUrl| {
         let security = match smtp.scheme {
             Scheme::Smtp(security) | Scheme::Pop3(security) => security,
             Scheme::Ftp(_) => Security::Upgrade,
@@ -80,12 +89,30 @@ pub(super) fn options(
         let named = settings.smtp_user.clone().or_else(|| smtp.user.clone());
         // A relay of one's own in clear text wants no login.
         let clear = endpoint.security == Security::Off;
-        Submission {
-            endpoint,
-            user: named.or_else(|| (!clear).then_some(user)),
-            secret: none(),
+        Route::Relay(Relay {
+            login: named
+                .or_else(|| (!clear).then(|| user.clone()))
+                .map(|user| (user, none())),
             is_token: settings.token_command.is_some(),
-        }
+            ..Relay::new(endpoint)
+        })
+    };
+    let submission = smtp.map(|smtp| match smtp {
+        Smtp::Relay(url) => to_relay(url),
+        Smtp::Mx(port) => Route::Mx(MxRoute {
+            resolver: settings.dns.map_or_else(Resolver::system, |server| {
+                Resolver::new(vec![server], DNS_TIME)
+            }),
+            port: *port,
+            security: if off {
+                Security::Off
+            } else {
+                Security::Upgrade
+            },
+            trust: Box::new(settings.trust.clone()),
+            timeout: settings.timeout.unwrap_or(Duration::from_secs(30)),
+            bind: settings.bind,
+        }),
     });
     Ok(MailOptions {
         fetch,
@@ -133,7 +160,10 @@ pub(super) fn secrets(url: &ServerUrl, settings: &Settings) -> Result<Secrets, F
         &settings.smtp_password_file,
     );
     if command.is_some() || file.is_some() {
-        let host = settings.smtp.as_ref().map_or("", |smtp| smtp.host.as_str());
+        let host = match &settings.smtp {
+            Some(Smtp::Relay(url)) => url.host.as_str(),
+            Some(Smtp::Mx(_)) | None => "",
+        };
         let found = Sources {
             user: Some(settings.smtp_user.as_deref().unwrap_or(&user)),
             host,
@@ -152,17 +182,18 @@ pub(super) fn secrets(url: &ServerUrl, settings: &Settings) -> Result<Secrets, F
 /// Gives the options their secrets.
 pub(super) fn install(mail: &mut MailOptions, secrets: &Secrets, token_command: Option<&str>) {
     let inbox = source_of(&secrets.password, token_command);
-    if let Some(submission) = &mut mail.submission {
-        submission.secret = match &secrets.submission {
+    let mut relay = match &mut mail.submission {
+        Some(Route::Relay(relay)) => Some(relay),
+        Some(Route::Mx(_)) | None => None,
+    };
+    if let Some((_, secret)) = relay.as_mut().and_then(|relay| relay.login.as_mut()) {
+        *secret = match &secrets.submission {
             Some(password) => source_of(password, token_command),
             None => Arc::clone(&inbox),
         };
     }
     mail.fetch.secret = inbox;
-    let endpoints = mail
-        .submission
-        .as_mut()
-        .map(|submission| &mut submission.endpoint);
+    let endpoints = relay.map(|relay| &mut relay.endpoint);
     for endpoint in endpoints.into_iter().chain([&mut mail.fetch.endpoint]) {
         if let (Some(proxy), Some(password)) = (&mut endpoint.proxy, &secrets.proxy) {
             proxy.password = password.clone();
@@ -188,7 +219,7 @@ fn none() -> SecretSource {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
     use crate::config::options::{apply, split_list};
@@ -209,11 +240,16 @@ mod tests {
     fn tls_is_never_weaker_than_the_schemes_say() {
         let both = mail("pop3://a@h/", "smtp=smtp://h,from=a@x.org").unwrap();
         assert_eq!(both.fetch.endpoint.security, Security::Upgrade);
-        assert_eq!(both.submission.unwrap().user.as_deref(), Some("a"));
+        let relay = |mail: MailOptions| match mail.submission {
+            Some(Route::Relay(relay)) => (relay.endpoint.security, relay.login.map(|l| l.0)),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(relay(both), (Security::Upgrade, Some("a".to_owned())));
         let clear = mail("pop3s://a@h/", "smtp=smtp://h,from=a@x.org,tls=off").unwrap();
         assert_eq!(clear.fetch.endpoint.security, Security::Implicit);
-        let relay = clear.submission.unwrap();
-        assert_eq!((relay.endpoint.security, relay.user), (Security::Off, None));
+        assert_eq!(relay(clear), (Security::Off, None));
+        let direct = mail("pop3s://a@h/", "smtp=mx:2525,from=a@x.org").unwrap();
+        assert!(matches!(direct.submission, Some(Route::Mx(route)) if route.port == 2525));
         assert!(
             mail("pop3s://a@h/", "tls=off")
                 .unwrap_err()
@@ -227,6 +263,8 @@ mod tests {
             ("pop3s://h/", "", "whose mail"),
             ("pop3s://a@h/inbox", "", "no directory"),
             ("pop3s://a@h/", "smtp=ftp://h", "takes mail"),
+            ("pop3s://a@h/", "smtp=mx:x", "mx:PORT"),
+            ("pop3s://a@h/", "dns=here", "192.0.2.53"),
             ("pop3s://a@h/", "from=a@@h", "from"),
             ("pop3s://a@h/", "server_delete=soon", "on-unlink"),
         ] {

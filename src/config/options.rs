@@ -231,7 +231,8 @@ pub const OPTIONS: &[OptionSpec] = &[
             ("direct", UploadMode::Direct),
         ])),
     ),
-    with("smtp", "URL", put!(smtp <- value::submission)).help("mail: send through this server"),
+    with("smtp", "URL|mx", put!(smtp <- value::submission)).help("mail: send through this server"),
+    with("dns", "ADDRESS", put!(dns <- value::name_server)),
     with("from", "ADDRESS", put!(from <- value::mailbox)),
     with("poll", "DURATION", put!(poll <- value::duration)),
     with(

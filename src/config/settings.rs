@@ -1,6 +1,6 @@
 //! Options as they were set, before anything is filled in or compared.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +19,15 @@ pub(crate) enum Tls {
     Require,
     /// Never.
     Off,
+}
+
+/// What `smtp=` says.
+#[derive(Debug, Clone)]
+pub(crate) enum Smtp {
+    /// All mail through this server.
+    Relay(ServerUrl),
+    /// To the servers of each domain, on this port.
+    Mx(u16),
 }
 
 /// The value of every option, each checked by itself. The later of two settings wins: the
@@ -71,7 +80,8 @@ pub(crate) struct Settings {
     pub(crate) chmod: Option<ChmodPolicy>,
     pub(crate) links: Option<LinkPolicy>,
     pub(crate) upload: Option<UploadMode>,
-    pub(crate) smtp: Option<ServerUrl>,
+    pub(crate) smtp: Option<Smtp>,
+    pub(crate) dns: Option<SocketAddr>,
     pub(crate) from: Option<String>,
     pub(crate) poll: Option<Duration>,
     pub(crate) server_delete: Option<ServerDelete>,

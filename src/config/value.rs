@@ -1,11 +1,12 @@
 //! Checks of single option values. Errors are `cause; remedy`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use encoding_rs::Encoding;
 
+use super::settings::Smtp;
 use super::url::{self, Scheme, ServerUrl};
 use crate::mail::address::Mailbox;
 use crate::mail::fetch::ServerDelete;
@@ -30,16 +31,34 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     std::path::absolute(&path).map_err(|err| format!("{text}: {err}"))
 }
 
-/// The server that mail is sent through.
-pub(super) fn submission(text: &str) -> Result<ServerUrl, String> {
+/// Where mail goes: through a server, or with `mx` to those of each domain.
+pub(super) fn submission(text: &str) -> Result<Smtp, String> {
+    if let Some(port) = text.strip_prefix("mx") {
+        let port = match port.strip_prefix(':') {
+            Some(port) => port.parse().ok().filter(|port| *port > 0),
+            None => port.is_empty().then_some(25),
+        };
+        return port
+            .map(Smtp::Mx)
+            .ok_or_else(|| "write mx, or mx:PORT for servers on another port".to_owned());
+    }
     let url = ServerUrl::parse(text)?;
     match url.scheme {
-        Scheme::Smtp(_) if url.directory.is_empty() => Ok(url),
+        Scheme::Smtp(_) if url.directory.is_empty() => Ok(Smtp::Relay(url)),
         Scheme::Smtp(_) => Err("a server has no directory; write smtps://user@host".to_owned()),
         Scheme::Ftp(_) | Scheme::Pop3(_) => {
             Err("not a server that takes mail; write smtps://user@host or smtp://user@host".into())
         }
     }
+}
+
+/// A name server, by its address.
+pub(super) fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse();
+    let alone = || text.parse().map(|ip| SocketAddr::new(ip, 53));
+    with_port
+        .or_else(|_| alone())
+        .map_err(|_| format!("{text}: write an address, 192.0.2.53 or 192.0.2.53:5353"))
 }
 
 /// What `tls_min=` and `tls_max=` take.

@@ -23,6 +23,7 @@ mod orders;
 mod outbox;
 mod pickup;
 mod receipts;
+mod reports;
 mod shelf;
 mod status;
 mod text;
@@ -48,7 +49,7 @@ use crate::mail::draft::{Place, is_unfinished};
 use crate::mail::fetch::{Fetcher, ServerDelete};
 use crate::mail::options::MailOptions;
 use crate::mail::queue::{self, Entry, Id, Queue, QueueOptions};
-use crate::mail::sender::{Relay, Route, SendOptions, Sender};
+use crate::mail::sender::{SendOptions, Sender};
 use crate::mail::store::{Store, without_flags};
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, DirEntry, FileKind, SetAttr, Space};
@@ -129,15 +130,11 @@ impl MailBackend {
             sender: Locked::new(None),
         });
         if let Some(submission) = &options.submission {
-            let mut relay = Relay::new(submission.endpoint.clone());
-            let secret = Arc::clone(&submission.secret);
-            relay.login = submission.user.clone().map(|user| (user, secret));
-            relay.is_token = submission.is_token;
             let name = rustix::system::uname()
                 .nodename()
                 .to_string_lossy()
                 .into_owned();
-            let options = SendOptions::new(Route::Relay(relay), name);
+            let options = SendOptions::new(submission.clone(), name);
             let post = Post {
                 root,
                 host,
@@ -148,7 +145,12 @@ impl MailBackend {
             outbox.sends_with(&sender);
             backend.sender.with(|kept| *kept = Some(sender));
         }
-        let fetcher = Fetcher::start(store, fetch.clone(), |_| {})?;
+        let me = Arc::downgrade(&backend);
+        let fetcher = Fetcher::start(store, fetch.clone(), move |delivered| {
+            if let Some(backend) = me.upgrade() {
+                backend.look_for_reports(delivered);
+            }
+        })?;
         backend.fetcher.with(|kept| *kept = Some(Arc::new(fetcher)));
         Ok(backend)
     }
@@ -529,7 +531,10 @@ impl Backend for MailBackend {
         }))
     }
 
-    fn xattrs(&self, _: &RemotePath) -> Result<Vec<(String, Vec<u8>)>> {
-        Ok(Vec::new())
+    fn xattrs(&self, path: &RemotePath) -> Result<Vec<(String, Vec<u8>)>> {
+        Ok(match self.node(path)? {
+            Node::Real(Area::Sent, real) => self.sent_attributes(&real),
+            _ => Vec::new(),
+        })
     }
 }

@@ -38,6 +38,9 @@ pub struct Envelope {
     pub hold: bool,
     /// What the bytes need on the wire.
     pub needs: Needs,
+    /// Fields that stand in the sender's own copy and in no other: `Bcc`. Lines, with their ends.
+    #[serde(default)]
+    pub kept: String,
     /// A word of the caller's, kept and given back with the message (the name in `outbox/`).
     #[serde(default)]
     pub note: String,
@@ -140,6 +143,7 @@ impl Envelope {
             send_at: None,
             hold: false,
             needs: Needs::default(),
+            kept: String::new(),
             note: String::new(),
         }
     }

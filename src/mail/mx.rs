@@ -36,13 +36,15 @@ pub enum MxError {
     NoAddress,
     /// Not known now: 4.4.3.
     Unknown(String),
+    /// No name server answers: nothing is known of any domain.
+    NoServer(String),
 }
 
 impl MxError {
     /// Whether it may be different later.
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unknown(_))
+        matches!(self, Self::Unknown(_) | Self::NoServer(_))
     }
 }
 
@@ -52,7 +54,7 @@ impl fmt::Display for MxError {
             Self::NullMx => f.write_str("556 5.1.10 the domain takes no mail (null MX)"),
             Self::NoDomain => f.write_str("550 5.1.2 there is no such domain"),
             Self::NoAddress => f.write_str("550 5.4.4 the domain has no mail server"),
-            Self::Unknown(why) => write!(f, "451 4.4.3 {why}"),
+            Self::Unknown(why) | Self::NoServer(why) => write!(f, "451 4.4.3 {why}"),
         }
     }
 }

@@ -38,13 +38,19 @@ impl Lab {
 
     /// As [`start`](Self::start), with more options.
     pub fn with(mails: Vec<Mail>, quirks: smtpd::Quirks, options: &[&str]) -> Option<Self> {
-        let pop3d = Pop3d::start(mails, pop3d::Quirks::default());
         let smtpd = Smtpd::start(quirks);
+        let smtp = format!("smtp://localhost:{}", smtpd.port);
+        Self::sending(mails, smtpd, &smtp, options)
+    }
+
+    /// With this in `smtp=`, which leads to `smtpd`.
+    pub fn sending(mails: Vec<Mail>, smtpd: Smtpd, smtp: &str, options: &[&str]) -> Option<Self> {
+        let pop3d = Pop3d::start(mails, pop3d::Quirks::default());
         let url = format!("pop3://{}@localhost:{}/", pop3d::USER, pop3d.port);
         let mut mounting = Mounting::of(url)
             .password(pop3d::PASSWORD)
             .option("tls=off")
-            .option(format!("smtp=smtp://localhost:{}", smtpd.port))
+            .option(format!("smtp={smtp}"))
             .option("from=Alice A. <alice@example.org>");
         for option in options {
             mounting = mounting.option(*option);

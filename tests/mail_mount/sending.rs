@@ -126,6 +126,47 @@ fn second_thoughts_within_the_linger_take_a_message_back() {
 }
 
 #[test]
+fn the_same_name_twice_is_two_messages_though_the_server_is_away() {
+    let Some(lab) = lab(Quirks::default().recipient("bob@example.org", &["450 later"])) else {
+        return;
+    };
+    let send = |n: u32| {
+        lab.mount.sh(&format!(
+            "printf 'To: bob@example.org\\n\\nmoved {n}\\n' > drafts/m; mv drafts/m outbox/m
+             echo written {n} > outbox/bob@example.org/Report.txt"
+        ));
+        lab.wait("not tried", || {
+            lab.mount
+                .sh("cat queue/* | grep -c '^State: deferred' || true")
+                .trim()
+                == (2 * n).to_string()
+        });
+    };
+    send(1);
+    send(2);
+    let queued = |lab: &Lab| lab.mount.sh("ls queue; ls outbox outbox/bob@example.org");
+    let before = queued(&lab);
+    let lab = Lab {
+        mount: lab.mount.kill().remount(),
+        ..lab
+    };
+    assert_eq!(queued(&lab), before);
+    lab.smtpd.with(|server| server.quirks = Quirks::default());
+    lab.mount.sh("echo flush > ctl");
+    let sent = lab.sent(4);
+    for body in ["moved 1", "moved 2", "written 1", "written 2"] {
+        let whole = format!("\n\n{body}\n");
+        assert!(
+            sent.iter().any(|m| text(m).ends_with(&whole)),
+            "{body}: {sent:?}"
+        );
+    }
+    lab.wait("outbox not empty", || {
+        lab.mount.sh("ls outbox | tr '\\n' ' '") == "at now "
+    });
+}
+
+#[test]
 fn a_refused_recipient_is_in_failed_and_a_report_in_the_inbox() {
     let quirks = Quirks::default().recipient("nobody@example.org", &["550 5.1.1 no such user"]);
     let Some(lab) = lab(quirks) else { return };

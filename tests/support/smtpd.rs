@@ -160,6 +160,10 @@ pub struct Smtpd {
 
 impl Smtpd {
     pub fn start(quirks: Quirks) -> Self {
+        Self::start_at("127.0.0.1:0", quirks)
+    }
+
+    pub fn start_at(address: &str, quirks: Quirks) -> Self {
         let certificates: Vec<_> = CertificateDer::pem_file_iter(CERT)
             .unwrap()
             .map(Result::unwrap)
@@ -173,7 +177,7 @@ impl Smtpd {
             .with_single_cert(certificates, key)
             .unwrap();
         let tls = Arc::new(tls);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State {
             quirks,

@@ -46,7 +46,9 @@ impl MailBackend {
         let trouble = trouble.map(|(_, failure)| {
             json!({"account": failure.class() == Class::Account, "line": failure.to_string()})
         });
-        Ok(json!({"messages": messages, "trouble": trouble}))
+        // A file is judged after its close, which nobody waits for.
+        let writing = self.outbox.is_written();
+        Ok(json!({"messages": messages, "trouble": trouble, "writing": writing}))
     }
 
     fn fate_of(&self, name: &str) -> Result<Value> {

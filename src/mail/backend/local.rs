@@ -210,7 +210,11 @@ impl OpenFile for LocalFile {
 
     fn set_len(&self, at: &RemotePath, len: u64) -> Result<()> {
         if let Some(place) = in_outbox(at) {
-            self.outbox.withdraw(&place)?;
+            if len == 0 {
+                self.outbox.make_way(&place)?;
+            } else {
+                self.outbox.withdraw(&place)?;
+            }
         }
         self.changed();
         self.file.set_len(len).map_err(|err| Self::failed(&err))?;

@@ -91,9 +91,10 @@ impl MailBackend {
         };
         self.make_parent(to, place)?;
         let replaced = self.areas.root.join("spool").join("replaced");
-        let replaces = to.exists();
-        if replaces {
-            self.outbox.withdraw(place)?;
+        let there = to.exists();
+        // What was sent already, or will be, is not brought back.
+        let replaces = there && self.outbox.make_way(place)?;
+        if there {
             fs::rename(to, &replaced).map_err(|err| failed(to, &err))?;
         }
         fs::rename(from, to).map_err(|err| failed(from, &err))?;

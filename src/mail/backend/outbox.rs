@@ -10,6 +10,7 @@ use std::io::{self, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) struct Outbox {
     root: PathBuf,
     pub(super) from: Option<Mailbox>,
     pub(super) queue: Arc<Queue>,
+    /// SIZE of the server; 0 if it has none.
+    largest: AtomicU64,
     /// Set once sending has begun.
     sender: OnceLock<Weak<Sender>>,
     /// How long a rename into `now/` waits for the server's word.
@@ -63,10 +66,14 @@ impl Outbox {
             let dir = root.join(dir);
             fs::create_dir_all(&dir).map_err(|err| failed(&dir, &err))?;
         }
+        // A server that says another one next time is believed then.
+        let largest = fs::read_to_string(root.join("largest"));
+        let largest = largest.map_or(0, |text| text.trim().parse().unwrap_or(0));
         let outbox = Self {
             root: root.to_owned(),
             from,
             queue,
+            largest: AtomicU64::new(largest),
             sender: OnceLock::new(),
             patience,
             submitted: Locked::default(),
@@ -169,9 +176,21 @@ impl Outbox {
         })
     }
 
-    /// The largest message that can be sent, in octets, as far as it is known.
+    /// The largest message that the server takes, in octets, as far as it said.
     pub(super) fn largest(&self) -> Option<u64> {
-        None
+        let octets = self.largest.load(Ordering::Relaxed);
+        (octets > 0).then_some(octets)
+    }
+
+    /// The server said how much it takes; remembered for the next mount.
+    pub(super) fn set_largest(&self, octets: Option<u64>) {
+        let octets = octets.unwrap_or(0);
+        if self.largest.swap(octets, Ordering::Relaxed) != octets {
+            let path = self.root.join("largest");
+            if let Err(err) = fs::write(&path, format!("{octets}\n")) {
+                log::warn!("{}: {err}", path.display());
+            }
+        }
     }
 
     /// The draft of a file of which something may have been written before.
@@ -330,6 +349,41 @@ impl Outbox {
             for id in &ids {
                 let _ = fs::remove_file(self.marker(id));
             }
+        })
+    }
+
+    /// The file at `place` is about to be emptied or replaced. Within the linger that takes its
+    /// message back; later it is another message's beginning, and the first one, which somebody was
+    /// told is queued, stays queued. Whether it is taken back.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub(super) fn make_way(&self, place: &RemotePath) -> Result<bool> {
+        let ids = self.submitted.with(|all| all.get(place).cloned());
+        let ids = ids.unwrap_or_default();
+        let lingers = ids.iter().all(|id| self.queue.lingers(id));
+        if lingers && self.withdraw(place).is_ok() {
+            return Ok(true);
+        }
+        // Not to be cleared away with the message, now or after a crash.
+        self.submitted.with(|all| all.remove(place));
+        for id in &ids {
+            let marker = self.marker(id);
+            match fs::remove_file(&marker) {
+                Err(err) if err.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&marker, &err));
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether somebody writes to a file that is a message once it is closed.
+    pub(super) fn is_written(&self) -> bool {
+        self.open.with(|open| {
+            let mut open = open.values();
+            open.any(|written| written.unjudged.load(Ordering::Acquire))
         })
     }
 

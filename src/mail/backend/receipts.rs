@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::local::failed;
 use super::outbox::Outbox;
 use crate::mail::compose;
+use crate::mail::envelope::Envelope;
 use crate::mail::queue::{self, Entry};
 use crate::mail::sender::Receipts;
 use crate::mail::store::Store;
@@ -44,7 +45,7 @@ impl Receipts for Post {
         let sent = self.root.join("Sent");
         let base = format!("{}.L{}.{}", entry.queued_at, entry.id, self.host);
         let temporary = sent.join("tmp").join(&base);
-        let size = copy(message, &temporary)?;
+        let size = copy(&entry.envelope.kept, message, &temporary)?;
         let name = sent.join("cur").join(format!("{base},S={size}:2,S"));
         fs::rename(&temporary, &name).map_err(|err| failed(&name, &err))
     }
@@ -58,7 +59,8 @@ impl Receipts for Post {
     ) -> Result<()> {
         let dir = self.root.join("failed").join(entry.id.as_str());
         fs::create_dir_all(&dir).map_err(|err| failed(&dir, &err))?;
-        copy(message, &dir.join("message"))?;
+        let top = retry_header(&entry.envelope, recipients);
+        copy(&top, message, &dir.join("message"))?;
         let reason = dir.join("reason");
         fs::write(&reason, queue::text(entry)).map_err(|err| failed(&reason, &err))?;
         match report {
@@ -73,6 +75,10 @@ impl Receipts for Post {
 
     fn delayed(&self, entry: &Entry, report: &[u8]) -> Result<()> {
         self.report(&format!("delayed {}", entry.id), report)
+    }
+
+    fn limit(&self, octets: Option<u64>) {
+        self.outbox.set_largest(octets);
     }
 
     fn settled(&self, entry: &Entry) {
@@ -99,16 +105,30 @@ impl Receipts for Post {
     }
 }
 
-/// Copies a message to `path`, durably, with the line ends files have. Returns its size.
-fn copy(message: &mut File, path: &Path) -> Result<u64> {
-    copy_lines(message, path).map_err(|err| failed(path, &err))
+/// What stands on top of a message in `failed/`, so that moving it to `outbox/` tries those again
+/// who did not get it, and nobody else.
+pub(super) fn retry_header(envelope: &Envelope, recipients: &[usize]) -> String {
+    let named: Vec<String> = recipients
+        .iter()
+        .filter_map(|index| envelope.recipients.get(*index))
+        .map(|recipient| recipient.address.to_string())
+        .collect();
+    let kept = &envelope.kept;
+    format!("X-Send-To: {}\n{kept}", named.join(",\n "))
 }
 
-fn copy_lines(message: &mut File, path: &Path) -> io::Result<u64> {
+/// Copies a message to `path` behind the fields `top`, durably, with the line ends files have.
+/// Returns its size.
+pub(super) fn copy(top: &str, message: &mut File, path: &Path) -> Result<u64> {
+    copy_lines(top, message, path).map_err(|err| failed(path, &err))
+}
+
+fn copy_lines(top: &str, message: &mut File, path: &Path) -> io::Result<u64> {
     let mut from = BufReader::new(message);
     let mut to = BufWriter::new(File::create(path)?);
     let mut line = Vec::new();
-    let mut size = 0;
+    let mut size = top.len() as u64;
+    to.write_all(top.as_bytes())?;
     while from.read_until(b'\n', &mut line)? > 0 {
         if line.ends_with(b"\r\n") {
             line.truncate(line.len() - 2);

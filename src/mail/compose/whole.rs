@@ -16,11 +16,12 @@ use crate::mail::words;
 use crate::vfs::error::Result;
 
 /// Fields that are ours to read and nobody else's.
-const PRIVATE: [&str; 7] = [
+const PRIVATE: [&str; 8] = [
     "bcc",
     "resent-bcc",
     "return-path",
     "x-send-at",
+    "x-send-to",
     "x-separate",
     "x-dsn",
     "x-account",

@@ -8,6 +8,7 @@ use super::Place;
 use crate::mail::address::{Item, Mailbox, parse_list};
 use crate::mail::aliases::Aliases;
 use crate::mail::dates;
+use crate::mail::envelope::BringBack;
 use crate::mail::fields::Field;
 use crate::vfs::error::{Error, ErrorKind, Result};
 
@@ -27,7 +28,7 @@ const ONCE: [&str; 10] = [
 ];
 
 /// Fields that show that what begins a text is a header and not `Note: buy milk`.
-const KNOWN: [&str; 22] = [
+const KNOWN: [&str; 23] = [
     "from",
     "sender",
     "reply-to",
@@ -46,6 +47,7 @@ const KNOWN: [&str; 22] = [
     "return-path",
     "delivered-to",
     "x-send-at",
+    "x-send-to",
     "x-separate",
     "x-dsn",
     "x-account",
@@ -61,6 +63,10 @@ pub struct Wishes {
     pub separate: bool,
     /// `X-DSN`, as the NOTIFY parameter of RFC 3461 wants it: `SUCCESS,FAILURE`.
     pub notify: Option<String>,
+    /// `X-DSN`: what the report brings back.
+    pub bring_back: Option<BringBack>,
+    /// `X-Send-To`: those who get it, whoever is in the other fields.
+    pub only_to: Vec<Item>,
     /// `X-Account`.
     pub account: Option<String>,
 }
@@ -113,6 +119,8 @@ impl Header {
             send_at: None,
             separate: false,
             notify: None,
+            bring_back: None,
+            only_to: Vec::new(),
             account: None,
         },
         seen: Vec::new(),
@@ -175,7 +183,8 @@ impl Header {
                     _ => return Err(bad(field, "yes or no")),
                 };
             }
-            "x-dsn" => self.wishes.notify = Some(notify(field)?),
+            "x-send-to" => self.wishes.only_to.extend(recipients()?),
+            "x-dsn" => (self.wishes.notify, self.wishes.bring_back) = report(field)?,
             "x-account" => self.wishes.account = Some(field.text()).filter(|name| !name.is_empty()),
             _ if name.starts_with("resent-") => self.resent(&name, field, recipients)?,
             _ => {}
@@ -218,7 +227,9 @@ impl Header {
     /// [`ErrorKind::NoRecipient`] if nobody does, and as [`Aliases::expand`].
     pub fn envelope(&self, place: &Place, aliases: &Aliases) -> Result<Vec<Mailbox>> {
         let mut items = place.to.clone();
-        if self.resent && items.is_empty() {
+        if items.is_empty() && !self.wishes.only_to.is_empty() {
+            items.clone_from(&self.wishes.only_to);
+        } else if self.resent && items.is_empty() {
             items.extend(self.resent_recipients.iter().cloned());
         } else if items.is_empty() || !self.resent && !self.addressed {
             items.extend(self.recipients.iter().cloned());
@@ -248,22 +259,33 @@ fn lone_cr(raw: &[u8]) -> bool {
     memchr::memchr_iter(b'\r', raw).any(|at| raw.get(at + 1) != Some(&b'\n'))
 }
 
-fn notify(field: &Field<'_>) -> Result<String> {
-    let mut wanted = Vec::new();
+/// `X-DSN: success, failure, headers`: NOTIFY and RET of RFC 3461.
+fn report(field: &Field<'_>) -> Result<(Option<String>, Option<BringBack>)> {
+    let wrong = || {
+        bad(
+            field,
+            "never, or success, failure, delay; and full or headers",
+        )
+    };
+    let (mut wanted, mut bring_back) = (Vec::new(), None);
     for word in field.text().split(',') {
         let word = word.trim().to_ascii_uppercase();
         match word.as_str() {
             "" => {}
+            "FULL" => bring_back = Some(BringBack::Full),
+            "HEADERS" | "HDRS" => bring_back = Some(BringBack::Headers),
             "NEVER" | "SUCCESS" | "FAILURE" | "DELAY" if !wanted.contains(&word) => {
                 wanted.push(word)
             }
             "NEVER" | "SUCCESS" | "FAILURE" | "DELAY" => {}
-            _ => return Err(bad(field, "never, or success, failure, delay")),
+            _ => return Err(wrong()),
         }
     }
     // RFC 3461 section 4.1: NEVER stands alone.
-    if wanted.is_empty() || wanted.len() > 1 && wanted.iter().any(|w| w == "NEVER") {
-        return Err(bad(field, "never, or success, failure, delay"));
+    let never = wanted.iter().any(|w| w == "NEVER");
+    if wanted.is_empty() && bring_back.is_none() || wanted.len() > 1 && never {
+        return Err(wrong());
     }
-    Ok(wanted.join(","))
+    let notify = (!wanted.is_empty()).then(|| wanted.join(","));
+    Ok((notify, bring_back))
 }

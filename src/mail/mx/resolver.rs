@@ -36,6 +36,7 @@ impl Resolver {
     /// The records of `kind` of `name`.
     pub(super) fn ask(&self, name: &str, kind: Kind) -> Result<Vec<Data>, MxError> {
         let mut trouble = "no name server is known".to_owned();
+        let mut answered = false;
         for server in self
             .servers
             .iter()
@@ -46,16 +47,22 @@ impl Resolver {
                 Ok(Some(Answer::Records(records))) => return Ok(records),
                 Ok(Some(Answer::NoName)) => return Err(MxError::NoDomain),
                 Ok(Some(Answer::Failed(code))) => {
+                    answered = true;
                     trouble = format!("name server {server} fails for {name} (code {code})");
                 }
                 Ok(Some(Answer::Truncated)) => {
+                    answered = true;
                     trouble = format!("name server {server}: truncated over TCP");
                 }
                 Ok(None) => return Err(MxError::NoDomain),
                 Err(err) => trouble = format!("name server {server}: {err}"),
             }
         }
-        Err(MxError::Unknown(trouble))
+        Err(if answered {
+            MxError::Unknown(trouble)
+        } else {
+            MxError::NoServer(trouble)
+        })
     }
 
     /// `None`: that is no name.

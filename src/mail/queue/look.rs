@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{Entry, Id, Queue};
+use super::{Entry, Id, Queue, State};
 use crate::vfs::error::Result;
 
 impl Queue {
@@ -22,6 +22,23 @@ impl Queue {
             let gone = || book.gone.iter().rfind(|entry| entry.id == *id);
             book.entries.get(id).or_else(gone).cloned()
         })
+    }
+
+    /// Whether a message waits for its very first attempt, which is no more than the moment away
+    /// that users have for second thoughts.
+    #[must_use]
+    pub fn lingers(&self, id: &Id) -> bool {
+        let now = super::now();
+        self.with_entry(id, |entry| {
+            let untried = entry.recipients.iter().all(|r| r.state == State::Queued);
+            let held = entry.envelope.send_at.is_some() || entry.hold;
+            !entry.taken
+                && untried
+                && entry.attempts == 0
+                && (held || entry.due().is_some_and(|due| due >= now))
+                && entry.due() > Some(entry.queued_at)
+        })
+        .unwrap_or(false)
     }
 
     /// Whether somebody works on a message, so that what is said of it is not durable yet.

@@ -95,7 +95,13 @@ impl Worker {
             told,
             untouched,
             account,
-        } = meaning(&self.queue, &parcel.entry, &outcome, reused);
+        } = meaning(
+            &self.queue,
+            &parcel.entry,
+            &outcome,
+            reused,
+            self.to_relay(),
+        );
         self.shared.note(&told);
         if !told.is_empty() {
             self.queue.tell(id, counted, told, outcome.transcript)?;

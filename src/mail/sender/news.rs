@@ -41,6 +41,11 @@ pub trait Receipts: Send + Sync {
     /// Any; it is called again.
     fn delayed(&self, entry: &Entry, report: &[u8]) -> Result<()>;
 
+    /// The server takes messages up to so many octets, if it says so.
+    fn limit(&self, octets: Option<u64>) {
+        let _ = octets;
+    }
+
     /// Nothing more will happen, and the message is not in the queue any more.
     fn settled(&self, entry: &Entry);
 

@@ -1,6 +1,7 @@
 //! What the command line says of sending, already checked.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::mail::connect::{Endpoint, Security};
@@ -8,6 +9,7 @@ use crate::mail::fetch::SecretSource;
 use crate::mail::mx::Resolver;
 use crate::mail::sasl::Mechanism;
 use crate::mail::smtp::Terms;
+use crate::net::trust::TlsOptions;
 
 /// Where mail goes.
 #[derive(Debug, Clone)]
@@ -64,8 +66,12 @@ pub struct MxRoute {
     /// `Upgrade`: encrypted where the server can be verified, in clear text else, as between
     /// servers everywhere. `Off`: never.
     pub security: Security,
+    /// Which certificates are trusted.
+    pub trust: Box<TlsOptions>,
     /// Time limit of connecting.
     pub timeout: Duration,
+    /// Local address to connect from.
+    pub bind: Option<IpAddr>,
 }
 
 /// Everything mail is sent with.

@@ -16,7 +16,14 @@ pub(super) struct Meaning {
 }
 
 /// What `outcome` means. `reused`: the connection had carried something before.
-pub(super) fn meaning(queue: &Queue, entry: &Entry, outcome: &Outcome, reused: bool) -> Meaning {
+/// `relay`: the server is one where we have an account.
+pub(super) fn meaning(
+    queue: &Queue,
+    entry: &Entry,
+    outcome: &Outcome,
+    reused: bool,
+    relay: bool,
+) -> Meaning {
     let mut meaning = Meaning::default();
     // A server that closes a connection it has seen enough of says nothing about the message. On a
     // fresh one it is tried again at once, and there it counts.
@@ -34,6 +41,14 @@ pub(super) fn meaning(queue: &Queue, entry: &Entry, outcome: &Outcome, reused: b
             Verdict::Refused => meaning.tell(answer, State::Failed, None),
             // The rest goes into a transaction of its own, now.
             Verdict::TooMany if any_accepted => meaning.untouched.push(answer.recipient),
+            // A stranger who wants a login, or does not like us, has spoken of this message.
+            Verdict::Account if !relay && answer.text.starts_with('5') => {
+                meaning.tell(answer, State::Failed, None);
+            }
+            Verdict::Account if !relay => {
+                meaning.counted = true;
+                meaning.defer(queue, entry, answer);
+            }
             Verdict::Account => {
                 meaning.untouched.push(answer.recipient);
                 meaning.account = Some(answer.text.clone());

@@ -98,6 +98,11 @@ impl Worker {
         self.hang_up();
     }
 
+    /// Whether all mail goes through one server, where we have an account.
+    pub(super) fn to_relay(&self) -> bool {
+        matches!(self.options.route, Route::Relay(_))
+    }
+
     fn take(&self) -> Vec<Job> {
         if self.shared.paused.is_set() || self.shared.pause_left().is_some() {
             return Vec::new();
@@ -222,6 +227,7 @@ impl Worker {
             result => result?,
         };
         self.max_hold = session.extensions().max_hold.unwrap_or(0);
+        self.receipts.limit(session.extensions().max_size);
         Ok(session)
     }
 
@@ -238,7 +244,13 @@ impl Worker {
                     Err(err) => self.ill(&err),
                 }
                 self.shared.connected(self.number, None);
+                self.shared.well();
                 return;
+            }
+            // This machine is cut off: no fault of a message, and none is given back for it.
+            Err(MxError::NoServer(why)) => {
+                let line = format!("{why}; see /etc/resolv.conf, or -o dns=ADDRESS");
+                return self.trouble(Failure::new(Class::Transient, line));
             }
             Ok(Err(failure)) => self.tell_all(&jobs, &failure.to_string(), true),
             Err(err) => self.tell_all(&jobs, &err.to_string(), MxError::is_temporary(&err)),
@@ -254,14 +266,14 @@ impl Worker {
         for exchange in exchanges {
             // Encrypted if the server can be verified; mail between servers goes in clear text
             // otherwise, and that is what the sender of a letter expects (RFC 7435).
-            for security in [Security::Upgrade, Security::Off] {
-                if security == Security::Upgrade && route.security == Security::Off {
-                    continue;
-                }
-                match self.mx_session(route, exchange, security) {
-                    Ok(session) => return Ok(session),
-                    Err(failure) => failed = Some(failure),
-                }
+            let mut opened = self.mx_session(route, exchange, route.security);
+            let of_tls = |failure: &Failure| failure.class() != Class::Transient;
+            if route.security == Security::Upgrade && opened.as_ref().is_err_and(of_tls) {
+                opened = self.mx_session(route, exchange, Security::Off);
+            }
+            match opened {
+                Ok(session) => return Ok(session),
+                Err(failure) => failed = Some(failure),
             }
         }
         Err(failed.unwrap_or_else(|| Failure::new(Class::Transient, "no mail server")))
@@ -277,10 +289,10 @@ impl Worker {
             host: exchange.host.clone(),
             port: route.port,
             security,
-            trust: Box::default(),
+            trust: route.trust.clone(),
             proxy: None,
             timeout: route.timeout,
-            bind: None,
+            bind: route.bind,
         };
         let addresses = exchange.addresses.iter();
         let addresses = addresses.map(|ip| SocketAddr::new(*ip, route.port));
