@@ -19,6 +19,7 @@
 //! give theirs up after a share. Nobody waits for a connection while holding another.
 
 mod commit;
+mod drop_behind;
 pub(super) mod extents;
 mod file;
 mod live;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::file::Content;
-use super::live::{Live, is_trouble};
+use super::live::{Live, is_trouble, send};
 use super::version::Version;
 use crate::vfs::attr::Attr;
 use crate::vfs::backend::{Publish, Upload};
@@ -145,7 +145,7 @@ impl Content {
             Err(err) => return Err(err),
         };
         let Snapshot { file, len, .. } = &job.snapshot;
-        let sent = upload.send_file(file, base, len - base);
+        let sent = send(&mut *upload, file, base, *len);
         match sent.and_then(|()| upload.publish(at, &job.publish)) {
             Ok(attr) => Ok(Some(attr)),
             Err(err) => {
@@ -176,9 +176,7 @@ impl Content {
         let begin = |wait| self.transfers.store(at, wait);
         let upload = self.contents.connection(begin);
         let mut upload = upload.map_err(Failure::Told)?;
-        if *len > 0 {
-            upload.send_file(file, 0, *len).map_err(failure)?;
-        }
+        send(&mut *upload, file, 0, *len).map_err(failure)?;
         self.publish(at, job, upload)
     }
 

@@ -406,7 +406,7 @@ impl Drop for Content {
 
 fn start_pump(live: Arc<Live>, file: Arc<File>) {
     let pump = std::thread::Builder::new().name("content-pump".into());
-    if let Err(err) = pump.spawn(move || live.pump(&file)) {
+    if let Err(err) = pump.spawn(move || live.pump(file)) {
         log::debug!("no thread to upload behind the writer: {err}");
     }
 }

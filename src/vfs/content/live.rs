@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use super::drop_behind::DropBehind;
 use super::lock;
 use crate::vfs::backend::Upload;
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -12,7 +13,7 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 const PIECE: u64 = 256 << 10;
 
 /// The most sent in one call, so that a commit or an end need not wait long.
-const MOST: u64 = 4 << 20;
+const MOST: u64 = 1 << 20;
 
 /// What the writer has to do after a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,8 +163,9 @@ impl Live {
     }
 
     /// Sends what is settled until the upload ends. The body of the pump's thread.
-    pub(crate) fn pump(&self, file: &File) {
+    pub(crate) fn pump(&self, file: Arc<File>) {
         self.begin();
+        let mut pages = DropBehind::new(file);
         while self.wait_for_piece() {
             let mut line = lock(&self.line);
             let Some((from, to)) = self.claim(line.sent) else {
@@ -171,8 +173,11 @@ impl Live {
             };
             let Line { upload, sent, .. } = &mut *line;
             let Some(upload) = upload else { break };
-            match upload.send_file(file, from, to - from) {
-                Ok(()) => *sent = to,
+            match upload.send_file(pages.file(), from, to - from) {
+                Ok(()) => {
+                    *sent = to;
+                    pages.sent(to);
+                }
                 Err(err) => {
                     log::debug!("an upload behind its writer failed: {err}");
                     let lost = line.upload.take();
@@ -191,7 +196,7 @@ impl Live {
     ///
     /// # Errors
     /// The server's refusal.
-    pub(crate) fn finish(&self, file: &File, len: u64) -> Result<Option<Box<dyn Upload>>> {
+    pub(crate) fn finish(&self, file: &Arc<File>, len: u64) -> Result<Option<Box<dyn Upload>>> {
         self.end(None);
         let mut line = lock(&self.line);
         if let Some(refusal) = self.refusal() {
@@ -203,13 +208,10 @@ impl Live {
         };
         drop(line);
         // Cut below what was sent after the commit began: nothing to publish any more.
-        let Some(rest) = len.checked_sub(sent) else {
+        if len < sent {
             return Ok(None);
-        };
-        if rest == 0 {
-            return Ok(Some(upload));
         }
-        match upload.send_file(file, sent, rest) {
+        match send(&mut *upload, file, sent, len) {
             Ok(()) => Ok(Some(upload)),
             Err(err) if is_trouble(&err) => {
                 log::debug!("an upload broke, its content is sent again: {err}");
@@ -281,6 +283,22 @@ impl Live {
             .and_then(|mut line| line.upload.take());
         drop(given_up);
     }
+}
+
+/// Sends what is between two offsets of a staged file.
+///
+/// # Errors
+/// As [`Upload::send_file`].
+pub(crate) fn send(upload: &mut dyn Upload, file: &Arc<File>, from: u64, to: u64) -> Result<()> {
+    let mut pages = DropBehind::new(Arc::clone(file));
+    let mut at = from;
+    while at < to {
+        let next = to.min(at + MOST);
+        upload.send_file(file, at, next - at)?;
+        pages.sent(next);
+        at = next;
+    }
+    Ok(())
 }
 
 /// Whether an error says nothing about the file: another connection may do better.
