@@ -10,6 +10,7 @@ mod descriptors;
 mod errno;
 pub(crate) mod mounting;
 pub(crate) mod news;
+mod pages;
 mod requests;
 mod watch;
 mod workers;
@@ -34,6 +35,7 @@ use self::answers::{
 use self::attr::{bare, file_attr, file_type, ino};
 use self::buffers::Buffers;
 use self::descriptors::has_open_for_writing;
+use self::pages::Pages;
 use self::requests::{Class, Request, Requests};
 use crate::vfs::backend::OpenHow;
 use crate::vfs::error::{ErrorKind, Result};
@@ -46,17 +48,18 @@ pub(crate) struct Filesystem {
     directory: PathBuf,
     requests: Requests,
     buffers: Arc<Buffers>,
+    pages: Pages,
 }
 
 impl Filesystem {
     /// Serves `vfs` on `directory`. `limit` is the longest a metadata request may take.
     pub(crate) fn new(vfs: Arc<Vfs>, directory: &Path, limit: Duration) -> std::io::Result<Self> {
-        let buffers = Arc::new(Buffers::default());
         Ok(Self {
             vfs,
             directory: directory.to_owned(),
             requests: Requests::new(limit)?,
-            buffers,
+            buffers: Arc::default(),
+            pages: Pages::default(),
         })
     }
 
@@ -100,7 +103,7 @@ impl Filesystem {
 #[allow(clippy::too_many_arguments)]
 impl fuser::Filesystem for Filesystem {
     fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        tune(config);
+        self.vfs.allow_direct_writes(tune(config));
         Ok(())
     }
 
@@ -385,10 +388,11 @@ impl fuser::Filesystem for Filesystem {
         if self.vfs.is_clean(fh.0) || comes_again() == Some(true) {
             return reply.ok();
         }
+        let pages = self.pages.clone();
         self.empty_op(
             request("close", Class::Content, req, of),
             reply,
-            move |vfs| vfs.flush(fh.0),
+            move |vfs| vfs.flush(fh.0).map(|()| pages.share(vfs, fh.0)),
         );
     }
 

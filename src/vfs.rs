@@ -27,6 +27,7 @@ mod staging;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use self::attr::{Attr, FileKind, Space};
@@ -125,6 +126,8 @@ pub struct Vfs {
     open_files: OpenFiles,
     handles: Handles<FileHandle>,
     directories: Handles<OpenDirectory>,
+    /// Files that are written as a whole may go around the kernel's pages.
+    direct_writes: AtomicBool,
 }
 
 impl std::fmt::Debug for Vfs {
@@ -147,7 +150,14 @@ impl Vfs {
             open_files: OpenFiles::new(),
             handles: Handles::new(),
             directories: Handles::new(),
+            direct_writes: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the kernel can map files into memory that go around its pages (Linux 6.6, FUSE
+    /// 7.39), so that from now on [`Opened::direct_io`] may be said of any file.
+    pub fn allow_direct_writes(&self, allowed: bool) {
+        self.direct_writes.store(allowed, Ordering::Relaxed);
     }
 
     /// How much is known and open.

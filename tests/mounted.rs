@@ -10,6 +10,7 @@ mod limits;
 mod listings;
 mod proxies;
 mod replies;
+mod whole;
 mod writing;
 
 /// A server with `quirks` and a mount of it; `None` where nothing can be mounted.

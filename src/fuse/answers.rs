@@ -21,8 +21,9 @@ const BACKGROUND: u16 = 64;
 /// The largest request; the kernel cuts it to its own limit (1 MiB by default).
 const MAX_WRITE: u32 = 1024 * 1024;
 
-/// Asks the kernel for what it can do for us.
-pub(super) fn tune(config: &mut KernelConfig) {
+/// Asks the kernel for what it can do for us. Whether files that go around its pages can be mapped
+/// into memory all the same.
+pub(super) fn tune(config: &mut KernelConfig) -> bool {
     // Each is an optimisation or a nicety that an older kernel may lack.
     for wanted in [
         InitFlags::FUSE_PARALLEL_DIROPS,
@@ -40,6 +41,9 @@ pub(super) fn tune(config: &mut KernelConfig) {
     }
     // FTP's times are whole seconds (RFC 3659 section 2.3); the kernel rounds likewise.
     let _ = config.set_time_granularity(Duration::from_secs(1));
+    config
+        .add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
+        .is_ok()
 }
 
 pub(super) fn request(

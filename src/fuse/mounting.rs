@@ -72,7 +72,10 @@ pub(crate) fn mount(
         Err(err) if err.kind() == io::ErrorKind::PermissionDenied => fusermount(directory, view)?,
         attached => attached?,
     };
-    Session::from_fd(filesystem, device, config.acl, config)
+    let pages = filesystem.pages.clone();
+    let session = Session::from_fd(filesystem, device, config.acl, config)?;
+    pages.reach_by(session.notifier());
+    Ok(session)
 }
 
 /// mount(2), which takes the FUSE device's descriptor among its options.

@@ -1,7 +1,8 @@
 //! Files: open, create, read, write, and what close and fsync promise.
 
 use std::ffi::OsStr;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use super::attr::{Attr, FileKind};
@@ -18,7 +19,8 @@ pub struct Opened {
     pub fh: u64,
     /// The kernel's pages are of this version of the file.
     pub keep_cache: bool,
-    /// The size is not known: only a read can find the end.
+    /// Not through the kernel's pages: the size is not known, so that only a read can find the
+    /// end, or somebody writes a whole new content, of which the pages would be copies in vain.
     pub direct_io: bool,
 }
 
@@ -36,6 +38,8 @@ pub(super) struct FileHandle {
     ino: Ino,
     read: bool,
     write: bool,
+    /// It writes around the kernel's pages.
+    direct: bool,
     file: Arc<dyn OpenFile>,
 }
 
@@ -60,10 +64,11 @@ impl Vfs {
         let shared = self.enter(ino, how)?;
         let keep_cache = self.pages_are_good(ino, shared.known.as_ref(), how);
         let unknown_size = shared.known.is_some_and(|attr| attr.size.is_none());
+        let (fh, direct) = self.handle(ino, how, shared.file);
         Ok(Opened {
-            fh: self.handle(ino, how, shared.file),
+            fh,
             keep_cache,
-            direct_io: unknown_size && !how.truncate,
+            direct_io: direct || unknown_size && !how.truncate,
         })
     }
 
@@ -132,10 +137,11 @@ impl Vfs {
         let created = self.enter(ino, how).and_then(|shared| {
             self.inodes.with(|inodes| inodes.set_version(ino, None));
             let attr = shared.file.attr();
+            let (fh, direct) = self.handle(ino, how, shared.file);
             let opened = Opened {
-                fh: self.handle(ino, how, shared.file),
+                fh,
                 keep_cache: false,
-                direct_io: false,
+                direct_io: direct,
             };
             let entry = self.entry(parent, name, &attr, self.view.validity)?;
             Ok((entry, opened))
@@ -218,7 +224,39 @@ impl Vfs {
     /// What could not be stored and is lost to the program; nobody listens but the log.
     pub fn release(&self, fh: u64) -> Result<()> {
         let handle = self.handles.remove(fh)?;
+        if handle.direct {
+            self.open_files.end_direct(handle.ino);
+        }
         self.leave(handle.ino)
+    }
+
+    /// Hands what was written through `fh`, around the kernel's pages, to `store`, which puts it
+    /// there: who reads the file next need not ask the server. Not if it is longer than `most`
+    /// bytes, or not stored, or open elsewhere.
+    pub fn share_written(&self, fh: u64, most: usize, store: impl FnOnce(Ino, &[u8])) {
+        let handle = self.handles.get(fh).ok().filter(|handle| handle.direct);
+        let Some(FileHandle { ino, file, .. }) = handle.as_deref() else {
+            return;
+        };
+        let Some(gates) = self.open_files.gates(*ino) else {
+            return;
+        };
+        // Nobody else opens it before the pages are there.
+        let _opening = gates.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = file.attr().size.and_then(|size| usize::try_from(size).ok());
+        let Some(len) = len.filter(|len| (1..=most).contains(len)) else {
+            return;
+        };
+        if file.is_dirty() || !self.open_files.is_alone(*ino) {
+            return;
+        }
+        let mut data = vec![0; len];
+        let read = self
+            .io_path(*ino)
+            .and_then(|at| file.read_at(&at, 0, &mut data));
+        if read.is_ok_and(|read| read == len) {
+            store(*ino, &data);
+        }
     }
 
     /// Files with content that the server has not.
@@ -263,13 +301,19 @@ impl Vfs {
         Ok((handle.ino, Arc::clone(&handle.file)))
     }
 
-    fn handle(&self, ino: Ino, how: OpenHow, file: Arc<dyn OpenFile>) -> u64 {
-        self.handles.insert(FileHandle {
+    /// The number of a new handle, and whether it goes around the kernel's pages.
+    fn handle(&self, ino: Ino, how: OpenHow, file: Arc<dyn OpenFile>) -> (u64, bool) {
+        let whole = how.write && !how.read && (how.truncate || how.create.is_some());
+        let allowed = self.direct_writes.load(Ordering::Relaxed);
+        let direct = allowed && self.open_files.go_direct(ino, whole);
+        let fh = self.handles.insert(FileHandle {
             ino,
             read: how.read,
             write: how.write,
+            direct: direct && whole,
             file,
-        })
+        });
+        (fh, direct)
     }
 
     /// What the kernel's pages are of, after an attempt to store them.

@@ -36,6 +36,8 @@ struct Open {
     file: Option<Arc<dyn OpenFile>>,
     /// Handles, and calls that opened it for themselves or wait to open it.
     users: u32,
+    /// Writers among these whose bytes do not go through the kernel's pages.
+    direct: u32,
     fate: Fate,
 }
 
@@ -60,6 +62,7 @@ impl OpenFiles {
                 gates: Arc::default(),
                 file: None,
                 users: 0,
+                direct: 0,
                 fate: Fate::Named,
             });
             open.users += 1;
@@ -115,6 +118,35 @@ impl OpenFiles {
             let open = open.get(&ino).filter(|open| open.users == 1)?;
             open.file.clone()
         })
+    }
+
+    /// Whether the one who just entered `ino` shall go around the kernel's pages: a writer of a
+    /// whole new content does if nobody else has the file open, and then everybody who comes while
+    /// it is there, since pages filled meanwhile might be old.
+    pub(crate) fn go_direct(&self, ino: Ino, writer: bool) -> bool {
+        self.0.with(|open| {
+            let Some(open) = open.get_mut(&ino) else {
+                return false;
+            };
+            let direct = open.direct > 0 || writer && open.users == 1;
+            open.direct += u32::from(direct && writer);
+            direct
+        })
+    }
+
+    /// A writer for whom [`go_direct`](Self::go_direct) said yes leaves.
+    pub(crate) fn end_direct(&self, ino: Ino) {
+        self.0.with(|open| {
+            if let Some(open) = open.get_mut(&ino) {
+                open.direct = open.direct.saturating_sub(1);
+            }
+        });
+    }
+
+    /// Whether `ino` has one user and no more.
+    pub(crate) fn is_alone(&self, ino: Ino) -> bool {
+        self.0
+            .with(|open| open.get(&ino).is_some_and(|open| open.users == 1))
     }
 
     /// One user less of `ino`. The caller has `opening`.
