@@ -5,6 +5,7 @@ use crate::support::ftpd::{Ftpd, Quirks};
 use crate::support::mount::{Mounting, TestMount};
 
 mod faults;
+mod foresight;
 mod lifecycle;
 mod limits;
 mod listings;

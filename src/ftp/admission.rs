@@ -55,7 +55,7 @@ pub(super) struct Waiter {
 /// Leave to use a session.
 #[derive(Debug)]
 pub(super) enum Grant {
-    Idle(Session),
+    Idle(Box<Session>),
     /// To open one.
     New,
 }
@@ -114,7 +114,7 @@ impl State {
         let grant = self
             .idle
             .pop()
-            .map_or(Grant::New, |idle| Grant::Idle(idle.session));
+            .map_or(Grant::New, |idle| Grant::Idle(Box::new(idle.session)));
         match purpose {
             Purpose::Metadata => self.metadata += 1,
             Purpose::Transfer => self.transfers += 1,

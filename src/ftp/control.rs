@@ -29,6 +29,20 @@ pub(super) struct Control {
     number: u64,
     /// Host name, for errors.
     host: Box<str>,
+    /// What is still to be answered though nobody waits for it, in order.
+    owed: VecDeque<Owed>,
+    odd: bool,
+}
+
+/// What a reply that nobody waits for will answer. It is read in front of the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// Something that the server may refuse.
+    Wish,
+    /// Something that every command after it relies on.
+    Setting,
+    /// The end of a download that came whole.
+    Download,
 }
 
 /// What carries the control connection.
@@ -47,7 +61,56 @@ impl Control {
             replies: Replies::default(),
             number,
             host: host.into(),
+            owed: VecDeque::new(),
+            odd: false,
         }
+    }
+
+    /// The next reply is read behind its caller's back.
+    pub(super) fn owe(&mut self, what: Owed) {
+        self.owed.push_back(what);
+    }
+
+    /// Whether replies are due that nobody waits for.
+    pub(super) fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Reads what is due.
+    ///
+    /// # Errors
+    /// Also if a reply cannot be the one that is due: the connection is out of step, and this server
+    /// is not one to leave replies for later.
+    pub(super) fn collect(&mut self, deadline: Deadline) -> Result<()> {
+        while let Some(owed) = self.owed.pop_front() {
+            let reply = self.final_reply(deadline)?;
+            let plausible = match owed {
+                Owed::Wish => reply.code() != 421,
+                Owed::Setting => reply.is_ok(),
+                Owed::Download => matches!(reply.code(), 225 | 226 | 250 | 422..=599),
+            };
+            if !plausible {
+                self.odd = reply.code() != 421;
+                return Err(Error::new(
+                    ErrorKind::Disconnected,
+                    format!("{}: out of step: {}", self.host, reply.text()),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`collect`](Self::collect), if something has come.
+    pub(super) fn collect_what_came(&mut self, deadline: Deadline) -> Result<()> {
+        if self.owes() && !self.is_at_rest() {
+            self.collect(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a reply came that was not the one that was due.
+    pub(super) const fn is_odd(&self) -> bool {
+        self.odd
     }
 
     /// Sends command lines as they are, each ended by CRLF.
@@ -178,6 +241,7 @@ impl Control {
                 self.send(&burst)?;
                 unanswered += size;
             }
+            self.collect(deadline)?;
             replies.push(self.final_reply(deadline)?);
             unanswered -= in_flight.pop_front().unwrap_or_default();
         }
@@ -191,6 +255,8 @@ impl Control {
             replies,
             number,
             host,
+            owed,
+            odd,
         } = self;
         let tcp = match channel {
             Channel::Plain(tcp) => Ok(tcp),
@@ -202,6 +268,8 @@ impl Control {
             replies,
             number,
             host,
+            owed,
+            odd,
         })
     }
 

@@ -52,10 +52,14 @@ pub struct Facts {
     pub logged_in: bool,
     /// When and how the login was last refused.
     login_refused: Option<(Instant, Error)>,
+    /// The reply at the end of a download may be read later; `Some(false)` since that went wrong.
+    pub read_behind: Option<bool>,
     /// The port active mode tries next.
     pub active_port: u16,
     /// FEAT, asked by the first session.
     pub features: Option<Arc<Features>>,
+    /// The login directory in the server's bytes (PWD), asked by the first session.
+    pub(super) home: Option<Vec<u8>>,
     /// Text of SYST.
     pub system: Option<String>,
     /// First line of the greeting.

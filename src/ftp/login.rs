@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::control::Control;
+use super::control::{Control, Owed};
 use super::features::Features;
 use super::host::Host;
 use super::opening::Failure;
@@ -167,26 +167,18 @@ pub(super) fn uncover(mut control: Control, host: &Host, deadline: Deadline) -> 
     control.uncover(host.options().timeout)
 }
 
-/// What every session needs after the login; most of the answers are the same for all of them and
-/// asked for once.
+/// What every session needs after the login. Most of the answers are the same for all of them and
+/// asked for once. Once all were good, later sessions do not wait for those to the settings.
 pub(super) fn set_up(control: &mut Control, host: &Host, deadline: Deadline) -> Result<Ready> {
-    // After the login and after AUTH TLS: many servers tell more then, some tell nothing before.
-    let features = match host.facts(|facts| facts.features.clone()) {
+    let known = host.facts(|facts| Some((facts.features.clone()?, facts.home.clone()?)));
+    let proven = known.is_some();
+    let (features, mut home) = match known {
         Some(known) => known,
-        None => {
-            control.send(&[b"FEAT"])?;
-            let reply = control.final_reply(deadline)?;
-            if reply.code() == 421 {
-                return Err(refusal("FEAT", &reply));
-            }
-            let features = Arc::new(Features::parse(&reply));
-            host.facts(|facts| facts.features = Some(Arc::clone(&features)));
-            features
-        }
+        None => match host.facts(|facts| facts.pipelining) {
+            None => ask_at_once(control, host, deadline)?,
+            Some(_) => ask_in_turn(control, deadline)?,
+        },
     };
-    if host.facts(|facts| facts.pipelining.is_none()) {
-        probe_pipelining(control, host, deadline)?;
-    }
     let mut lines: Vec<String> = Vec::new();
     let utf8 = host
         .options()
@@ -199,44 +191,73 @@ pub(super) fn set_up(control: &mut Control, host: &Host, deadline: Deadline) -> 
         lines.push("OPTS UTF8 ON".into());
     }
     lines.extend(features.opts_mlst(FACTS));
-    lines.push("PWD".into());
+    // Last: what came before are wishes. In ASCII every file would be damaged.
     lines.push("TYPE I".into());
     let lines: Vec<_> = lines.iter().map(String::as_bytes).collect();
     let pipelined = host.facts(|facts| facts.pipelining == Some(true));
-    let replies = control.exchange(&lines, pipelined, deadline)?;
-    // The others are wishes. In ASCII every file would be damaged.
-    let [.., pwd, image] = replies.as_slice() else {
-        return Err(ErrorKind::Disconnected.into());
-    };
-    if !image.is_ok() {
-        return Err(refusal("TYPE I", image));
+    if proven && pipelined {
+        control.send(&lines)?;
+        lines.iter().skip(1).for_each(|_| control.owe(Owed::Wish));
+        control.owe(Owed::Setting);
+        return Ok(Ready { features, home });
     }
-    Ok(Ready {
-        features,
-        home: quoted_path(pwd).unwrap_or_else(|| b"/".to_vec()),
-    })
+    let replies = control.exchange(&lines, pipelined, deadline)?;
+    match replies.last() {
+        Some(image) if image.is_ok() => {}
+        Some(image) => return Err(refusal("TYPE I", image)),
+        None => return Err(ErrorKind::Disconnected.into()),
+    }
+    if !home.is_ascii() {
+        // It may be spelled otherwise since OPTS UTF8.
+        let again = control.exchange(&[b"PWD"], false, deadline)?;
+        home = again.first().and_then(quoted_path).unwrap_or(home);
+    }
+    host.facts(|facts| {
+        facts.features = Some(Arc::clone(&features));
+        facts.home = Some(home.clone());
+    });
+    Ok(Ready { features, home })
 }
 
-/// Whether commands may be sent before earlier ones are answered. RFC 959 does not forbid it, but
-/// some servers and middleboxes read one line and throw the rest away.
-fn probe_pipelining(control: &mut Control, host: &Host, deadline: Deadline) -> Result<()> {
+type Found = (Arc<Features>, Vec<u8>);
+
+/// FEAT after the login and after AUTH TLS: many servers tell more then, some tell nothing before.
+fn ask_in_turn(control: &mut Control, deadline: Deadline) -> Result<Found> {
+    let replies = control.exchange(&[b"FEAT", b"PWD"], false, deadline)?;
+    found(&replies)
+}
+
+/// The same, and whether commands may be sent before earlier ones are answered. RFC 959 does not
+/// forbid it, but some servers and middleboxes read one line and throw the rest away.
+fn ask_at_once(control: &mut Control, host: &Host, deadline: Deadline) -> Result<Found> {
     host.facts(|facts| facts.pipelining = Some(false));
     let replies = control.exchange(
-        &[b"NOOP", b"NOOP", b"SYST"],
+        &[b"FEAT", b"PWD", b"NOOP", b"NOOP", b"SYST"],
         true,
         deadline.at_most(PROBE_LIMIT),
     )?;
-    let [first, second, system] = replies.as_slice() else {
-        return Ok(());
+    let found = found(&replies)?;
+    if let [_, _, first, second, system] = replies.as_slice() {
+        let good = first.code() == second.code() && control.is_at_rest();
+        host.facts(|facts| {
+            facts.pipelining = Some(good);
+            if system.is_ok() {
+                facts.system = Some(String::from_utf8_lossy(system.first_line()).into_owned());
+            }
+        });
+    }
+    Ok(found)
+}
+
+fn found(replies: &[Reply]) -> Result<Found> {
+    let [feat, pwd, ..] = replies else {
+        return Err(ErrorKind::Disconnected.into());
     };
-    let good = first.code() == second.code() && control.is_at_rest();
-    host.facts(|facts| {
-        facts.pipelining = Some(good);
-        if system.is_ok() {
-            facts.system = Some(String::from_utf8_lossy(system.first_line()).into_owned());
-        }
-    });
-    Ok(())
+    if let Some(farewell) = replies.iter().find(|reply| reply.code() == 421) {
+        return Err(refusal("FEAT", farewell));
+    }
+    let home = quoted_path(pwd).unwrap_or_else(|| b"/".to_vec());
+    Ok((Arc::new(Features::parse(feat)), home))
 }
 
 /// The path in a 257 reply (RFC 959 appendix II): in quotes, with quotes in it doubled. What

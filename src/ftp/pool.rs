@@ -83,7 +83,7 @@ impl Pool {
                 && session.is_alive()
             {
                 session.start_count();
-                return Ok(self.lend(purpose, session, true));
+                return Ok(self.lend(purpose, *session, true));
             }
             let failure = match Session::connect(&self.host) {
                 Ok(session) => {

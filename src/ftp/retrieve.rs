@@ -7,7 +7,9 @@ use super::data::DataConnection;
 use super::pool::{Lease, Purpose};
 use super::probes;
 use super::refusal::refusal;
+use super::reply::Reply;
 use super::server::FtpServer;
+use super::session::Session;
 use super::stat::size_of;
 use super::transfer::Begun;
 use crate::net;
@@ -126,14 +128,28 @@ impl Download for Retrieval {
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
+        self.end(|session, data| session.end_data(data).map(Some))
+    }
+
+    fn conclude(mut self: Box<Self>) -> Result<()> {
+        self.end(Session::end_data_behind)
+    }
+}
+
+impl Retrieval {
+    fn end(
+        &mut self,
+        end: impl FnOnce(&mut Session, DataConnection) -> Result<Option<Reply>>,
+    ) -> Result<()> {
         let Some((mut lease, data)) = self.open.take() else {
             return Ok(());
         };
-        let ended = lease.end_data(data);
+        let ended = end(&mut lease, data);
         drop(lease);
         match ended {
-            Ok(reply) if reply.is_ok() => Ok(()),
-            Ok(reply) => {
+            Ok(None) => Ok(()),
+            Ok(Some(reply)) if reply.is_ok() => Ok(()),
+            Ok(Some(reply)) => {
                 let what = format!("RETR {}", self.path);
                 // The server cut it short; what it says of its disk is not for the reader.
                 let detail = refusal(&what, &reply).detail().to_owned();

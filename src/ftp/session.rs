@@ -19,6 +19,9 @@ use crate::net::Deadline;
 use crate::net::trust::TlsIdentity;
 use crate::vfs::error::{Error, ErrorKind, Result};
 
+/// How long a reply that has begun to come may take to be complete.
+const LATE_LIMIT: Duration = Duration::from_secs(2);
+
 /// One logged-in control connection, in TYPE I, in the login directory unless a caller sent CWD.
 #[derive(Debug)]
 pub struct Session {
@@ -161,7 +164,7 @@ impl Session {
         deadline: Deadline,
     ) -> Result<Vec<Reply>> {
         lines.iter().try_for_each(|line| check(line))?;
-        self.settle()?;
+        self.settle(pipelined || self.may_run_ahead())?;
         let host = Arc::clone(&self.host);
         let replies = self.talk(|control| {
             let replies = control.exchange(lines, pipelined, deadline)?;
@@ -171,10 +174,13 @@ impl Session {
             // The end of a transfer, which no command here began: some servers tell it twice.
             let stray = |reply: &&Reply| matches!(reply.code(), 225 | 226 | 426);
             match replies.iter().find(stray) {
-                Some(stray) => Err(Error::new(
-                    ErrorKind::Disconnected,
-                    format!("{}: out of step: {}", host.options().host, stray.text()),
-                )),
+                Some(stray) => {
+                    host.facts(|facts| facts.read_behind = Some(false));
+                    Err(Error::new(
+                        ErrorKind::Disconnected,
+                        format!("{}: out of step: {}", host.options().host, stray.text()),
+                    ))
+                }
                 None => Ok(replies),
             }
         })?;
@@ -213,7 +219,13 @@ impl Session {
 
     /// Whether nothing came while it was idle: no farewell, no hang-up.
     pub(super) fn is_alive(&mut self) -> bool {
-        self.control.as_mut().is_some_and(Control::is_at_rest)
+        let deadline = Deadline::after(LATE_LIMIT.min(self.host.options().timeout));
+        let collected = self.talk(|control| control.collect_what_came(deadline));
+        collected.is_ok()
+            && self
+                .control
+                .as_mut()
+                .is_some_and(|control| control.owes() || control.is_at_rest())
     }
 
     /// Counts replies from here on.
@@ -244,11 +256,24 @@ impl Session {
         let Some(control) = &mut self.control else {
             return Err(self.lost());
         };
-        work(control).map_err(|error| self.break_off(error))
+        let result = work(control);
+        let odd = control.is_odd();
+        result.map_err(|error| {
+            if odd {
+                self.host.facts(|facts| facts.read_behind = Some(false));
+            }
+            self.break_off(error)
+        })
     }
 
-    /// Makes sure that the next reply will be the next command's.
-    pub(super) fn settle(&mut self) -> Result<()> {
+    /// Whether a command may be sent while an earlier reply is due.
+    fn may_run_ahead(&self) -> bool {
+        self.host.facts(|facts| facts.pipelining == Some(true))
+    }
+
+    /// Makes sure that the next reply will be the next command's; if `ahead`, after those that are
+    /// due.
+    pub(super) fn settle(&mut self, ahead: bool) -> Result<()> {
         if self.transferring {
             return Err(Error::new(
                 ErrorKind::Protocol,
@@ -257,6 +282,12 @@ impl Session {
         }
         let host = Arc::clone(&self.host);
         self.talk(|control| {
+            if control.owes() {
+                if ahead {
+                    return Ok(());
+                }
+                control.collect(Deadline::after(host.options().timeout))?;
+            }
             if control.is_at_rest() {
                 return Ok(());
             }

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::control::Command;
+use super::control::{Command, Owed};
 use super::data::{DataConnection, Stream};
 use super::options::FtpOptions;
 use super::refusal::refusal;
@@ -56,7 +56,7 @@ impl Session {
                 return Ok(Begun::Refused(reply));
             }
         }
-        self.settle()?;
+        self.settle(false)?;
         let deadline = Deadline::after(self.host.options().timeout);
         let reply = self.opening(command, &rendezvous, deadline)?;
         let announced = reply.as_ref().is_some_and(Reply::is_preliminary);
@@ -214,6 +214,35 @@ impl Session {
             ));
         }
         Ok(reply)
+    }
+
+    /// Ends a download of which all bytes came, and the end of data after them: the final reply is
+    /// read in front of the next command's, which saves its round trip. Where the server is not
+    /// known to keep step, the reply is waited for and returned.
+    ///
+    /// # Errors
+    /// As [`end_data`](Self::end_data).
+    pub fn end_data_behind(&mut self, mut data: DataConnection) -> Result<Option<Reply>> {
+        let certain = self.host.facts(|facts| {
+            facts.pipelining == Some(true)
+                && facts.unannounced == Some(false)
+                && facts.read_behind != Some(false)
+        });
+        if !certain || !data.is_announced() || data.is_suspect() {
+            return self.end_data(data).map(Some);
+        }
+        if let Err(err) = data.finish() {
+            log::debug!("{}: end of data: {err}", self.host.options().host);
+        }
+        drop(data);
+        self.transferring = false;
+        self.host.facts(|facts| facts.read_behind = Some(true));
+        self.talk(|control| {
+            control.owe(Owed::Download);
+            Ok(())
+        })?;
+        self.count_tickets();
+        Ok(None)
     }
 
     /// Gives a transfer up: closes the data connection and reads the one reply that is due,

@@ -214,6 +214,12 @@ pub trait Download: Send {
 
     /// The end of data was read: `Ok` if the server says that the transfer is complete.
     fn finish(self: Box<Self>) -> Result<()>;
+
+    /// As [`finish`](Self::finish), of a file whose size is known and all of whose bytes were read
+    /// before the end of data: the server's word, which can add nothing, need not be waited for.
+    fn conclude(self: Box<Self>) -> Result<()> {
+        self.finish()
+    }
 }
 
 /// What an upload publishes with the content.

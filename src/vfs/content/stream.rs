@@ -284,7 +284,7 @@ impl Stream {
                     let longer = format!("goes on after its {size} bytes");
                     return Err(Error::new(ErrorKind::Protocol, longer));
                 }
-                download.finish()?;
+                download.conclude()?;
             }
             _ => line.download = Some(download),
         }
