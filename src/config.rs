@@ -63,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) umask: Option<u32>,
     /// How long attributes and listings are believed (`dir_cache=`).
     pub(crate) validity: Duration,
+    /// Fetch ahead what will be wanted (`prefetch=`).
+    pub(crate) prefetch: bool,
     /// This mount's own directory for what must survive; made by [`state::claim`].
     pub(crate) state_dir: PathBuf,
     /// This mount's own directory for what may be lost; made by [`state::claim`].
@@ -170,6 +172,7 @@ impl Config {
             cache_size: settings.cache_size.unwrap_or(CACHE_SIZE),
             cache_max_age: settings.cache_max_age.unwrap_or(CACHE_MAX_AGE),
             validity: settings.dir_cache.unwrap_or(Duration::from_secs(5)),
+            prefetch: settings.prefetch.unwrap_or(true),
             source: source(url, settings, user)?,
             url_shown,
             mountpoint,

@@ -146,7 +146,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     with("timeout", "DURATION", put!(timeout <- value::timeout))
         .help("longest wait for the server (30s)"),
-    word("ro", put!(read_only, true)).help("mount read-only"),
+    word("ro", put!(read_only, true)),
     word("rw", put!(read_only, false)),
     with("uid", "NUMBER", put!(uid <- value::id)).help("owner of all files"),
     with("gid", "NUMBER", put!(gid <- value::id)).help("group of all files"),
@@ -161,6 +161,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         .help("names on the server are in this charset"),
     with("dir_cache", "DURATION", put!(dir_cache <- value::duration))
         .help("how long listings are believed (5s)"),
+    with(
+        "prefetch",
+        "on|off",
+        put!(prefetch <- |text| value::choice(text, &[("on", true), ("off", false)])),
+    ),
     with("cache_dir", "DIR", put!(cache_dir <- value::path)),
     with("cache_size", "SIZE", put!(cache_size <- value::size))
         .help("most that is kept of files read, 0: nothing (4G)"),
@@ -176,7 +181,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         put!(connections <- value::connections),
     )
     .help("most connections at once (8)"),
-    word("active", put!(active, true)).help("let the server open the data connections"),
+    word("active", put!(active, true)),
     with(
         "active_ports",
         "LOW-HIGH",

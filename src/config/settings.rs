@@ -63,6 +63,7 @@ pub(crate) struct Settings {
     pub(crate) fsname: Option<String>,
     pub(crate) charset: Option<&'static encoding_rs::Encoding>,
     pub(crate) dir_cache: Option<Duration>,
+    pub(crate) prefetch: Option<bool>,
     pub(crate) cache_dir: Option<PathBuf>,
     pub(crate) cache_size: Option<u64>,
     pub(crate) cache_max_age: Option<Duration>,

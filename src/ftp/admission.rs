@@ -20,6 +20,8 @@ pub enum Purpose {
     Metadata,
     /// A file's content: may be kept for long.
     Transfer,
+    /// What nobody has asked for yet: only while one more is free, and given back soon.
+    Foresight,
 }
 
 /// Who has what. A session is either idle, in here, or accounted for by a lease (also while it is
@@ -30,6 +32,7 @@ pub(super) struct State {
     pub(super) idle: Vec<Idle>,
     metadata: usize,
     pub(super) transfers: usize,
+    foresight: usize,
     pub(super) limit: usize,
     /// When the limit was last changed, if it is below that of the options.
     limited: Option<Instant>,
@@ -77,17 +80,20 @@ impl State {
     }
 
     pub(super) fn open(&self) -> usize {
-        self.metadata + self.transfers + self.idle.len()
+        self.used() + self.idle.len()
+    }
+
+    const fn used(&self) -> usize {
+        self.metadata + self.transfers + self.foresight
     }
 
     pub(super) fn admit(&mut self, purpose: Purpose, wait: bool) -> Admission {
         if self.closed {
             return Admission::Closed;
         }
-        let overtakes = self
-            .queue
-            .iter()
-            .any(|w| w.purpose == Purpose::Metadata || w.purpose == purpose);
+        let overtakes = self.queue.iter().any(|w| {
+            purpose == Purpose::Foresight || w.purpose == Purpose::Metadata || w.purpose == purpose
+        });
         if !overtakes && let Some(grant) = self.grant(purpose) {
             return Admission::Granted(grant);
         }
@@ -108,7 +114,8 @@ impl State {
         if purpose == Purpose::Transfer && self.transfers >= self.limit.saturating_sub(1).max(1) {
             return None;
         }
-        if self.metadata + self.transfers >= self.limit {
+        let spared = usize::from(purpose == Purpose::Foresight);
+        if self.used() + spared >= self.limit {
             return None;
         }
         let grant = self
@@ -118,6 +125,7 @@ impl State {
         match purpose {
             Purpose::Metadata => self.metadata += 1,
             Purpose::Transfer => self.transfers += 1,
+            Purpose::Foresight => self.foresight += 1,
         }
         Some(grant)
     }
@@ -141,6 +149,7 @@ impl State {
         match purpose {
             Purpose::Metadata => self.metadata -= 1,
             Purpose::Transfer => self.transfers -= 1,
+            Purpose::Foresight => self.foresight -= 1,
         }
     }
 

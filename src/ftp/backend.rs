@@ -56,6 +56,14 @@ impl Backend for FtpBackend {
         self.server.list(dir).map(Arc::from)
     }
 
+    fn lists_at_once(&self, dir: &RemotePath) -> bool {
+        self.server.lists_by_stat(dir)
+    }
+
+    fn list_ahead(&self, dirs: &[RemotePath], each: &(dyn Fn(usize, Arc<[DirEntry]>) + Sync)) {
+        self.server.list_ahead(dirs, each);
+    }
+
     fn open(
         &self,
         path: &RemotePath,

@@ -34,6 +34,13 @@ pub(super) struct Control {
     odd: bool,
 }
 
+/// Whether who takes replies wants more of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum More {
+    Wanted,
+    Enough,
+}
+
 /// What a reply that nobody waits for will answer. It is read in front of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owed {
@@ -135,12 +142,12 @@ impl Control {
 
     /// Reads the next reply, preliminary or final.
     pub(super) fn receive(&mut self, deadline: Deadline) -> Result<Reply> {
-        let mut bytes = [0; 4096];
+        let mut bytes = [0; 16 << 10];
         loop {
             match self.replies.next() {
                 Ok(Some(reply)) => {
                     let more = reply.lines().len() - 1;
-                    log::debug!(target: WIRE, "#{} < {}{}", self.number, reply.text(), More(more));
+                    log::debug!(target: WIRE, "#{} < {}{}", self.number, reply.text(), Further(more));
                     return Ok(reply);
                 }
                 Ok(None) => {}
@@ -205,11 +212,6 @@ impl Control {
     }
 
     /// Sends commands and reads a reply to each: many in flight if `pipelined`.
-    ///
-    /// ProFTPD (1.3.8) takes two commands for one, the line break included in the first one's name,
-    /// when a read ends between CR and LF. So a burst fits into one TCP segment, and all that is in
-    /// flight into one read of 4 KiB. This also keeps both sides from waiting for each other with
-    /// full buffers.
     pub(super) fn exchange(
         &mut self,
         lines: &[&[u8]],
@@ -217,12 +219,37 @@ impl Control {
         deadline: Deadline,
     ) -> Result<Vec<Reply>> {
         let mut replies = Vec::with_capacity(lines.len());
+        self.exchange_each(lines, pipelined, deadline, &mut |_, reply| {
+            replies.push(reply);
+            Ok(More::Wanted)
+        })?;
+        Ok(replies)
+    }
+
+    /// As [`exchange`](Self::exchange), but gives `each` the replies as they come. When it has had
+    /// enough, nothing more is sent, and what was asked is still heard.
+    ///
+    /// ProFTPD (1.3.8) takes two commands for one, the line break included in the first one's name,
+    /// when a read ends between CR and LF. So a burst fits into one TCP segment, and all that is in
+    /// flight into one read of 4 KiB. This also keeps both sides from waiting for each other with
+    /// full buffers.
+    pub(super) fn exchange_each(
+        &mut self,
+        lines: &[&[u8]],
+        pipelined: bool,
+        deadline: Deadline,
+        each: &mut dyn FnMut(usize, Reply) -> Result<More>,
+    ) -> Result<()> {
         let mut rest = lines.iter();
         let mut in_flight = VecDeque::new();
         let mut unanswered = 0;
-        while replies.len() < lines.len() {
+        let mut heard = 0;
+        let mut enough = false;
+        loop {
             // Not a packet for each line: wait until there is room for a whole burst.
-            while in_flight.is_empty() || (pipelined && unanswered + BURST_MAX <= UNANSWERED_MAX) {
+            while !enough
+                && (in_flight.is_empty() || (pipelined && unanswered + BURST_MAX <= UNANSWERED_MAX))
+            {
                 let mut burst = Vec::new();
                 let mut size = 0;
                 while let Some(line) = rest.as_slice().first() {
@@ -241,11 +268,20 @@ impl Control {
                 self.send(&burst)?;
                 unanswered += size;
             }
+            let Some(len) = in_flight.pop_front() else {
+                return Ok(());
+            };
             self.collect(deadline)?;
-            replies.push(self.final_reply(deadline)?);
-            unanswered -= in_flight.pop_front().unwrap_or_default();
+            let reply = self.final_reply(deadline)?;
+            unanswered -= len;
+            enough |= each(heard, reply)? == More::Enough;
+            heard += 1;
         }
-        Ok(replies)
+    }
+
+    /// Lets replies have up to `limit` bytes.
+    pub(super) const fn allow(&mut self, limit: usize) {
+        self.replies.allow(limit);
     }
 
     /// Takes the encryption off (CCC, which the server has agreed to).
@@ -369,9 +405,9 @@ impl std::fmt::Display for Command<'_> {
 }
 
 /// How many lines of a reply are not shown.
-struct More(usize);
+struct Further(usize);
 
-impl std::fmt::Display for More {
+impl std::fmt::Display for Further {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             0 => Ok(()),

@@ -23,13 +23,22 @@ impl FtpServer {
     /// The names in `dir`, each once, without our own temporary ones, links followed where that is
     /// the mount's policy.
     pub(super) fn list(&self, dir: &RemotePath) -> Result<Vec<DirEntry>> {
-        let mut entries = self.on_session(|s| {
-            let mut entries = self.list_on(s, dir)?;
-            if self.options().links == LinkPolicy::Follow {
-                self.follow_all(s, dir, &mut entries)?;
-            }
-            Ok(entries)
-        })?;
+        self.on_session(|s| {
+            let entries = self.list_on(s, dir)?;
+            self.complete(s, dir, entries)
+        })
+    }
+
+    /// What [`list_on`](Self::list_on) found, with links followed and times made exact.
+    pub(super) fn complete(
+        &self,
+        s: &mut Session,
+        dir: &RemotePath,
+        mut entries: Vec<DirEntry>,
+    ) -> Result<Vec<DirEntry>> {
+        if self.options().links == LinkPolicy::Follow {
+            self.follow_all(s, dir, &mut entries)?;
+        }
         let now = SystemTime::now();
         self.times.with(|times| {
             for entry in &mut entries {
@@ -45,11 +54,20 @@ impl FtpServer {
     /// # Errors
     /// `NotFound` and `NotADirectory`, even where the server answers with success.
     pub(super) fn list_on(&self, s: &mut Session, dir: &RemotePath) -> Result<Vec<DirEntry>> {
+        let by_stat = self.lists_by_stat(dir);
+        if by_stat && let Some(listed) = self.list_by_stat(s, dir)? {
+            return self.finish(s, dir, ListingMode::ListAll, listed);
+        }
         let mut refused = None;
         for mode in self.modes(s) {
             match self.list_by(s, dir, mode)? {
                 Answer::Listed(listed) => {
                     let listed = self.examine(s, dir, mode, listed)?;
+                    if by_stat && (listed.itself || listed.entries.len() > 1) {
+                        self.give_up_stat_listing(dir);
+                    } else if mode == ListingMode::ListAll {
+                        self.try_stat_listing(s, dir, &listed)?;
+                    }
                     return self.finish(s, dir, mode, listed);
                 }
                 Answer::Refused(reply) => {
@@ -191,7 +209,7 @@ impl FtpServer {
     }
 
     /// Remembers what worked, adds what the command hides, and takes out what nobody should see.
-    fn finish(
+    pub(super) fn finish(
         &self,
         s: &mut Session,
         dir: &RemotePath,

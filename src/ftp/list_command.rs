@@ -27,7 +27,7 @@ pub(super) struct Listed {
     pub(super) own: Option<Attr>,
     pub(super) skipped: usize,
     /// The last line had no end.
-    cut: bool,
+    pub(super) cut: bool,
 }
 
 /// The answer to one listing command.
@@ -166,7 +166,7 @@ impl FtpServer {
     }
 
     /// Adds entries, their names and targets in our charset.
-    fn take(&self, entries: impl IntoIterator<Item = DirEntry>, listed: &mut Listed) {
+    pub(super) fn take(&self, entries: impl IntoIterator<Item = DirEntry>, listed: &mut Listed) {
         let Some(charset) = self.options().charset else {
             listed.entries.extend(entries);
             return;
@@ -216,7 +216,7 @@ pub(super) const fn verb(mode: ListingMode) -> &'static str {
 }
 
 /// The line that names the listed directory: `…  .` of `ls -a`, `type=cdir` of MLSD.
-fn line_of_itself(block: &[u8]) -> Option<&[u8]> {
+pub(super) fn line_of_itself(block: &[u8]) -> Option<&[u8]> {
     let mut lines = block.split(|b| *b == b'\n');
     let line = lines.find(|line| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -230,7 +230,7 @@ fn line_of_itself(block: &[u8]) -> Option<&[u8]> {
 }
 
 /// Parses the line of `.`, which the parser leaves out by its name.
-fn own_attr(line: &[u8], hints: &listing::Hints) -> Option<Attr> {
+pub(super) fn own_attr(line: &[u8], hints: &listing::Hints) -> Option<Attr> {
     let named = [line.strip_suffix(b".")?, b"self\n"].concat();
     let parsed = listing::parse_list(&named, hints).entries;
     let attr = parsed.into_iter().next()?.attr;

@@ -139,6 +139,11 @@ impl Pool {
             .with(|state| state.queue.iter().any(|waiter| waiter.purpose == purpose))
     }
 
+    /// Whether anybody waits for a session.
+    pub(super) fn is_contended(&self) -> bool {
+        self.state.with(|state| !state.queue.is_empty())
+    }
+
     /// The state of things.
     #[must_use]
     pub fn report(&self) -> Report {

@@ -64,6 +64,11 @@ impl Reply {
         }
     }
 
+    /// Bytes of all lines.
+    pub(super) fn len(&self) -> usize {
+        self.lines.iter().map(Vec::len).sum()
+    }
+
     /// Code and text in one printable line, for errors and logs: `550 No such file`.
     #[must_use]
     pub fn text(&self) -> String {
@@ -84,6 +89,8 @@ pub(super) struct Replies {
     partial: Option<Reply>,
     /// Bytes of `partial`.
     size: usize,
+    /// Bytes beyond the usual limit that a reply may have.
+    extra: usize,
 }
 
 /// What came is not a reply; the connection is of no more use.
@@ -101,6 +108,11 @@ impl Replies {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Lets replies have up to `limit` bytes, for an answer that is wanted; the least is 256 KiB.
+    pub(super) const fn allow(&mut self, limit: usize) {
+        self.extra = limit.saturating_sub(REPLY_MAX);
+    }
+
     /// Whether nothing is left over: what a connection at rest must be.
     pub(super) fn is_empty(&self) -> bool {
         self.used == self.bytes.len() && self.partial.is_none()
@@ -112,8 +124,8 @@ impl Replies {
             let unsearched = self.bytes.get(self.searched..).unwrap_or_default();
             let Some(end) = unsearched.iter().position(|b| *b == b'\n') else {
                 self.searched = self.bytes.len();
-                if self.size + self.searched - self.used > REPLY_MAX {
-                    return Err(NotAReply("reply over 256 KiB".into()));
+                if self.size + self.searched - self.used > REPLY_MAX + self.extra {
+                    return Err(self.too_large());
                 }
                 return Ok(None);
             };
@@ -123,14 +135,18 @@ impl Replies {
             self.size += end + 1 - self.used;
             self.used = end + 1;
             self.searched = self.used;
-            if self.size > REPLY_MAX {
-                return Err(NotAReply("reply over 256 KiB".into()));
+            if self.size > REPLY_MAX + self.extra {
+                return Err(self.too_large());
             }
             if let Some(reply) = self.take_line(line)? {
                 self.size = 0;
                 return Ok(Some(reply));
             }
         }
+    }
+
+    fn too_large(&self) -> NotAReply {
+        NotAReply(format!("reply over {} KiB", (REPLY_MAX + self.extra) >> 10))
     }
 
     /// Adds one line; returns the reply if it was the last one.

@@ -39,6 +39,8 @@ pub(crate) struct FtpServer {
     /// Old versions that wait aside, and where they belong.
     pub(super) displaced: Locked<Vec<(RemotePath, RemotePath)>>,
     pub(super) space: Locked<Option<(Instant, Option<Space>)>>,
+    /// Directories too large to be listed by STAT.
+    pub(super) large: Locked<HashSet<RemotePath>>,
     /// Directories whose odd listing was mentioned in the log.
     pub(super) mentioned: Locked<HashSet<RemotePath>>,
     refusals: Locked<VecDeque<(RemotePath, String)>>,
@@ -71,6 +73,7 @@ impl FtpServer {
             litter: Locked::default(),
             displaced: Locked::default(),
             space: Locked::default(),
+            large: Locked::default(),
             mentioned: Locked::default(),
             refusals: Locked::default(),
         });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::control::Control;
+pub(super) use super::control::More;
 use super::features::Features;
 use super::host::Host;
 use super::login;
@@ -157,35 +158,73 @@ impl Session {
         replies
     }
 
+    /// As [`batch`](Self::batch), but gives `each` the replies as they come, which may have up to
+    /// `limit` bytes; what is not sent yet when it has had enough is left out.
+    pub(super) fn batch_each(
+        &mut self,
+        lines: &[Vec<u8>],
+        limit: usize,
+        each: &mut dyn FnMut(usize, Reply) -> More,
+    ) -> Result<()> {
+        let pipelined = self.is_pipelined();
+        let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
+        let deadline = Deadline::after(self.host.options().timeout * 4);
+        self.talk(|control| {
+            control.allow(limit);
+            Ok(())
+        })?;
+        let asked = self.exchange_each(&lines, pipelined, deadline, each);
+        if let Some(control) = &mut self.control {
+            control.allow(0);
+        }
+        asked
+    }
+
     fn exchange(
         &mut self,
         lines: &[&[u8]],
         pipelined: bool,
         deadline: Deadline,
     ) -> Result<Vec<Reply>> {
-        lines.iter().try_for_each(|line| check(line))?;
-        self.settle(pipelined || self.may_run_ahead())?;
-        let host = Arc::clone(&self.host);
-        let replies = self.talk(|control| {
-            let replies = control.exchange(lines, pipelined, deadline)?;
-            if let Some(farewell) = replies.iter().find(|reply| reply.code() == 421) {
-                return Err(refusal(&host.options().host, farewell));
-            }
-            // The end of a transfer, which no command here began: some servers tell it twice.
-            let stray = |reply: &&Reply| matches!(reply.code(), 225 | 226 | 426);
-            match replies.iter().find(stray) {
-                Some(stray) => {
-                    host.facts(|facts| facts.read_behind = Some(false));
-                    Err(Error::new(
-                        ErrorKind::Disconnected,
-                        format!("{}: out of step: {}", host.options().host, stray.text()),
-                    ))
-                }
-                None => Ok(replies),
-            }
+        let mut replies = Vec::with_capacity(lines.len());
+        self.exchange_each(lines, pipelined, deadline, &mut |_, reply| {
+            replies.push(reply);
+            More::Wanted
         })?;
-        self.answered += replies.len() as u64;
         Ok(replies)
+    }
+
+    fn exchange_each(
+        &mut self,
+        lines: &[&[u8]],
+        pipelined: bool,
+        deadline: Deadline,
+        each: &mut dyn FnMut(usize, Reply) -> More,
+    ) -> Result<()> {
+        lines.iter().try_for_each(|line| check(line))?;
+        self.settle(self.is_pipelined())?;
+        let host = Arc::clone(&self.host);
+        let mut answered = 0;
+        let done = self.talk(|control| {
+            control.exchange_each(lines, pipelined, deadline, &mut |at, reply| {
+                match reply.code() {
+                    421 => return Err(refusal(&host.options().host, &reply)),
+                    // The end of a transfer, which no command here began: some servers tell it twice.
+                    225 | 226 | 426 => {
+                        host.facts(|facts| facts.read_behind = Some(false));
+                        return Err(Error::new(
+                            ErrorKind::Disconnected,
+                            format!("{}: out of step: {}", host.options().host, reply.text()),
+                        ));
+                    }
+                    _ => {}
+                }
+                answered += 1;
+                Ok(each(at, reply))
+            })
+        });
+        self.answered += answered;
+        done
     }
 
     /// What FEAT said.
@@ -266,8 +305,8 @@ impl Session {
         })
     }
 
-    /// Whether a command may be sent while an earlier reply is due.
-    fn may_run_ahead(&self) -> bool {
+    /// Whether commands may be sent while earlier replies are due.
+    pub(super) fn is_pipelined(&self) -> bool {
         self.host.facts(|facts| facts.pipelining == Some(true))
     }
 

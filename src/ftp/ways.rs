@@ -67,6 +67,10 @@ pub(crate) struct Ways {
     pub(crate) dialect: Option<Dialect>,
     /// `STAT file` answers with the file's line.
     pub(crate) stat: Option<bool>,
+    /// `STAT -a dir` shows what `LIST -a dir` shows, without a data connection.
+    pub(crate) stat_listing: Option<bool>,
+    /// Comparisons of the two that were made.
+    pub(crate) stat_tries: u8,
     /// SIZE is understood.
     pub(crate) size: Option<bool>,
     /// MDTM is understood.

@@ -46,7 +46,10 @@ pub(super) fn connect(config: &Config, options: &FtpOptions) -> Result<Sides, Fa
     let ftp = FtpBackend::connect(options.clone(), Arc::clone(&contents))
         .map_err(|err| refused(&config.url_shown, &err))?;
     let ftp = Arc::new(ftp);
-    let cached = Cached::new(Arc::clone(&ftp) as _, config.validity, DEFAULT_ENTRIES);
+    let mut cached = Cached::new(Arc::clone(&ftp) as _, config.validity, DEFAULT_ENTRIES);
+    if config.prefetch {
+        cached = cached.with_foresight();
+    }
     Ok((Arc::new(cached), Arc::new(Ftp { ftp, contents })))
 }
 

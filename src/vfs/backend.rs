@@ -64,6 +64,17 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Whether a [`list`](Self::list) of `dir` takes no longer than a [`stat`](Self::stat) of a
+    /// name in it. Never blocks.
+    fn lists_at_once(&self, _dir: &RemotePath) -> bool {
+        false
+    }
+
+    /// Lists directories that may be wanted soon, while nobody needs what that takes for anything
+    /// else. Gives `each` a place in `dirs` and what was found there, as it comes, in any order;
+    /// what could not be listed is left out, and will be asked for again when it is wanted.
+    fn list_ahead(&self, _dirs: &[RemotePath], _each: &(dyn Fn(usize, Arc<[DirEntry]>) + Sync)) {}
+
     /// Opens a file. `known` is what the caller believes the file to be, if that is fresh enough
     /// to be relied on: then no command need be sent. With `how.create` the name is new, and the
     /// backend begins to create it, so that a refusal is told here wherever possible and not only

@@ -5,14 +5,17 @@
 //! tree does not list it again after every file; one that may or may not have happened makes its
 //! name doubtful. And nothing is relied on for longer than the time to live.
 
+mod ahead;
 mod changes;
 mod listing;
 mod listings;
 mod open;
+mod walk;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use self::ahead::Ahead;
 use self::changes::Generation;
 use self::listings::{Ask, Listings, refuses_listing};
 use self::open::CachedFile;
@@ -29,6 +32,8 @@ pub const DEFAULT_ENTRIES: usize = 100_000;
 pub struct Cached {
     inner: Arc<dyn Backend>,
     memory: Memory,
+    ttl: Duration,
+    ahead: Option<Arc<Ahead>>,
 }
 
 /// The memory, shared with the open files. A leaf: never held while the server is asked.
@@ -44,7 +49,53 @@ impl Cached {
         Self {
             inner,
             memory: Memory(Arc::new(listings)),
+            ttl,
+            ahead: None,
         }
+    }
+
+    /// Fetches ahead what a program that walks the tree will list next, where the backend can.
+    #[must_use]
+    pub fn with_foresight(mut self) -> Self {
+        let ahead = || Ahead::new(Arc::clone(&self.inner), self.memory.clone(), self.ttl);
+        self.ahead = (!self.ttl.is_zero()).then(ahead);
+        self
+    }
+
+    fn listed(&self, dir: &RemotePath, entries: &[DirEntry]) {
+        if let Some(ahead) = &self.ahead {
+            ahead.listed(dir, entries);
+        }
+    }
+
+    /// The listing of `dir`, from memory or from the server.
+    fn list_for(&self, dir: &RemotePath) -> Result<Arc<[DirEntry]>> {
+        let asked = Instant::now();
+        let known = |listings: &mut Listings| match listings.known_list(dir, asked) {
+            Some((entries, _)) => Ok(entries),
+            None => Err(listings.board(dir)),
+        };
+        let mut flight = match self.memory.0.with(known) {
+            Ok(entries) => return Ok(entries),
+            Err(flight) => flight,
+        };
+        if let Some(arrival) = &flight.arrival {
+            arrival.wait();
+            if let Some(answer) = flight.listing.get() {
+                return answer.clone();
+            }
+            flight = self.memory.0.with(|listings| {
+                listings.abandon(dir, &flight);
+                listings.board(dir)
+            });
+        }
+        // The first asks the server, the others wait here for what it brings.
+        let asked = Instant::now();
+        let answer = flight.listing.get_or_init(|| self.inner.list(dir)).clone();
+        self.memory
+            .0
+            .with(|listings| listings.landed(dir, &flight, asked));
+        answer
     }
 
     /// Asks for one name alone, and remembers the answer.
@@ -143,12 +194,15 @@ impl Backend for Cached {
         let dir = match ask {
             Ask::Known(answer) => return answer,
             Ask::Stat => return self.stat_alone(path),
+            Ask::Either => path
+                .split()
+                .filter(|(dir, _)| self.inner.lists_at_once(dir)),
             Ask::List => path.split(),
         };
         let Some((dir, name)) = dir else {
             return self.stat_alone(path);
         };
-        match self.list(&dir) {
+        match self.list_for(&dir) {
             Ok(entries) => {
                 let listed = || entries.iter().find(|entry| entry.name == name);
                 self.known(path).map_or_else(
@@ -165,21 +219,11 @@ impl Backend for Cached {
     }
 
     fn list(&self, dir: &RemotePath) -> Result<Arc<[DirEntry]>> {
-        let asked = Instant::now();
-        let known = |listings: &mut Listings| match listings.known_list(dir, asked) {
-            Some((entries, _)) => Ok(entries),
-            None => Err(listings.board(dir)),
-        };
-        let flight = match self.memory.0.with(known) {
-            Ok(entries) => return Ok(entries),
-            Err(flight) => flight,
-        };
-        // The first asks the server, the others wait here for what it brings.
-        let answer = flight.listing.get_or_init(|| self.inner.list(dir)).clone();
-        self.memory
-            .0
-            .with(|listings| listings.landed(dir, &flight, asked));
-        answer
+        let listed = self.list_for(dir);
+        if let Ok(entries) = &listed {
+            self.listed(dir, entries);
+        }
+        listed
     }
 
     fn known(&self, path: &RemotePath) -> Option<(Result<Attr>, Duration)> {
@@ -189,9 +233,14 @@ impl Backend for Cached {
     }
 
     fn known_list(&self, dir: &RemotePath) -> Option<(Arc<[DirEntry]>, Duration)> {
-        self.memory
+        let known = self
+            .memory
             .0
-            .with(|listings| listings.known_list(dir, Instant::now()))
+            .with(|listings| listings.known_list(dir, Instant::now()));
+        if let Some((entries, _)) = &known {
+            self.listed(dir, entries);
+        }
+        known
     }
 
     fn open(

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{bytes, stage};
-use crate::support::ftpd::{Completion, Quirks};
+use super::{bytes, mounting, stage};
+use crate::support::ftpd::{Completion, Ftpd, Quirks};
 
 #[test]
 fn a_reader_does_not_wait_for_the_last_word() {
@@ -49,4 +49,166 @@ fn a_server_that_ends_transfers_oddly_is_waited_for_from_then_on() {
     server.change(|quirks| quirks.completion = Completion::Never);
     mount.sh("cat dir/0; ls dir >/dev/null");
     mount.finish();
+}
+
+/// A tree of `dirs` directories with a few files and a directory in each.
+fn plant(server: &Ftpd, dirs: usize) {
+    for dir in 0..dirs {
+        for file in 0..3 {
+            server.put(format!("d{dir:02}/file{file}"), "content");
+        }
+        server.put(format!("d{dir:02}/sub/.hidden"), "content");
+    }
+}
+
+fn listings(server: &Ftpd) -> usize {
+    let verbs = ["MLSD", "LIST", "STAT", "NLST"];
+    verbs.iter().map(|verb| server.count(verb)).sum()
+}
+
+/// Commands that name a file, and so would be one for each file.
+fn singles(server: &Ftpd) -> usize {
+    let verbs = ["MLST", "SIZE", "MDTM", "RETR"];
+    verbs.iter().map(|verb| server.count(verb)).sum()
+}
+
+#[test]
+fn a_walk_is_fetched_ahead_and_costs_one_listing_for_each_directory() {
+    for (quirks, verb) in [(Quirks::like_vsftpd(), "STAT"), (Quirks::default(), "MLSD")] {
+        let server = Ftpd::with(quirks);
+        plant(&server, 60);
+        let Some(mount) = mounting(&server).start() else {
+            return;
+        };
+        // A connection that takes 20 ms for everything.
+        server.change(|quirks| *quirks = quirks.clone().delay(verb, Duration::from_millis(20)));
+        server.clear_log();
+        let began = Instant::now();
+        let found = mount.sh("find . -type f | wc -l; find . | sort | md5sum");
+        let there = "find . -type f | wc -l; find . | sort | md5sum";
+        let output = std::process::Command::new("sh")
+            .args(["-c", there])
+            .current_dir(server.root())
+            .output()
+            .unwrap();
+        assert_eq!(found, String::from_utf8(output.stdout).unwrap());
+        // Two walks of 121 directories; what is learned about the server first is a handful.
+        assert!(
+            listings(&server) <= 2 * 121 + 4,
+            "{verb}: {}",
+            listings(&server)
+        );
+        assert!(singles(&server) <= 10, "{:?}", server.commands());
+        println!("{verb}: {:?}", began.elapsed());
+        mount.finish();
+    }
+}
+
+#[test]
+fn without_foresight_nothing_is_fetched_ahead() {
+    let server = Ftpd::start();
+    plant(&server, 30);
+    let Some(mount) = mounting(&server).option("prefetch=off").start() else {
+        return;
+    };
+    server.clear_log();
+    mount.sh("ls . d00 d01 >/dev/null");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(listings(&server), 3);
+    mount.finish();
+}
+
+#[test]
+fn who_lists_one_directory_pays_for_one() {
+    let Some((server, mount)) = stage(Quirks::default()) else {
+        return;
+    };
+    plant(&server, 30);
+    mount.sh("stat d03/sub/.hidden >/dev/null; ls d05 >/dev/null; sleep 0.4; ls d05/sub");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(listings(&server) <= 5, "{:?}", server.commands());
+    mount.finish();
+}
+
+#[test]
+fn a_walk_with_one_connection_needs_no_second() {
+    let server = Ftpd::with(Quirks::like_vsftpd());
+    plant(&server, 30);
+    let Some(mount) = mounting(&server).option("connections=1").start() else {
+        return;
+    };
+    assert_eq!(mount.sh("find . -type f | wc -l"), "120\n");
+    assert_eq!(server.sessions_peak(), 1);
+    mount.finish();
+}
+
+#[test]
+fn stat_that_shows_less_than_list_is_not_used() {
+    let server = Ftpd::with(Quirks::like_vsftpd());
+    plant(&server, 30);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    mount.sh("ls d00");
+    server.change(|quirks| {
+        *quirks = quirks
+            .clone()
+            .answer("STAT", "213-Status follows:\r\n213 End of status");
+    });
+    assert_eq!(mount.sh("find . -type f | wc -l"), "120\n");
+    server.clear_log();
+    mount.sh("sleep 5; ls d20 d21 d22 >/dev/null");
+    assert_eq!(server.count("STAT"), 0);
+    mount.finish();
+}
+
+#[test]
+fn a_directory_too_large_for_one_reply_is_listed_all_the_same() {
+    let server = Ftpd::with(Quirks::like_vsftpd());
+    plant(&server, 3);
+    let name = "n".repeat(200);
+    for n in 0..20_000 {
+        let dir = server.path("large");
+        if n == 0 {
+            fs::create_dir(&dir).unwrap();
+        }
+        fs::File::create(dir.join(format!("{name}{n:05}"))).unwrap();
+    }
+    let Some(mount) = mounting(&server).option("timeout=20s").start() else {
+        return;
+    };
+    mount.sh("ls d00 d01 >/dev/null");
+    assert_eq!(mount.sh("ls large | wc -l; ls d02 | wc -l"), "20000\n4\n");
+    mount.finish();
+}
+
+#[test]
+fn what_is_changed_here_while_it_is_fetched_ahead_stays_changed() {
+    for (quirks, verb) in [(Quirks::like_vsftpd(), "STAT"), (Quirks::default(), "MLSD")] {
+        let server = Ftpd::with(quirks);
+        plant(&server, 12);
+        let Some(mount) = mounting(&server).option("timeout=10s").start() else {
+            return;
+        };
+        mount.sh("ls d00/sub >/dev/null");
+        server.change(|quirks| {
+            *quirks = quirks
+                .clone()
+                .delay(&format!("{verb} -a /d07"), Duration::from_millis(700))
+                .delay(&format!("{verb} /d07"), Duration::from_millis(700));
+        });
+        // The walk looks ahead at d07 while its files come and go.
+        let walk = std::thread::scope(|scope| {
+            let walker = scope.spawn(|| mount.sh("find . -type f | wc -l"));
+            std::thread::sleep(Duration::from_millis(200));
+            fs::remove_file(mount.path("d07/file1")).unwrap();
+            fs::write(mount.path("d07/new"), "new").unwrap();
+            fs::create_dir(mount.path("d08/newdir")).unwrap();
+            walker.join().unwrap()
+        });
+        assert!(["48\n", "47\n", "49\n"].contains(&walk.as_str()), "{walk}");
+        assert_eq!(mount.sh("ls d07"), "file0\nfile2\nnew\nsub\n", "{verb}");
+        assert_eq!(mount.sh("ls d08"), "file0\nfile1\nfile2\nnewdir\nsub\n");
+        mount.finish();
+    }
 }

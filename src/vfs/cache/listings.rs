@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::ahead::Arrival;
 use super::changes::{Changes, Generation};
 use super::listing::Listing;
 use crate::vfs::attr::{Attr, DirEntry, SetAttr};
@@ -21,6 +22,8 @@ pub(super) enum Ask {
     Known(Result<Attr>),
     /// The name is to be asked for alone.
     Stat,
+    /// The same, unless listing its directory takes no longer.
+    Either,
     /// The whole directory is to be listed: more names of it will be wanted.
     List,
 }
@@ -30,6 +33,8 @@ pub(super) enum Ask {
 pub(super) struct Flight {
     pub(super) since: Generation,
     pub(super) listing: OnceLock<Result<Arc<[DirEntry]>>>,
+    /// Of a flight that nobody asked for: told when it is over, whatever it brought.
+    pub(super) arrival: Option<Arrival>,
 }
 
 /// What is believed of one name. It overrides the listing, which is older.
@@ -173,7 +178,7 @@ impl Listings {
             if count > SINGLES {
                 Ask::List
             } else {
-                Ask::Stat
+                Ask::Either
             }
         })
     }
@@ -233,9 +238,39 @@ impl Listings {
         let flight = Arc::new(Flight {
             since: self.changes.generation(),
             listing: OnceLock::new(),
+            arrival: None,
         });
         self.flights.insert(dir.clone(), Arc::clone(&flight));
         flight
+    }
+
+    /// As [`board`](Self::board), of a listing that may be wanted soon; `None` if it is known or on
+    /// its way.
+    pub(super) fn board_ahead(&mut self, dir: &RemotePath, now: Instant) -> Option<Arc<Flight>> {
+        let wanted =
+            !self.ttl.is_zero() && !self.flights.contains_key(dir) && !self.is_listed(dir, now);
+        wanted.then(|| {
+            let flight = Arc::new(Flight {
+                since: self.changes.generation(),
+                listing: OnceLock::new(),
+                arrival: Some(Arrival::default()),
+            });
+            self.flights.insert(dir.clone(), Arc::clone(&flight));
+            flight
+        })
+    }
+
+    /// A flight that was begun ahead brought nothing, or is waited for no longer.
+    pub(super) fn abandon(&mut self, dir: &RemotePath, flight: &Arc<Flight>) {
+        let current = self.flights.get(dir);
+        if current.is_some_and(|current| Arc::ptr_eq(current, flight)) {
+            self.flights.remove(dir);
+        }
+    }
+
+    /// Whether the listing of `dir` is known.
+    pub(super) fn is_listed(&self, dir: &RemotePath, now: Instant) -> bool {
+        self.listing_left(dir, now).is_some()
     }
 
     /// A flight is over: nobody boards it any more, and what it brought is kept if it is still

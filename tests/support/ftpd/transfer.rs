@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Live;
 use super::listing;
-use super::quirks::{Break, Completion, DashA, Quirks, RestStor};
+use super::quirks::{Break, Completion, DashA, Dialect, Quirks, RestStor};
 use super::session::{DataSource, Session, hung_up, is_closed};
 
 /// A transfer after a fault.
@@ -119,6 +119,10 @@ impl Session {
             if mlsx && quirks.mlsd_dots {
                 lines.extend(listing::mlsx_line(quirks, Some("cdir"), b".", path));
                 lines.extend(listing::mlsx_line(quirks, Some("pdir"), b"..", path));
+            }
+            if all && !names_only && quirks.dialect != Dialect::Dos {
+                lines.extend(listing::list_line(quirks, b".", path));
+                lines.extend(listing::list_line(quirks, b"..", path));
             }
             for entry in listing::entries(path)? {
                 let hidden = quirks.hides_dot_files && entry.name.starts_with(b".");

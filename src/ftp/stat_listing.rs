@@ -1,0 +1,171 @@
+//! Listings through the control connection: `STAT -a dir` tells what `LIST -a dir` tells, in one
+//! round trip instead of four, and many can be asked for at once.
+//!
+//! RFC 959 section 4.1.3 wants STAT with a path to do as LIST; not every server does. So it is
+//! believed only where one directory was listed both ways with the same outcome, only where it shows
+//! the directory itself (`.`), and only where there is no MLSD, whose times are exact. At the first
+//! oddity it is given up for the host.
+
+use super::list_command::{Listed, line_of_itself, own_attr};
+use super::listing;
+use super::options::ListingMode;
+use super::reply::Reply;
+use super::server::FtpServer;
+use super::server_path::is_awkward;
+use super::session::{More, Session};
+use crate::vfs::attr::DirEntry;
+use crate::vfs::error::Result;
+use crate::vfs::path::RemotePath;
+
+/// Bytes of a directory that is listed so, some 50,000 entries; the reply is held in memory.
+pub(super) const STATUS_MAX: usize = 4 << 20;
+
+/// Comparisons with LIST until one is decisive: a directory may change in between.
+const TRIES: u8 = 3;
+
+/// Most directories remembered as too large.
+const LARGE_MAX: usize = 1_000;
+
+/// Bytes after which a batch sends no more.
+pub(super) const BATCH_BYTES: usize = 8 << 20;
+
+impl FtpServer {
+    /// Whether `dir` is listed by STAT.
+    pub(super) fn lists_by_stat(&self, dir: &RemotePath) -> bool {
+        self.ways.with(|ways| {
+            ways.stat_listing == Some(true) && ways.listing == Some(ListingMode::ListAll)
+        }) && !self.large.with(|large| large.contains(dir))
+    }
+
+    /// The directory as STAT shows it; `None` if that is nothing to rely on.
+    pub(super) fn list_by_stat(&self, s: &mut Session, dir: &RemotePath) -> Result<Option<Listed>> {
+        let mut listed = None;
+        self.status_of(s, std::slice::from_ref(dir), &mut |_, _, found| {
+            listed = found;
+            More::Wanted
+        })?;
+        Ok(listed)
+    }
+
+    /// Asks for many directories at once, and gives `each` its place in `dirs`, the bytes of the
+    /// reply, and what STAT shows of it as it comes. What was not asked for when `each` has had enough is left out.
+    pub(super) fn status_of(
+        &self,
+        s: &mut Session,
+        dirs: &[RemotePath],
+        each: &mut dyn FnMut(usize, usize, Option<Listed>) -> More,
+    ) -> Result<()> {
+        let mut lines = Vec::with_capacity(dirs.len());
+        let mut meaning = Vec::with_capacity(dirs.len());
+        for (place, dir) in dirs.iter().enumerate() {
+            let path = self.spell(dir)?;
+            if is_awkward(&path) {
+                lines.extend([
+                    self.line("CWD", dir)?,
+                    b"STAT -a .".to_vec(),
+                    self.way_back(),
+                ]);
+                meaning.extend([Answer::Enter, Answer::Status(place), Answer::Back]);
+            } else {
+                lines.push([b"STAT -a ".as_slice(), &path].concat());
+                meaning.push(Answer::Status(place));
+            }
+        }
+        let mut outside = false;
+        let asked = s.batch_each(&lines, STATUS_MAX, &mut |at, reply| match meaning.get(at) {
+            Some(Answer::Enter) => {
+                outside = !reply.is_ok();
+                More::Wanted
+            }
+            Some(Answer::Status(place)) => {
+                let shown = if outside {
+                    None
+                } else {
+                    self.read_status(&reply)
+                };
+                each(*place, reply.len(), shown)
+            }
+            Some(Answer::Back) | None => {
+                outside = false;
+                More::Wanted
+            }
+        });
+        if asked.is_err()
+            && let [dir] = dirs
+        {
+            // A reply without end, perhaps: LIST has no such limit.
+            self.large.with(|large| {
+                if large.len() >= LARGE_MAX {
+                    large.clear();
+                }
+                large.insert(dir.clone())
+            });
+        }
+        asked
+    }
+
+    fn read_status(&self, reply: &Reply) -> Option<Listed> {
+        if !reply.is_ok() {
+            return None;
+        }
+        let hints = self.hints();
+        let text = reply.body().join(&b'\n');
+        let own = line_of_itself(&text)?;
+        let mut listed = Listed {
+            itself: true,
+            own: own_attr(own, &hints),
+            ..Listed::default()
+        };
+        let parsed = listing::parse_list(&text, &hints);
+        listed.skipped = parsed.skipped_count;
+        self.take(parsed.entries, &mut listed);
+        Some(listed)
+    }
+
+    /// Compares STAT with what `LIST -a` has just said of `dir`, until it is known whether the two
+    /// agree on this server. One round trip.
+    pub(super) fn try_stat_listing(
+        &self,
+        s: &mut Session,
+        dir: &RemotePath,
+        listed: &Listed,
+    ) -> Result<()> {
+        let open = self
+            .ways
+            .with(|ways| ways.stat_listing.is_none() && ways.stat_tries < TRIES);
+        if !open || !s.is_pipelined() || listed.entries.is_empty() {
+            return Ok(());
+        }
+        self.ways.with(|ways| ways.stat_tries += 1);
+        let shown = self.list_by_stat(s, dir)?;
+        let same = shown.as_ref().is_some_and(|shown| alike(shown, listed));
+        self.ways.with(|ways| {
+            if same || shown.is_none() || ways.stat_tries >= TRIES {
+                ways.stat_listing = Some(same);
+            }
+        });
+        Ok(())
+    }
+
+    /// LIST showed of a directory what STAT did not.
+    pub(super) fn give_up_stat_listing(&self, dir: &RemotePath) {
+        log::info!("{dir}: STAT shows less than LIST; it is not used any more");
+        self.ways.with(|ways| ways.stat_listing = Some(false));
+    }
+}
+
+/// What a reply of a batch is about.
+enum Answer {
+    Enter,
+    Status(usize),
+    Back,
+}
+
+fn alike(one: &Listed, other: &Listed) -> bool {
+    let sorted = |listed: &Listed| {
+        let mut entries: Vec<DirEntry> = listed.entries.clone();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        entries
+    };
+    one.entries.len() == other.entries.len() && sorted(one) == sorted(other)
+}

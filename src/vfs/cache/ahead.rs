@@ -1,0 +1,183 @@
+//! Fetches ahead what a walk will list next.
+//!
+//! One thread at a time, started when there is something to fetch and gone when there is not. What
+//! it fetches is a flight like any other listing, so a change of ours that overtakes it wins, and
+//! who wants it meanwhile waits for it; but not for long.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Memory;
+use super::listings::Flight;
+use super::walk::{Step, Walk};
+use crate::sync::Locked;
+use crate::vfs::attr::DirEntry;
+use crate::vfs::backend::Backend;
+use crate::vfs::path::RemotePath;
+
+/// The longest that a reader waits for what is being fetched ahead before asking for it himself.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub(super) struct Ahead {
+    inner: Arc<dyn Backend>,
+    memory: Memory,
+    ttl: Duration,
+    state: Locked<State>,
+}
+
+#[derive(Default)]
+struct State {
+    walk: Walk,
+    /// The thread is there.
+    running: bool,
+}
+
+/// The end of a flight that was begun ahead.
+#[derive(Debug, Default)]
+pub(super) struct Arrival {
+    over: Mutex<bool>,
+    told: Condvar,
+}
+
+impl Arrival {
+    fn tell(&self) {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.told.notify_all();
+    }
+
+    /// Waits for it, within reason.
+    pub(super) fn wait(&self) {
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.told.wait_timeout_while(over, PATIENCE, |over| !*over));
+    }
+}
+
+impl Ahead {
+    pub(super) fn new(inner: Arc<dyn Backend>, memory: Memory, ttl: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            memory,
+            ttl,
+            state: Locked::default(),
+        })
+    }
+
+    /// A program opened `dir`, which has `entries`, to read it.
+    pub(super) fn listed(self: &Arc<Self>, dir: &RemotePath, entries: &[DirEntry]) {
+        let now = Instant::now();
+        let step = self.state.with(|state| state.walk.listed(dir, now));
+        if step == Step::None {
+            return;
+        }
+        if step == Step::First
+            && let Some(parent) = dir.parent()
+        {
+            let beside = self.memory.0.with(|listings| {
+                let (entries, _) = listings.known_list(&parent, now)?;
+                Some(entries)
+            });
+            if let Some(beside) = beside {
+                self.expect(&parent, &beside, now);
+            }
+        }
+        self.expect(dir, entries, now);
+        self.start(now);
+    }
+
+    /// Notes the directories among `entries` that are not known.
+    fn expect(&self, dir: &RemotePath, entries: &[DirEntry], now: Instant) {
+        let mut below: Vec<RemotePath> = entries
+            .iter()
+            .filter(|entry| entry.attr.is_dir())
+            .map(|entry| dir.join(&entry.name))
+            .collect();
+        if below.is_empty() {
+            return;
+        }
+        self.memory.0.with(|listings| {
+            below.retain(|dir| !listings.is_listed(dir, now));
+        });
+        self.state.with(|state| state.walk.expect(below));
+    }
+
+    fn start(self: &Arc<Self>, now: Instant) {
+        let first = self.state.with(|state| {
+            if state.running {
+                return Vec::new();
+            }
+            let first = state.walk.next(self.ttl, now);
+            state.running = !first.is_empty();
+            first
+        });
+        if first.is_empty() {
+            return;
+        }
+        let ahead = Arc::clone(self);
+        let (dirs, unfetched) = (first.clone(), first);
+        let started = std::thread::Builder::new()
+            .name("foresight".into())
+            .spawn(move || ahead.run(dirs));
+        if started.is_err() {
+            self.state.with(|state| {
+                state.running = false;
+                unfetched.iter().for_each(|dir| state.walk.missed(dir));
+            });
+        }
+    }
+
+    fn run(&self, mut dirs: Vec<RemotePath>) {
+        while !dirs.is_empty() {
+            self.fetch(&dirs);
+            dirs = self.state.with(|state| {
+                let next = state.walk.next(self.ttl, Instant::now());
+                state.running = !next.is_empty();
+                next
+            });
+        }
+    }
+
+    fn fetch(&self, dirs: &[RemotePath]) {
+        let asked = Instant::now();
+        let mut flights: Vec<(RemotePath, Arc<Flight>)> = Vec::with_capacity(dirs.len());
+        self.memory.0.with(|listings| {
+            for dir in dirs {
+                if let Some(flight) = listings.board_ahead(dir, asked) {
+                    flights.push((dir.clone(), flight));
+                }
+            }
+        });
+        let wanted: Vec<RemotePath> = flights.iter().map(|(dir, _)| dir.clone()).collect();
+        self.inner.list_ahead(&wanted, &|place, entries| {
+            let Some((dir, flight)) = flights.get(place) else {
+                return;
+            };
+            let _ = flight.listing.set(Ok(Arc::clone(&entries)));
+            self.memory
+                .0
+                .with(|listings| listings.landed(dir, flight, asked));
+            self.state
+                .with(|state| state.walk.fetched(dir, entries.len(), Instant::now()));
+            flight.arrival.as_ref().into_iter().for_each(|a| a.tell());
+        });
+        let mut below = Vec::new();
+        for (dir, flight) in &flights {
+            if let Some(Ok(entries)) = flight.listing.get() {
+                below.push((dir, Arc::clone(entries)));
+                continue;
+            }
+            self.memory.0.with(|listings| listings.abandon(dir, flight));
+            flight.arrival.as_ref().into_iter().for_each(|a| a.tell());
+        }
+        self.state.with(|state| {
+            let got = |dir: &RemotePath| below.iter().any(|(at, _)| *at == dir);
+            for dir in dirs.iter().filter(|dir| !got(dir)) {
+                state.walk.missed(dir);
+            }
+        });
+        // The first in a queue comes last.
+        for (dir, entries) in below.into_iter().rev() {
+            self.expect(dir, &entries, Instant::now());
+        }
+    }
+}
