@@ -42,6 +42,13 @@ pub(crate) enum Command {
     Sendmail(SendmailWords),
     /// What there is for mail besides.
     Mail(MailWords),
+    /// Examine a server.
+    Doctor {
+        /// What a mount would be told.
+        words: MountWords,
+        /// For programs.
+        json: bool,
+    },
     /// Print this and be done.
     Print(String),
 }
@@ -175,6 +182,24 @@ enum Sub {
         #[command(subcommand)]
         what: mail::MailSub,
     },
+    /// Try everything a server can do and say what is odd about it
+    Doctor {
+        /// ftp://user@host/directory or pop3s://user@host/, or a name from the configuration file
+        #[arg(value_name = "URL|NAME")]
+        source: String,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Show the conversation with the server
+        #[arg(short)]
+        debug: bool,
+        /// Say more; twice for yet more
+        #[arg(short, action = ArgAction::Count)]
+        verbose: u8,
+        /// Options, separated by commas
+        #[arg(short, value_name = "OPTION,...")]
+        options: Vec<String>,
+    },
     /// Print a completion script
     Completions {
         /// For this shell
@@ -282,6 +307,23 @@ impl Typed {
             // It has a parser of its own.
             Some(Sub::Sendmail { .. }) => {
                 return Err(clap::Error::raw(ErrorKind::InvalidSubcommand, "sendmail"));
+            }
+            Some(Sub::Doctor {
+                source,
+                json,
+                debug,
+                verbose,
+                options,
+            }) => {
+                let words = MountWords {
+                    source,
+                    dir: None,
+                    options: split_all(&options),
+                    foreground: true,
+                    debug,
+                    verbosity: verbose,
+                };
+                return Ok(Command::Doctor { words, json });
             }
             Some(Sub::Completions { shell }) => return Ok(Command::Print(completions(shell))),
         };

@@ -100,6 +100,38 @@ pub(crate) struct MountFlags {
     pub(crate) nonempty: bool,
 }
 
+/// A server that is to be examined and not mounted.
+#[derive(Debug, Clone)]
+pub(crate) struct Examined {
+    /// What it is, secrets installed.
+    pub(crate) source: Source,
+    /// The URL in one spelling, without secrets.
+    pub(crate) url_shown: String,
+    /// The options given, `name=value`.
+    pub(crate) options: Vec<String>,
+}
+
+impl Examined {
+    /// As [`Config::resolve`], without a mountpoint.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] for options that contradict each other, [`Exit::Secret`].
+    pub(crate) fn resolve(order: &Order) -> Result<Self, Failure> {
+        let (url, mut settings) = (order.url()?, order.settings()?);
+        let user = user(&url, &settings);
+        let url_shown = url.shown(user.as_deref());
+        complete_trust(&mut settings)?;
+        let mut source = source(url.clone(), settings.clone(), user)?;
+        let secrets = Config::secrets(&url, &settings)?;
+        install(&mut source, &secrets, &settings);
+        Ok(Self {
+            source,
+            url_shown,
+            options: order.options(),
+        })
+    }
+}
+
 impl Config {
     /// Fills in and compares, then finds the password where one is needed.
     ///
@@ -109,7 +141,7 @@ impl Config {
         let mut config = Self::without_secrets(order)?;
         let (url, settings) = (order.url()?, order.settings()?);
         let secrets = Self::secrets(&url, &settings)?;
-        config.install(&secrets, &settings);
+        install(&mut config.source, &secrets, &settings);
         Ok((config, secrets))
     }
 
@@ -136,7 +168,7 @@ impl Config {
     /// As [`resolve`](Self::resolve) with the secrets found before: what the daemon does.
     pub(crate) fn with_secrets(order: &Order, secrets: &Secrets) -> Result<Self, Failure> {
         let mut config = Self::without_secrets(order)?;
-        config.install(secrets, &order.settings()?);
+        install(&mut config.source, secrets, &order.settings()?);
         Ok(config)
     }
 
@@ -183,26 +215,27 @@ impl Config {
         })
     }
 
-    fn install(&mut self, secrets: &Secrets, settings: &Settings) {
-        match &mut self.source {
-            Source::Ftp(ftp) => {
-                ftp.password = secrets.password.clone();
-                ftp.account.clone_from(&secrets.account);
-                if let (Some(proxy), Some(password)) = (&mut ftp.proxy, &secrets.proxy) {
-                    proxy.password = password.clone();
-                }
-            }
-            Source::Mail(mail) => {
-                mail::install(mail, secrets, settings.token_command.as_deref());
-            }
-        }
-    }
-
     /// Longest wait for one answer of the server.
     pub(crate) fn timeout(&self) -> Duration {
         match &self.source {
             Source::Ftp(ftp) => ftp.timeout,
             Source::Mail(mail) => mail.fetch.endpoint.timeout,
+        }
+    }
+}
+
+/// Gives a server its passwords.
+fn install(source: &mut Source, secrets: &Secrets, settings: &Settings) {
+    match source {
+        Source::Ftp(ftp) => {
+            ftp.password = secrets.password.clone();
+            ftp.account.clone_from(&secrets.account);
+            if let (Some(proxy), Some(password)) = (&mut ftp.proxy, &secrets.proxy) {
+                proxy.password = password.clone();
+            }
+        }
+        Source::Mail(mail) => {
+            mail::install(mail, secrets, settings.token_command.as_deref());
         }
     }
 }

@@ -9,6 +9,7 @@ mod control;
 pub mod data;
 mod directory;
 pub mod encoding;
+mod examine;
 pub mod features;
 pub mod host;
 mod links;

@@ -9,6 +9,7 @@
 //!   secret  (secret/)           passwords: never shown; where they come from
 //!   log     daemon    exit      messages; the background start; exit codes and their lines
 //!   state   mounts              a mount's own directory and its lock; the kernel's mount table
+//!   doctor  (doctor/)           examines a server without mounting it
 //!   control status    umount    the socket of a running mount, and the commands that ask it
 //!   agent   (agent/)            sendmail, and the commands for mail: over the files of a mailbox
 //!   nudge                       wakes who waits for changes with inotify
@@ -19,7 +20,7 @@
 //!                               by SMTP, each on a thread of its own
 //!         vfs (vfs/)            what each operation means: inodes, handles, caches, staging
 //!         net (net/)            sockets with time limits; trust in certificates; proxies
-//!           sync                Locked, the one mutex
+//!           sync   finding      Locked, the one mutex; what an examination found
 //! ```
 //!
 //! From a command to the wire: [`run`] parses ([`cli`]), resolves ([`config::Config`]), starts a
@@ -40,7 +41,9 @@ mod cli;
 mod config;
 mod control;
 mod daemon;
+mod doctor;
 mod exit;
+pub mod finding;
 pub mod ftp;
 mod fuse;
 mod log;
@@ -61,7 +64,7 @@ pub use exit::{Exit, Failure};
 pub use log::WIRE;
 
 use cli::{Command, MountWords};
-use config::{Config, Order};
+use config::{Config, Examined, Order};
 use daemon::Ready;
 
 /// Time the background process has beyond the time limit of its first connection.
@@ -88,6 +91,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Command::Status { dir, json } => print(&status::show(dir.as_deref(), json)?),
         Command::Sendmail(words) => agent::sendmail(&words),
         Command::Mail(words) => agent::mail(&words),
+        Command::Doctor { words, json } => examine(words, json),
         Command::Print(text) => print(&text),
     }
 }
@@ -104,6 +108,14 @@ fn mount(words: MountWords) -> Result<(), Failure> {
         &config.url_shown,
         config.timeout() + START_GRACE,
     )
+}
+
+fn examine(words: MountWords, json: bool) -> Result<(), Failure> {
+    log::start(words.verbosity, words.debug);
+    let (order, _) = Order::without_mountpoint(words)?;
+    let (text, outcome) = doctor::examine(&Examined::resolve(&order)?, json);
+    print(&text)?;
+    outcome
 }
 
 fn order(words: MountWords) -> Result<Order, Failure> {

@@ -15,6 +15,7 @@
 //! * [`structure`]: where the parts of a message begin and end.
 //! * [`parts`], [`templates`]: the parts under names of their own; the beginning of an answer.
 //! * [`backend`], [`options`]: all of it as a tree of files.
+//! * [`examine`]: what the servers can do, for `ferryfs doctor`.
 //! * [`ask`], [`pickup`]: what programs beside the mount want, and mail from those that know
 //!   sendmail(8).
 //! * [`fields`], [`words`], [`parameters`] (the header), [`filter`], [`encode`], [`decode`],
@@ -33,6 +34,7 @@ pub mod draft;
 pub mod dsn;
 pub mod encode;
 pub mod envelope;
+pub mod examine;
 pub mod failure;
 pub mod fetch;
 pub mod fields;

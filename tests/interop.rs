@@ -14,6 +14,7 @@ use crate::support::real::RealServer;
 mod anonymous;
 mod calls;
 mod changes;
+mod doctor;
 mod entries;
 mod names;
 mod programs;
@@ -122,12 +123,14 @@ macro_rules! servers {
                     git sqlite tar_and_diff sed_append_dd rsync_twice copies fsx);
                 cases!($server, "anon", anonymous:
                     everything_can_be_read nothing_can_be_written);
+                cases!($server, "anon", doctor: reads_where_nothing_can_be_written);
                 mod tls {
                     cases!($server, "user tls", calls: create write append);
                     cases!($server, "user tls", entries: rename_over readdir);
                     cases!($server, "user tls", changes: big_file many_small_files);
                     cases!($server, "user tls", programs: git rsync_twice);
                     cases!($server, "user tls", tls_rounds: rounds);
+                    cases!($server, "user tls", doctor: tells_what_is_true);
                 }
                 mod v6 {
                     cases!($server, "user v6", calls: write);

@@ -1,6 +1,7 @@
 //! A mailbox mounted, from the command to scripted POP3 and SMTP servers, as programs see it.
 
 mod direct;
+mod doctor;
 mod inbox;
 mod lab;
 mod programs;

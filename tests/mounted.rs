@@ -4,6 +4,7 @@
 use crate::support::ftpd::{Ftpd, Quirks};
 use crate::support::mount::{Mounting, TestMount};
 
+mod doctor;
 mod faults;
 mod foresight;
 mod lifecycle;

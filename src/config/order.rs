@@ -62,6 +62,23 @@ impl Order {
     /// # Errors
     /// [`Exit::Usage`], or [`Exit::Mountpoint`].
     pub(crate) fn new(words: MountWords) -> Result<Self, Failure> {
+        let (mut order, dir) = Self::without_mountpoint(words)?;
+        let dir = dir.ok_or_else(|| {
+            let line = "no mountpoint; write ferryfs ftp://host/directory MOUNTPOINT";
+            Failure::new(Exit::Usage, line)
+        })?;
+        let nonempty = order.settings()?.nonempty;
+        order.mountpoint = mountpoint::check(&dir, nonempty)?.into_os_string();
+        Ok(order)
+    }
+
+    /// As [`new`](Self::new), and the mountpoint not yet looked at.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`].
+    pub(crate) fn without_mountpoint(
+        words: MountWords,
+    ) -> Result<(Self, Option<PathBuf>), Failure> {
         let MountWords {
             source,
             dir,
@@ -102,13 +119,8 @@ impl Order {
         );
         // A mistake in the options is told before one in the mountpoint.
         order.url()?;
-        let settings = order.settings()?;
-        let dir = dir.or(default_dir).ok_or_else(|| {
-            let line = "no mountpoint; write ferryfs ftp://host/directory MOUNTPOINT";
-            Failure::new(Exit::Usage, line)
-        })?;
-        order.mountpoint = mountpoint::check(&dir, settings.nonempty)?.into_os_string();
-        Ok(order)
+        order.settings()?;
+        Ok((order, dir.or(default_dir)))
     }
 
     /// What the configuration file says of the mount `name`, whose directory is not looked at.
@@ -126,6 +138,15 @@ impl Order {
             debug: false,
             verbosity: 0,
         })
+    }
+
+    /// The options as they were given, `name=value`.
+    pub(super) fn options(&self) -> Vec<String> {
+        let shown = |setting: &Setting| match &setting.value {
+            Some(value) => format!("{}={value}", setting.name),
+            None => setting.name.clone(),
+        };
+        self.options.iter().map(shown).collect()
     }
 
     /// Where to mount, absolute.

@@ -42,6 +42,8 @@ pub struct Facts {
     pub tls: Option<bool>,
     /// The version of TLS and the cipher of the last control connection.
     pub tls_version: Option<&'static str>,
+    /// Whether the last data connection resumed the session.
+    pub data_resumed: Option<bool>,
     /// The server's certificate.
     pub certificate: Option<Shown>,
     /// Data connections over TLS end with close_notify; one that does not was cut.

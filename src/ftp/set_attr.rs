@@ -156,7 +156,7 @@ impl FtpServer {
     }
 
     /// Whether the server now shows `mtime`; `None` if it will not tell.
-    fn shows_time(
+    pub(super) fn shows_time(
         &self,
         s: &mut Session,
         path: &RemotePath,

@@ -91,7 +91,11 @@ impl Session {
             (Some(tcp), None) if over && !is_served(&tcp, limit) => Ok(Stream::Empty),
             (Some(tcp), None) => Ok(Stream::Plain(tcp)),
             (Some(tcp), Some(tls)) => match TlsStream::connect(tls, tcp, limit) {
-                Ok(tls) => Ok(Stream::Tls(Box::new(tls))),
+                Ok(tls) => {
+                    let resumed = !tls.is_full_handshake();
+                    self.host.facts(|facts| facts.data_resumed = Some(resumed));
+                    Ok(Stream::Tls(Box::new(tls)))
+                }
                 Err(err) if over && net::is_timeout(&err) => Ok(Stream::Empty),
                 Err(err) => Err(tls.failure(&err)),
             },

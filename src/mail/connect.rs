@@ -10,7 +10,7 @@ use rustls::{ClientConnection, StreamOwned};
 
 use super::failure::{Class, Failure, Result};
 use crate::net::proxy::Proxy;
-use crate::net::trust::{TlsIdentity, TlsOptions, Trust, is_about_certificate};
+use crate::net::trust::{Shown, TlsIdentity, TlsOptions, Trust, is_about_certificate};
 use crate::net::{self, Deadline};
 use crate::vfs::error::ErrorKind;
 
@@ -85,6 +85,12 @@ impl Connector {
     #[must_use]
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The certificate the server showed last.
+    #[must_use]
+    pub fn shown(&self) -> Option<Shown> {
+        self.tls.as_ref()?.shown()
     }
 
     /// Connects to the first address that answers, handshake of implicit TLS included.

@@ -73,19 +73,29 @@ impl RealServer {
         assert!(chown.status().unwrap().success());
     }
 
-    /// A mount of it.
-    pub fn mounting(&self) -> Mounting {
+    /// Where it is.
+    pub fn url(&self) -> String {
         let user = match self.fact("user") {
             "anonymous" => String::new(),
             user => format!("{user}@"),
         };
         let (host, port) = (self.fact("host"), self.fact("port"));
-        let mounting = Mounting::of(format!("ftp://{user}{host}:{port}/"));
-        let mounting = match self.facts.get("cafile") {
+        format!("ftp://{user}{host}:{port}/")
+    }
+
+    /// Its certificate, where it speaks TLS.
+    pub fn cafile(&self) -> Option<&str> {
+        self.facts.get("cafile").map(String::as_str)
+    }
+
+    /// A mount of it.
+    pub fn mounting(&self) -> Mounting {
+        let mounting = Mounting::of(self.url());
+        let mounting = match self.cafile() {
             Some(path) => mounting.option(format!("cafile={path}")),
             None => mounting,
         };
-        if user.is_empty() {
+        if self.fact("user") == "anonymous" {
             mounting
         } else {
             mounting.password(self.fact("password"))

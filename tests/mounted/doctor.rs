@@ -1,0 +1,122 @@
+//! `ferryfs doctor` on odd servers: it tells what is odd, and removes what it made even if it is
+//! told to stop in the middle.
+
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::names_there;
+use crate::support::ftpd::{Ftpd, Quirks};
+use crate::support::mount::Place;
+
+fn doctor(place: &Place, server: &Ftpd, options: &str) -> Command {
+    let mut command = place.command();
+    command
+        .args(["doctor", &server.url(""), "--json", "-o"])
+        .arg(format!("timeout=2s{options}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn examine(server: &Ftpd, options: &str) -> Value {
+    let place = Place::new();
+    let output = doctor(&place, server, options).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert_eq!(names_there(server), ["dir", "file"], "something is left");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn finding<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let findings = report["findings"].as_array().unwrap();
+    let found = findings.iter().find(|finding| finding["name"] == name);
+    found.unwrap_or_else(|| panic!("nothing about {name} in {report:#}"))
+}
+
+fn server(quirks: Quirks) -> Ftpd {
+    let server = Ftpd::with(quirks);
+    server.put("dir/deep", "x");
+    server.put("file", "content");
+    server
+}
+
+#[test]
+fn an_old_server_is_seen_through() {
+    let quirks = Quirks::default()
+        .without(&["MLSD", "MLST", "MFMT", "APPE"])
+        .answer("SITE*", "500 no SITE")
+        .answer("MDTM 2*", "550 no");
+    let report = examine(&server(quirks), "");
+    for (name, verdict) in [
+        ("MLSD", "no"),
+        ("LIST -a", "yes"),
+        ("write a file", "yes"),
+        ("append (APPE)", "no"),
+        ("set times", "no"),
+        ("set modes (SITE CHMOD)", "no"),
+        ("encrypted", "no"),
+    ] {
+        assert_eq!(
+            finding(&report, name)["verdict"],
+            verdict,
+            "{name}: {report:#}"
+        );
+    }
+    let command = report["command"].as_str().unwrap();
+    for option in ["chmod=ignore", "exact_times", "timeout=2s"] {
+        assert!(command.contains(option), "{command}");
+    }
+}
+
+#[test]
+fn what_is_claimed_and_false_is_told() {
+    let quirks = Quirks::default().answer("MFMT *", "502 not really");
+    let report = examine(&server(quirks), "");
+    let mfmt = finding(&report, "MFMT");
+    assert_eq!(
+        (&mfmt["verdict"], &mfmt["claimed"]),
+        (&"no".into(), &true.into())
+    );
+}
+
+#[test]
+fn a_refused_login_leaves_a_report_and_a_code() {
+    let server = server(Quirks::default().answer("PASS*", "530 Login incorrect."));
+    let place = Place::new();
+    let output = doctor(&place, &server, "").output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(finding(&report, "examination complete")["verdict"], "no");
+    assert_eq!(server.count("PASS*"), 1, "hammered");
+}
+
+#[test]
+fn a_connection_that_is_lost_on_the_way_ends_it_tidily() {
+    let server = server(Quirks::default().answer_times("RNFR*", 1, "421 bye"));
+    let report = examine(&server, "");
+    assert!(report["findings"].as_array().unwrap().len() > 10);
+}
+
+#[test]
+fn told_to_stop_it_tidies_up() {
+    let server = server(Quirks::default().delay("SIZE*", Duration::from_millis(150)));
+    let place = Place::new();
+    let child = doctor(&place, &server, "").spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while names_there(&server).len() < 3 {
+        assert!(Instant::now() < deadline, "no directory was made");
+        thread::sleep(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(names_there(&server), ["dir", "file"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let end = finding(&report, "examination complete");
+    assert_eq!(end["detail"], "told to stop", "{report:#}");
+}
