@@ -17,6 +17,7 @@
 
 mod asked;
 mod composing;
+mod joining;
 mod local;
 mod moves;
 mod orders;
@@ -149,6 +150,7 @@ impl MailBackend {
         let fetcher = Fetcher::start(store, fetch.clone(), move |delivered| {
             if let Some(backend) = me.upgrade() {
                 backend.look_for_reports(delivered);
+                joining::join_pieces(&backend.store, delivered);
             }
         })?;
         backend.fetcher.with(|kept| *kept = Some(Arc::new(fetcher)));

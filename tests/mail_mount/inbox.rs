@@ -218,3 +218,44 @@ fn moving_by_link_and_unlink_is_moving() {
     assert_eq!(mount.sh("ls outbox | grep -c '^n$' || true").trim(), "0");
     lab.mount.finish();
 }
+
+#[test]
+fn a_message_in_pieces_is_put_together_when_all_are_there() {
+    let piece = |number: u32, body: &str| {
+        crate::support::pop3d::Mail {
+        uidl: format!("p{number}"),
+        text: format!(
+            "From: Bob <bob@example.org>\nSubject: piece {number}\nMessage-ID: <p{number}@example.org>\n\
+             MIME-Version: 1.0\nContent-Type: Message/Partial; number={number}; total=3;\n id=\"abc@example.org\"\n\n{body}"
+        )
+        .into_bytes(),
+    }
+    };
+    let inner = "Subject: whole\nMessage-ID: <whole@example.org>\nMIME-Version: 1.0\n\
+                 Content-Type: multipart/mixed; boundary=b\n\n--b\n\nIt is\n";
+    let pieces = [
+        piece(1, inner),
+        piece(
+            2,
+            "here.\n--b\nContent-Type: application/octet-stream; name=a.bin\n\none\n",
+        ),
+        piece(3, "two\n--b--\n"),
+    ];
+    let Some(lab) = Lab::start(pieces[1..].to_vec(), Quirks::default()) else {
+        return;
+    };
+    lab.fetched(2);
+    // One was read meanwhile.
+    lab.mount
+        .sh("set -- new/*; mv \"$1\" \"cur/${1#new/}:2,S\"");
+    lab.pop3d.with(|state| state.mails.push(pieces[0].clone()));
+    lab.mount.sh("echo poll > ctl");
+    let whole = "grep -l 'Subject: whole' new/*.L* 2>/dev/null | sed s:new:parts:";
+    lab.wait("not joined", || !lab.mount.sh(whole).is_empty());
+    let printed = lab.mount.sh(&format!(
+        "cd $({whole}); cat text a.bin; grep From: headers"
+    ));
+    assert_eq!(printed, "It is\nhere.one\ntwoFrom: Bob <bob@example.org>\n");
+    lab.fetched(3);
+    lab.mount.finish();
+}
