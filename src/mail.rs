@@ -39,6 +39,8 @@ pub mod failure;
 pub mod fetch;
 pub mod fields;
 pub mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod header;
 pub mod ledger;
 pub mod line;

@@ -14,6 +14,8 @@ mod retrieval;
 
 pub use capability::Capabilities;
 pub use login::{Auth, Credentials};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use maildrop::numbered;
 pub use maildrop::{Entry, Maildrop};
 pub use reply::{Code, Reply, Stage};
 pub use retrieval::{Answer, Retrieval};

@@ -18,6 +18,8 @@ pub use body::{DotStuffing, Measure};
 pub use extensions::Extensions;
 pub use login::Credentials;
 pub use reply::{Enhanced, Reply};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use reply::{Gathering, Line};
 pub use session::{Encryption, Session, Terms, Timeouts};
 pub use transaction::{Answer, Outcome, Transaction, Unfit};
 pub use verdict::{Stage, Verdict, meaning, verdict};

@@ -244,7 +244,7 @@ fn capabilities(dialogue: &mut Dialogue) -> Result<Capabilities> {
 }
 
 /// `number value` of UIDL and LIST; what follows the value is for people.
-fn numbered(line: &[u8]) -> Option<(u32, &[u8])> {
+pub(in crate::mail) fn numbered(line: &[u8]) -> Option<(u32, &[u8])> {
     let mut words = line
         .split(|b| matches!(b, b' ' | b'\t'))
         .filter(|w| !w.is_empty());

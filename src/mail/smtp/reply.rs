@@ -61,16 +61,16 @@ impl Reply {
 
 /// One line of a reply.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line<'a> {
-    pub(super) code: u16,
+pub(in crate::mail) struct Line<'a> {
+    pub(in crate::mail) code: u16,
     /// More lines follow.
-    pub(super) more: bool,
-    pub(super) text: &'a [u8],
+    pub(in crate::mail) more: bool,
+    pub(in crate::mail) text: &'a [u8],
 }
 
 impl<'a> Line<'a> {
     /// `250-text`, `250 text`, and `250` alone, which RFC 5321 section 4.2 tells clients to take.
-    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
+    pub(in crate::mail) fn parse(line: &'a [u8]) -> Option<Self> {
         let (digits, rest) = line.split_at_checked(3)?;
         if !digits.iter().all(u8::is_ascii_digit) {
             return None;
@@ -91,13 +91,13 @@ impl<'a> Line<'a> {
 
 /// Puts lines together to a reply; the code of the last one counts.
 #[derive(Debug, Default)]
-pub(super) struct Gathering {
+pub(in crate::mail) struct Gathering {
     lines: Vec<String>,
     enhanced: Option<Enhanced>,
 }
 
 impl Gathering {
-    pub(super) fn add(&mut self, line: &Line<'_>) {
+    pub(in crate::mail) fn add(&mut self, line: &Line<'_>) {
         if self.lines.len() < MOST_LINES {
             let text = words(line.text);
             self.enhanced = enhanced(&text, line.code).or(self.enhanced);
@@ -109,7 +109,7 @@ impl Gathering {
         self.lines.len()
     }
 
-    pub(super) fn finish(self, code: u16) -> Reply {
+    pub(in crate::mail) fn finish(self, code: u16) -> Reply {
         let fits = |e: &Enhanced| u16::from(e.class) == code / 100;
         Reply {
             code,
