@@ -1,8 +1,8 @@
-//! Sending through real servers, where somebody runs them as `mail-peers.md` section 6 sets them
-//! up: Postfix with Dovecot's SASL, `smtp-sink`. `FERRYFS_MAIL_LAB` is the directory with
-//! `cert.pem`; Postfix listens on 13525 (clear), 13587 (STARTTLS), 13465 (TLS).
+//! Sending through real servers: Postfix with Dovecot's logins, and Postfix' `smtp-sink` with every
+//! fault it can have. `scripts/test` sets them up; see `RealServer`.
 
 use std::fs::File;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -13,8 +13,12 @@ use ferryfs::mail::envelope::{Envelope, address};
 use ferryfs::mail::queue::{Entry, Id, Queue, QueueOptions, State};
 use ferryfs::mail::sasl::Mechanism;
 use ferryfs::mail::sender::{Receipts, Relay, Route, SendOptions, Sender, Word};
+use ferryfs::net::trust::TlsOptions;
 use ferryfs::secret::Secret;
 use ferryfs::vfs::error::Result;
+
+use crate::support::mount::skip;
+use crate::support::real::RealServer;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,22 +40,34 @@ impl Receipts for Nobody {
     fn settled(&self, _: &Entry) {}
 }
 
-fn lab() -> Option<PathBuf> {
-    let lab = std::env::var_os("FERRYFS_MAIL_LAB").map(PathBuf::from);
-    if lab.is_none() {
-        eprintln!("FERRYFS_MAIL_LAB names no lab");
-    }
-    lab
+/// Postfix, and the Dovecot that knows its users.
+struct Servers {
+    postfix: RealServer,
+    dovecot: RealServer,
 }
 
-fn relay(lab: &std::path::Path, port: u16, security: Security) -> Relay {
+impl Servers {
+    fn start() -> Option<Self> {
+        let dovecot = RealServer::start("dovecot", "user", &[])?;
+        let sasl = format!("sasl={}/run/sasl-auth", dovecot.fact("state"));
+        let postfix = RealServer::start("postfix", "user", &[&sasl])?;
+        Some(Self { postfix, dovecot })
+    }
+
+    fn relay(&self, port: &str, security: Security) -> Relay {
+        let port = self.postfix.fact(port).parse().unwrap();
+        relay(port, security, Some(self.postfix.fact("cafile").into()))
+    }
+}
+
+fn relay(port: u16, security: Security, ca_file: Option<PathBuf>) -> Relay {
     Relay::new(Endpoint {
         host: "localhost".into(),
         port,
         security,
-        trust: Box::new(ferryfs::net::trust::TlsOptions {
-            ca_file: Some(lab.join("cert.pem")),
-            ..Default::default()
+        trust: Box::new(TlsOptions {
+            ca_file,
+            ..TlsOptions::default()
         }),
         proxy: None,
         timeout: Duration::from_secs(10),
@@ -76,11 +92,18 @@ fn add(queue: &Queue, to: &[&str], text: &[u8]) -> Id {
 }
 
 #[test]
-#[ignore = "needs a Postfix that somebody set up: FERRYFS_MAIL_LAB"]
 fn postfix_takes_mail_in_every_way_to_log_in() {
-    let Some(lab) = lab() else { return };
-    let token = std::env::var("FERRYFS_MAIL_TOKEN").ok();
-    for (port, security) in [(13587, Security::Upgrade), (13465, Security::Implicit)] {
+    let Some(servers) = Servers::start() else {
+        return;
+    };
+    let (password, token) = (
+        servers.dovecot.fact("password"),
+        servers.dovecot.fact("token"),
+    );
+    for (port, security) in [
+        ("submission_port", Security::Upgrade),
+        ("tls_port", Security::Implicit),
+    ] {
         let mechanisms = [
             None,
             Some(Mechanism::Plain),
@@ -92,14 +115,13 @@ fn postfix_takes_mail_in_every_way_to_log_in() {
         for mechanism in mechanisms {
             let is_token = mechanism.is_some_and(Mechanism::takes_token);
             for good in [true, false] {
-                let secret = match (good, is_token, &token) {
-                    (true, true, None) => continue,
-                    (true, true, Some(token)) => token.clone(),
-                    (true, false, _) => "secret".to_owned(),
-                    (false, ..) => "wrong".to_owned(),
+                let secret = match (good, is_token) {
+                    (true, true) => token.to_owned(),
+                    (true, false) => password.to_owned(),
+                    (false, _) => "wrong".to_owned(),
                 };
                 let user = if is_token { "bob" } else { "alice" };
-                let mut relay = relay(&lab, port, security);
+                let mut relay = servers.relay(port, security);
                 relay.login = Some((user.into(), Arc::new(move |_| Ok(Secret::new(&*secret)))));
                 relay.is_token = is_token;
                 relay.mechanism = mechanism;
@@ -120,10 +142,11 @@ fn postfix_takes_mail_in_every_way_to_log_in() {
 }
 
 #[test]
-#[ignore = "needs a Postfix that somebody set up: FERRYFS_MAIL_LAB"]
 fn postfix_refuses_some_and_delivers_the_rest_byte_for_byte() {
-    let Some(lab) = lab() else { return };
-    let (_dir, queue, sender) = post(relay(&lab, 13525, Security::Off));
+    let Some(servers) = Servers::start() else {
+        return;
+    };
+    let (_dir, queue, sender) = post(servers.relay("port", Security::Off));
     let word = format!("{:?}", Instant::now());
     let text = format!("Subject: {word}\nFrom: a@example.com\n\n.dot\n..\n\ncafé\nend");
     let to = [
@@ -151,7 +174,7 @@ fn postfix_refuses_some_and_delivers_the_rest_byte_for_byte() {
     );
     let begun = Instant::now();
     loop {
-        let new = lab.join("mail/alice/new");
+        let new = servers.postfix.path("alice/new");
         let found = std::fs::read_dir(new)
             .ok()
             .into_iter()
@@ -171,10 +194,16 @@ fn postfix_refuses_some_and_delivers_the_rest_byte_for_byte() {
     sender.stop(PATIENCE);
 }
 
-struct Sink(Child);
+struct Sink {
+    child: Child,
+    port: u16,
+}
 
 impl Sink {
-    fn start(port: u16, words: &[&str]) -> Self {
+    fn start(words: &[&str]) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
         let child = Command::new("smtp-sink")
             .args(["-u", "nobody"])
             .args(words)
@@ -183,29 +212,32 @@ impl Sink {
             .spawn()
             .unwrap();
         let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(begun.elapsed() < PATIENCE);
             std::thread::sleep(Duration::from_millis(10));
         }
-        Self(child)
+        Self { child, port }
     }
 }
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 #[test]
-#[ignore = "needs a Postfix that somebody set up: FERRYFS_MAIL_LAB"]
 fn smtp_sink_with_every_fault() {
-    let Some(lab) = lab() else { return };
+    let wanted = std::env::var("FERRYFS_INTEROP").unwrap_or_default();
+    if !wanted.split(' ').any(|word| word == "postfix") {
+        skip("FERRYFS_INTEROP does not list postfix");
+        return;
+    }
     let plain = b"Subject: x\n\nhi\n".to_vec();
     let eight = "Subject: x\n\né\n".as_bytes().to_vec();
     let large = [&plain[..], &b"x\n".repeat(1 << 20)].concat();
-    for (number, (words, text, want)) in [
+    let faults = [
         (&[][..], &plain, "accepted"),
         (&["-p"], &plain, "accepted"),
         (&["-e"], &plain, "accepted"),
@@ -233,74 +265,27 @@ fn smtp_sink_with_every_fault() {
         (&["-A", "0"], &plain, "refused"),
         // Longer than connecting may take.
         (&["-A", "12"], &large, "refused"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let port = 13600 + u16::try_from(number).unwrap();
-        let _sink = Sink::start(port, words);
-        let (_dir, queue, sender) = post(relay(&lab, port, Security::Off));
-        let id = add(&queue, &["bob@example.org"], text);
-        let got = match sender.word(&id, PATIENCE) {
-            Word::Accepted => "accepted",
-            Word::Refused(_) => "refused",
-            Word::Deferred(_) => "deferred",
-            Word::InDoubt(_) => "in doubt",
-            Word::Trouble(_) => "trouble",
-            other => panic!("{words:?}: {other:?}"),
-        };
-        assert_eq!(got, want, "{words:?}: {:?}", queue.get(&id));
-        sender.stop(PATIENCE);
-    }
+    ];
+    // Some of them take their time.
+    std::thread::scope(|scope| {
+        for (words, text, want) in faults {
+            scope.spawn(move || one_fault(words, text, want));
+        }
+    });
 }
 
-/// `FERRYFS_BENCH_PORT` is a sink: 1,000 messages of 5 KB, durably queued and accepted.
-#[test]
-#[ignore = "a measurement"]
-fn a_thousand_messages() {
-    let port = std::env::var("FERRYFS_BENCH_PORT")
-        .unwrap()
-        .parse()
-        .unwrap();
-    let Some(lab) = lab() else { return };
-    let text = format!(
-        "Subject: bench\n\n{}",
-        "0123456789abcdefghijklmnopqrstuvwxyz\n".repeat(135)
-    );
-    let dir = tempfile::tempdir_in(&lab).unwrap();
-    let (queue, _) = Queue::open(dir.path(), QueueOptions::default()).unwrap();
-    let queue = Arc::new(queue);
-    let to = std::env::var("FERRYFS_BENCH_TO").unwrap_or_else(|_| "bob@sink.example".into());
-    let mut options = SendOptions::new(
-        Route::Relay(relay(&lab, port, Security::Off)),
-        "client.example",
-    );
-    if let Ok(batch) = std::env::var("FERRYFS_BENCH_BATCH") {
-        options.batch = batch.parse().unwrap();
-    }
-    let single = std::env::var_os("FERRYFS_BENCH_SINGLE").is_some();
-    let begun = Instant::now();
-    let sender = Sender::start(Arc::clone(&queue), options, Arc::new(Nobody)).unwrap();
-    let group = if single { 1 } else { 50 };
-    for _ in 0..1000 / group {
-        let staged = (0..group).map(|_| {
-            let to = vec![address(&to).unwrap()];
-            let envelope = Envelope::new(Some(address("alice@example.com").unwrap()), to);
-            queue.stage(envelope, &mut text.as_bytes()).unwrap()
-        });
-        queue.commit(staged.collect(), Duration::ZERO).unwrap();
-    }
-    let queued = begun.elapsed();
-    while !queue.is_empty() {
-        let seen = queue.changes();
-        if !queue.is_empty() {
-            queue.wait_for_change(seen, Duration::from_millis(100));
-        }
-    }
-    println!(
-        "queued {:.3} s, all accepted {:.3} s",
-        queued.as_secs_f64(),
-        begun.elapsed().as_secs_f64()
-    );
+fn one_fault(words: &[&str], text: &[u8], want: &str) {
+    let sink = Sink::start(words);
+    let (_dir, queue, sender) = post(relay(sink.port, Security::Off, None));
+    let id = add(&queue, &["bob@example.org"], text);
+    let got = match sender.word(&id, PATIENCE) {
+        Word::Accepted => "accepted",
+        Word::Refused(_) => "refused",
+        Word::Deferred(_) => "deferred",
+        Word::InDoubt(_) => "in doubt",
+        Word::Trouble(_) => "trouble",
+        other => panic!("{words:?}: {other:?}"),
+    };
+    assert_eq!(got, want, "{words:?}: {:?}", queue.get(&id));
     sender.stop(PATIENCE);
 }

@@ -15,6 +15,10 @@ use crate::mail::sender::{MxRoute, Relay, Route};
 use crate::secret::Secret;
 use crate::secret::source::{self, Secrets, Sources};
 
+/// Time between the last close of a file in the outbox and the first attempt. `echo >>` and `sed -i`
+/// need it.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Time a name server has that `dns=` names.
 const DNS_TIME: Duration = Duration::from_secs(5);
 
@@ -118,6 +122,7 @@ pub(super) fn options(
         fetch,
         submission,
         from,
+        linger: settings.linger.unwrap_or(LINGER),
     })
 }
 

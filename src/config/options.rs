@@ -239,6 +239,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     with("smtp", "URL|mx", put!(smtp <- value::submission)).help("mail: send through this server"),
     with("dns", "ADDRESS", put!(dns <- value::name_server)),
     with("from", "ADDRESS", put!(from <- value::mailbox)),
+    with("linger", "DURATION", put!(linger <- value::duration)),
     with("poll", "DURATION", put!(poll <- value::duration)),
     with(
         "server_delete",

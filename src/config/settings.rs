@@ -83,6 +83,7 @@ pub(crate) struct Settings {
     pub(crate) upload: Option<UploadMode>,
     pub(crate) smtp: Option<Smtp>,
     pub(crate) dns: Option<SocketAddr>,
+    pub(crate) linger: Option<Duration>,
     pub(crate) from: Option<String>,
     pub(crate) poll: Option<Duration>,
     pub(crate) server_delete: Option<ServerDelete>,

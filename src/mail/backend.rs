@@ -41,7 +41,7 @@ pub use self::asked::look;
 pub use self::pickup::hand_in;
 
 use self::local::{LocalFile, failed};
-use self::outbox::Outbox;
+use self::outbox::{Outbox, Times};
 use self::receipts::Post;
 use self::shelf::Shelf;
 use self::text::{Orders, Text};
@@ -110,7 +110,11 @@ impl MailBackend {
         }
         let queue = Arc::new(queue);
         let from = options.submission.as_ref().and(options.from.clone());
-        let outbox = Outbox::open(&root, Arc::clone(&queue), &recovered, from, patience)?;
+        let times = Times {
+            linger: options.linger,
+            patience,
+        };
+        let outbox = Outbox::open(&root, Arc::clone(&queue), &recovered, from, times)?;
         let outbox = Arc::new(outbox);
         let me = options.from.iter().map(|from| from.address.clone());
         let shelf = Arc::new(Shelf::new(maildir.clone(), me.collect()));

@@ -1,5 +1,7 @@
 //! What the command line says of a mail mount, already checked.
 
+use std::time::Duration;
+
 use super::address::Mailbox;
 use super::fetch::FetchOptions;
 use super::sender::Route;
@@ -13,4 +15,7 @@ pub struct MailOptions {
     pub submission: Option<Route>,
     /// `From` of messages that have none; `None` only without `submission`.
     pub from: Option<Mailbox>,
+    /// Time between the last close of a file in the outbox and the first attempt, in which writing
+    /// again, renaming or removing the file takes the message back.
+    pub linger: Duration,
 }

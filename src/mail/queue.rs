@@ -17,6 +17,7 @@
 //! only clearing up.
 
 mod changes;
+mod committing;
 mod entry;
 mod files;
 mod journal;
@@ -42,6 +43,7 @@ use super::schedule::Schedule;
 use crate::sync::Locked;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use changes::Changes;
+use committing::{Commits, Order};
 use files::Files;
 use journal::{Journal, Watch};
 use record::{Event, Record};
@@ -146,6 +148,7 @@ pub struct Queue {
     journal: Journal,
     book: Locked<Book>,
     changes: Changes,
+    commits: Commits,
     watch: WatchBox,
     _lock: File,
 }
@@ -178,6 +181,7 @@ impl Queue {
             journal,
             book: Locked::default(),
             changes: Changes::default(),
+            commits: Commits::default(),
             watch: WatchBox(watch),
             _lock: lock,
         };
@@ -212,18 +216,36 @@ impl Queue {
     ///
     /// # Errors
     /// `Local`; then none is queued.
-    pub fn commit(&self, mut staged: Vec<Staged>, linger: Duration) -> Result<Vec<Id>> {
+    pub fn commit(&self, staged: Vec<Staged>, linger: Duration) -> Result<Vec<Id>> {
         if staged.is_empty() {
             return Ok(Vec::new());
         }
+        let ids = staged.iter().map(|one| one.id.clone()).collect();
+        self.commits
+            .commit(Order { staged, linger }, |orders| self.commit_all(orders))?;
+        Ok(ids)
+    }
+
+    /// Commits what several threads have brought meanwhile.
+    fn commit_all(&self, orders: Vec<Order>) -> Result<()> {
         self.journal.reserve()?;
-        self.files.publish(&mut staged, &*self.watch.0)?;
         let now = now();
+        let (mut dues, mut staged) = (Vec::new(), Vec::new());
+        for order in orders {
+            let linger = order.linger;
+            let due = now + linger.as_secs() + u64::from(linger.subsec_nanos() > 0);
+            dues.extend(
+                order
+                    .staged
+                    .iter()
+                    .map(|one| due.max(one.envelope.send_at.unwrap_or(0))),
+            );
+            staged.extend(order.staged);
+        }
+        self.files.publish(&mut staged, &*self.watch.0)?;
         let mut records = Vec::with_capacity(staged.len());
         let mut entries = Vec::with_capacity(staged.len());
-        for one in &staged {
-            let due = now + linger.as_secs() + u64::from(linger.subsec_nanos() > 0);
-            let due = due.max(one.envelope.send_at.unwrap_or(0));
+        for (one, due) in staged.iter().zip(dues) {
             records.push(record(now, &one.id, Event::Queued { due }));
             let envelope = Arc::new(one.envelope.clone());
             let mut entry = Entry::new(one.id.clone(), envelope, now, due);
@@ -251,7 +273,7 @@ impl Queue {
             return Err(err);
         }
         self.release(&ids);
-        Ok(ids)
+        Ok(())
     }
 
     /// Stages and commits one message.

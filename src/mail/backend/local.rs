@@ -105,6 +105,8 @@ pub(super) struct Written {
 pub(super) struct LocalFile {
     file: File,
     written: Arc<Written>,
+    /// It is a message once it is closed.
+    sends: AtomicBool,
     inode: u64,
     outbox: Arc<Outbox>,
     /// What the writes so far make of a file in the outbox.
@@ -129,6 +131,7 @@ impl LocalFile {
         let opened = Self {
             file,
             written: Arc::default(),
+            sends: AtomicBool::new(false),
             inode: about.ino(),
             outbox: Arc::clone(outbox),
             draft: Mutex::new(None),
@@ -153,9 +156,13 @@ impl LocalFile {
     /// The part of [`write_at`](OpenFile::write_at) that looks before it is done.
     fn judge(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
         let Some(place) = in_outbox(at).filter(Outbox::commits) else {
+            self.sends.store(false, Ordering::Release);
             return Ok(());
         };
+        self.sends.store(true, Ordering::Release);
         self.outbox.withdraw(&place)?;
+        self.outbox
+            .has_room(offset.saturating_add(data.len() as u64))?;
         self.with_draft(|draft| {
             let mut resumed = match draft.take() {
                 Some(draft) => draft,
@@ -240,8 +247,10 @@ impl OpenFile for LocalFile {
         Ok(())
     }
 
+    /// What is made of a file in the outbox at its last close is durable then, and so there is
+    /// nothing to do at the others; fsync(2) is done whatever this says.
     fn is_dirty(&self) -> bool {
-        self.written.unsynced.load(Ordering::Acquire)
+        !self.sends.load(Ordering::Acquire) && self.written.unsynced.load(Ordering::Acquire)
     }
 
     fn detach(&self, at: &RemotePath) -> Result<bool> {

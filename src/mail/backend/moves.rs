@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::local::{self, failed};
-use super::outbox::{LINGER, Outbox};
+use super::outbox::Outbox;
 use super::{MailBackend, base_name, missing};
 use crate::mail::fetch::ServerDelete;
 use crate::vfs::error::{ErrorKind, Result};
@@ -105,7 +105,7 @@ impl MailBackend {
         }
         // Who has it open may be about to write more.
         let linger = if open.is_some() {
-            LINGER
+            self.outbox.linger
         } else {
             Duration::ZERO
         };

@@ -1,14 +1,15 @@
 //! What happens to a file in `outbox/`: judged while it is written, queued when its last handle is
 //! closed or when it is renamed into place, gone when a server has it.
 //!
-//! The file stays where it is as long as its message is queued. A link in `submitted/` with the
-//! name of the message says so: after a crash, a file whose message has left the queue was sent.
+//! The file stays where it is as long as its message is queued: the envelope says which file that
+//! is, and the file goes before the message leaves the queue. So after a crash a file that no
+//! message in the queue names was never queued, and stays. Where another message was begun under
+//! the same name, an entry in `detached/` keeps the first one from taking that file along.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -29,12 +30,20 @@ use crate::sync::Locked;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
-/// Time between the last close and the first attempt, in which writing again, renaming or removing
-/// the file takes the message back. `echo >>` and `sed -i` need it.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
+/// Space that is left to the rest of the mailbox, in octets.
+const ROOM: u64 = 256 * 1024;
 
 /// Of a file's beginning, what a resumed draft is shown.
 const HEAD: usize = 256 * 1024;
+
+/// How long things take at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// [`MailOptions::linger`](crate::mail::options::MailOptions::linger).
+    pub(super) linger: Duration,
+    /// A rename into `now/`, waiting for the server's word.
+    pub(super) patience: Duration,
+}
 
 /// The outbox of one account.
 pub(super) struct Outbox {
@@ -45,10 +54,14 @@ pub(super) struct Outbox {
     largest: AtomicU64,
     /// Set once sending has begun.
     sender: OnceLock<Weak<Sender>>,
+    /// Time for second thoughts after the last close.
+    pub(super) linger: Duration,
     /// How long a rename into `now/` waits for the server's word.
     patience: Duration,
     /// Paths in the outbox, and the messages that were made of them.
     submitted: Locked<HashMap<RemotePath, Vec<Id>>>,
+    /// Files that could not be queued, and why.
+    stuck: Locked<HashMap<RemotePath, String>>,
     /// Files that are open, by inode number on disk.
     open: Locked<HashMap<u64, Arc<Written>>>,
 }
@@ -60,9 +73,9 @@ impl Outbox {
         queue: Arc<Queue>,
         recovered: &Recovered,
         from: Option<Mailbox>,
-        patience: Duration,
+        times: Times,
     ) -> Result<Self> {
-        for dir in ["outbox/now", "outbox/at", "submitted", "spool", "failed"] {
+        for dir in ["outbox/now", "outbox/at", "detached", "spool", "failed"] {
             let dir = root.join(dir);
             fs::create_dir_all(&dir).map_err(|err| failed(&dir, &err))?;
         }
@@ -75,8 +88,10 @@ impl Outbox {
             queue,
             largest: AtomicU64::new(largest),
             sender: OnceLock::new(),
-            patience,
+            linger: times.linger,
+            patience: times.patience,
             submitted: Locked::default(),
+            stuck: Locked::default(),
             open: Locked::default(),
         };
         outbox.recover(recovered)?;
@@ -111,23 +126,25 @@ impl Outbox {
         for id in &recovered.unqueued {
             // Its file is still in the outbox, and its writer was told nothing.
             self.queue.discard_unqueued(id)?;
-            let _ = fs::remove_file(self.marker(id));
         }
-        let marks = self.root.join("submitted");
-        for mark in fs::read_dir(&marks).map_err(|err| failed(&marks, &err))? {
-            let mark = mark.map_err(|err| failed(&marks, &err))?;
-            let Some(id) = mark.file_name().to_str().and_then(Id::parse) else {
+        let queued = self.queue.list();
+        let dir = self.root.join("detached");
+        for entry in fs::read_dir(&dir).map_err(|err| failed(&dir, &err))? {
+            let entry = entry.map_err(|err| failed(&dir, &err))?;
+            let id = entry.file_name().to_str().and_then(Id::parse);
+            if !queued.iter().any(|of| Some(&of.id) == id.as_ref()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        for entry in queued {
+            // What was taken back is the user's again.
+            let cancelled = entry.state() == State::Cancelled;
+            let Some(place) = place_of(&entry.envelope.note).filter(|_| !cancelled) else {
                 continue;
             };
-            let place = fs::read_link(mark.path()).ok();
-            let place = place.and_then(|to| RemotePath::parse(to.as_os_str().as_bytes()).ok());
-            let Some(place) = place else { continue };
-            if self.queue.list().iter().any(|entry| entry.id == id) {
+            if !self.marker(&entry.id).exists() {
                 self.submitted
-                    .with(|all| all.entry(place).or_default().push(id));
-            } else {
-                self.clear_away(&place);
-                let _ = fs::remove_file(mark.path());
+                    .with(|all| all.entry(place).or_default().push(entry.id));
             }
         }
         Ok(())
@@ -143,7 +160,7 @@ impl Outbox {
     }
 
     fn marker(&self, id: &Id) -> PathBuf {
-        self.root.join("submitted").join(id.as_str())
+        self.root.join("detached").join(id.as_str())
     }
 
     /// A file was opened; a rename of it may find it by `inode`.
@@ -238,16 +255,52 @@ impl Outbox {
         }
         let outcome = match refused {
             Some(err) => Err(err.clone()),
-            None => self.submit(place, LINGER, true).map(drop),
+            None => self.submit(place, self.linger, true).map(drop),
         };
         match outcome {
-            Err(err) if is_ours(&err) => Err(err),
+            // The disk may be full: it stays there, and is tried again.
+            Err(err) if is_ours(&err) => {
+                self.stuck
+                    .with(|stuck| stuck.insert(place.clone(), err.to_string()));
+                Err(err)
+            }
             Err(err) => {
                 log::warn!("outbox/{place}: {err}");
                 self.give_up(place, &err)
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Tries once more what could not be queued for reasons of this machine.
+    pub(super) fn retry_stuck(&self) {
+        for (place, _) in self.stuck.with(std::mem::take) {
+            let there = self.real(&place).exists();
+            if there && !self.is_submitted(&place) {
+                // It is remembered again if it fails again.
+                let _ = self.written(&place, None);
+            }
+        }
+    }
+
+    /// What could not be queued, and why.
+    pub(super) fn stuck(&self) -> Vec<(String, String)> {
+        self.stuck.with(|stuck| {
+            let all = stuck.iter();
+            all.map(|(place, why)| (format!("outbox/{place}"), why.clone()))
+                .collect()
+        })
+    }
+
+    /// Refuses to write what could not be queued for lack of space: the queue has a copy of its own.
+    pub(super) fn has_room(&self, octets: u64) -> Result<()> {
+        let space = rustix::fs::statvfs(&self.root);
+        let space = space.map_err(|err| failed(&self.root, &err.into()))?;
+        if space.f_bavail.saturating_mul(space.f_frsize) < octets.saturating_add(ROOM) {
+            let line = format!("{}: no space for another message", self.root.display());
+            return Err(Error::new(ErrorKind::NoSpace, line));
+        }
+        Ok(())
     }
 
     /// A file or a directory was renamed to `place`, and is a message.
@@ -328,17 +381,13 @@ impl Outbox {
         let mut staged = Vec::new();
         for mut envelope in envelopes(&composed)? {
             envelope.subject = parsed.subject();
-            envelope.note = String::from_utf8_lossy(place.as_bytes()).into_owned();
+            envelope.note = note_of(place);
             message
                 .rewind()
                 .map_err(|err| Error::local("spool", &err))?;
             staged.push(self.queue.stage(envelope, &mut message)?);
         }
         let ids: Vec<Id> = staged.iter().map(|one| one.id().clone()).collect();
-        for id in &ids {
-            let marker = self.marker(id);
-            symlink(place.to_os_string(), &marker).map_err(|err| failed(&marker, &err))?;
-        }
         // Before it is queued: it may be sent and settled before this returns.
         if goes {
             self.submitted
@@ -346,9 +395,6 @@ impl Outbox {
         }
         self.queue.commit(staged, linger).inspect_err(|_| {
             self.submitted.with(|all| all.remove(place));
-            for id in &ids {
-                let _ = fs::remove_file(self.marker(id));
-            }
         })
     }
 
@@ -366,16 +412,11 @@ impl Outbox {
             return Ok(true);
         }
         // Not to be cleared away with the message, now or after a crash.
-        self.submitted.with(|all| all.remove(place));
         for id in &ids {
             let marker = self.marker(id);
-            match fs::remove_file(&marker) {
-                Err(err) if err.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed(&marker, &err));
-                }
-                _ => {}
-            }
+            File::create(&marker).map_err(|err| failed(&marker, &err))?;
         }
+        self.submitted.with(|all| all.remove(place));
         Ok(false)
     }
 
@@ -409,7 +450,6 @@ impl Outbox {
                     .with(|all| kept.map(|ids| all.insert(place.clone(), ids)));
                 return Err(err);
             }
-            let _ = fs::remove_file(self.marker(&id));
         }
         Ok(())
     }
@@ -481,6 +521,31 @@ impl Outbox {
         }
         Err(ErrorKind::Exists.into())
     }
+}
+
+/// What an envelope says of the file its message was made of.
+fn note_of(place: &RemotePath) -> String {
+    std::str::from_utf8(place.as_bytes()).map_or_else(
+        // No path has a NUL in it.
+        |_| {
+            let hex = place.as_bytes().iter().map(|b| format!("{b:02x}"));
+            format!("\0{}", hex.collect::<String>())
+        },
+        str::to_owned,
+    )
+}
+
+/// The other way round; `None` for a message that was made of no file.
+pub(super) fn place_of(note: &str) -> Option<RemotePath> {
+    let bytes = match note.strip_prefix('\0') {
+        None => note.as_bytes().to_vec(),
+        Some(hex) => (0..hex.len() / 2)
+            .map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok())
+            .collect::<Option<_>>()?,
+    };
+    RemotePath::parse(&bytes)
+        .ok()
+        .filter(|place| !place.is_root())
 }
 
 /// Whether it is this machine's fault: then the file is no worse than before.

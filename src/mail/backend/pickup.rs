@@ -11,7 +11,7 @@ use jiff::ZonedDateTime;
 
 use super::composing::{Scratch, envelopes};
 use super::local::failed;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Times};
 use crate::mail::aliases::Aliases;
 use crate::mail::ask::Pickup;
 use crate::mail::compose::{self, Account, Stamp};
@@ -169,6 +169,10 @@ pub fn hand_in(state_dir: &Path, options: &MailOptions, handed: &Pickup) -> Resu
     fs::create_dir_all(&root).map_err(|err| failed(&root, &err))?;
     let (queue, recovered) = Queue::open(&root.join("queue"), QueueOptions::default())?;
     let from = options.submission.as_ref().and(options.from.clone());
-    let outbox = Outbox::open(&root, Arc::new(queue), &recovered, from, Duration::ZERO)?;
+    let times = Times {
+        linger: Duration::ZERO,
+        patience: Duration::ZERO,
+    };
+    let outbox = Outbox::open(&root, Arc::new(queue), &recovered, from, times)?;
     outbox.pick_up(handed)
 }

@@ -5,16 +5,19 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use super::local::failed;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, place_of};
 use crate::mail::compose;
 use crate::mail::envelope::Envelope;
 use crate::mail::queue::{self, Entry};
 use crate::mail::sender::Receipts;
 use crate::mail::store::Store;
 use crate::vfs::error::{Error, ErrorKind, Result};
-use crate::vfs::path::RemotePath;
+
+/// Files made durable at the same time.
+const LANES: usize = 8;
 
 /// Larger messages are not made over for servers without 8BITMIME; they wait for another way.
 const MADE_OVER: u64 = 64 << 20;
@@ -42,12 +45,29 @@ impl Post {
 
 impl Receipts for Post {
     fn accepted(&self, entry: &Entry, message: &mut File) -> Result<()> {
+        let mut outcome = self.all_accepted(&mut [(entry, message)]);
+        outcome.pop().unwrap_or(Ok(()))
+    }
+
+    fn all_accepted(&self, batch: &mut [(&Entry, &mut File)]) -> Vec<Result<()>> {
         let sent = self.root.join("Sent");
-        let base = format!("{}.L{}.{}", entry.queued_at, entry.id, self.host);
-        let temporary = sent.join("tmp").join(&base);
-        let size = copy(&entry.envelope.kept, message, &temporary)?;
-        let name = sent.join("cur").join(format!("{base},S={size}:2,S"));
-        fs::rename(&temporary, &name).map_err(|err| failed(&name, &err))
+        let written = batch.iter_mut().map(|(entry, message)| {
+            let base = format!("{}.L{}.{}", entry.queued_at, entry.id, self.host);
+            let temporary = sent.join("tmp").join(&base);
+            let copied = write_lines(&entry.envelope.kept, message, &temporary);
+            let (file, size) = copied.map_err(|err| failed(&temporary, &err))?;
+            Ok((file, temporary, format!("{base},S={size}:2,S")))
+        });
+        let written: Vec<Result<_>> = written.collect();
+        let synced = sync_all(&written);
+        let named = written.into_iter().zip(synced).map(|(written, synced)| {
+            let (_, temporary, name) = written?;
+            let name = sent.join("cur").join(name);
+            synced
+                .and_then(|()| fs::rename(&temporary, &name))
+                .map_err(|err| failed(&name, &err))
+        });
+        named.collect()
     }
 
     fn failed(
@@ -82,9 +102,13 @@ impl Receipts for Post {
     }
 
     fn settled(&self, entry: &Entry) {
-        if let Ok(place) = RemotePath::parse(entry.envelope.note.as_bytes()) {
+        if let Some(place) = place_of(&entry.envelope.note) {
             self.outbox.settled(&entry.id, &place);
         }
+    }
+
+    fn tick(&self) {
+        self.outbox.retry_stuck();
     }
 
     fn seven_bit(&self, _: &Entry, message: &mut File) -> Result<Option<Vec<u8>>> {
@@ -123,7 +147,45 @@ pub(super) fn copy(top: &str, message: &mut File, path: &Path) -> Result<u64> {
     copy_lines(top, message, path).map_err(|err| failed(path, &err))
 }
 
+/// Has the files on disk; the disk writes those together that are asked for together.
+fn sync_all(written: &[Result<(File, PathBuf, String)>]) -> Vec<io::Result<()>> {
+    let lane = written.len().div_ceil(LANES).max(1);
+    let sync = |file: &Result<(File, PathBuf, String)>| match file {
+        Ok((file, ..)) => file.sync_all(),
+        Err(_) => Ok(()),
+    };
+    if written.len() == 1 {
+        return written.iter().map(sync).collect();
+    }
+    thread::scope(|scope| {
+        let lanes: Vec<_> = written
+            .chunks(lane)
+            .map(|files| {
+                (
+                    files.len(),
+                    scope.spawn(move || files.iter().map(sync).collect::<Vec<_>>()),
+                )
+            })
+            .collect();
+        let joined = lanes.into_iter().flat_map(|(many, lane)| {
+            let lost = |_| {
+                (0..many)
+                    .map(|_| Err(io::ErrorKind::Other.into()))
+                    .collect()
+            };
+            lane.join().unwrap_or_else(lost)
+        });
+        joined.collect()
+    })
+}
+
 fn copy_lines(top: &str, message: &mut File, path: &Path) -> io::Result<u64> {
+    let (file, size) = write_lines(top, message, path)?;
+    file.sync_all()?;
+    Ok(size)
+}
+
+fn write_lines(top: &str, message: &mut File, path: &Path) -> io::Result<(File, u64)> {
     let mut from = BufReader::new(message);
     let mut to = BufWriter::new(File::create(path)?);
     let mut line = Vec::new();
@@ -138,8 +200,6 @@ fn copy_lines(top: &str, message: &mut File, path: &Path) -> io::Result<u64> {
         size += line.len() as u64;
         line.clear();
     }
-    to.into_inner()
-        .map_err(io::IntoInnerError::into_error)?
-        .sync_all()?;
-    Ok(size)
+    let file = to.into_inner().map_err(io::IntoInnerError::into_error)?;
+    Ok((file, size))
 }

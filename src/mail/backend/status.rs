@@ -105,6 +105,9 @@ impl MailBackend {
                 _ => {}
             }
         }
+        for (file, why) in self.outbox.stuck() {
+            let _ = writeln!(text, "{file}: not queued, tried again: {why}");
+        }
         let failed = fs::read_dir(self.areas.root.join("failed")).map_or(0, Iterator::count);
         if failed > 0 {
             let _ = writeln!(text, "failed: {failed}, see failed/");

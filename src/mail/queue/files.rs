@@ -19,7 +19,7 @@ const LONGEST_ENVELOPE: u64 = 16 << 20;
 
 /// Files made durable at the same time: the disk writes them together. syncfs(2) would wait for
 /// everything that anybody has written.
-const LANES: usize = 4;
+const LANES: usize = 8;
 
 /// A message on disk that is not in the queue yet. Dropping it removes it.
 #[derive(Debug)]

@@ -22,6 +22,16 @@ pub trait Receipts: Send + Sync {
     /// Any; it is called again.
     fn accepted(&self, entry: &Entry, message: &mut File) -> Result<()>;
 
+    /// Several at once, which is cheaper; an outcome for each.
+    fn all_accepted(&self, batch: &mut [(&Entry, &mut File)]) -> Vec<Result<()>> {
+        let each = batch.iter_mut();
+        each.map(|(entry, message)| self.accepted(entry, message))
+            .collect()
+    }
+
+    /// Some time has passed.
+    fn tick(&self) {}
+
     /// These recipients will never get it. `report` is for the inbox (RFC 3464, lines ended by LF),
     /// if the message wants one.
     ///
@@ -46,7 +56,7 @@ pub trait Receipts: Send + Sync {
         let _ = octets;
     }
 
-    /// Nothing more will happen, and the message is not in the queue any more.
+    /// Nothing more will happen, and the message is about to leave the queue.
     fn settled(&self, entry: &Entry);
 
     /// The message for a server without 8BITMIME, all of it in ASCII; `None` if that cannot be.
@@ -71,8 +81,9 @@ impl Worker {
         }
         let mut done = Vec::new();
         let mut told = false;
-        for entry in &entries {
-            match self.tell_one(entry) {
+        let copied = self.keep_copies(&entries);
+        for (entry, copied) in entries.iter().zip(copied) {
+            match copied.and_then(|()| self.tell_one(entry)) {
                 Ok(settled) => {
                     told = true;
                     done.extend(settled.then(|| entry.id.clone()));
@@ -84,27 +95,50 @@ impl Worker {
             }
         }
         // Only what is durable may be taken for told when the file is gone.
-        let left =
-            if told { self.queue.sync() } else { Ok(()) }.and_then(|()| self.queue.leave(&done));
+        let synced = if told { self.queue.sync() } else { Ok(()) };
+        let left = synced.and_then(|()| {
+            for entry in entries.iter().filter(|entry| done.contains(&entry.id)) {
+                self.receipts.settled(entry);
+            }
+            self.queue.leave(&done)
+        });
         if let Err(err) = left {
             log::error!("mail queue: {err}");
             self.ill(&err);
         }
         let ids: Vec<Id> = entries.iter().map(|entry| entry.id.clone()).collect();
         self.queue.release(&ids);
-        for entry in entries.iter().filter(|entry| done.contains(&entry.id)) {
-            self.receipts.settled(entry);
+    }
+
+    /// Has copies kept of those that are accepted and have none.
+    fn keep_copies(&self, entries: &[Entry]) -> Vec<Result<()>> {
+        let mut outcomes: Vec<Result<()>> = Vec::with_capacity(entries.len());
+        let mut opened = Vec::new();
+        for (at, entry) in entries.iter().enumerate() {
+            let message = entry
+                .owes_copy()
+                .then(|| self.queue.open_message(&entry.id))
+                .transpose();
+            outcomes.push(message.map(|message| opened.extend(message.map(|file| (at, file)))));
         }
+        let mut batch: Vec<(&Entry, &mut File)> = opened
+            .iter_mut()
+            .filter_map(|(at, message)| Some((entries.get(*at)?, message)))
+            .collect();
+        let copied = self.receipts.all_accepted(&mut batch);
+        for ((at, _), copied) in opened.iter().zip(copied) {
+            let entry = entries.get(*at);
+            let filed = copied.and_then(|()| entry.map_or(Ok(()), |e| self.queue.filed(&e.id)));
+            if let Some(outcome) = outcomes.get_mut(*at) {
+                *outcome = filed;
+            }
+        }
+        outcomes
     }
 
     /// Whether the message is settled and all that was due was told.
     fn tell_one(&self, entry: &Entry) -> Result<bool> {
         let id = &entry.id;
-        if entry.owes_copy() {
-            let mut message = self.queue.open_message(id)?;
-            self.receipts.accepted(entry, &mut message)?;
-            self.queue.filed(id)?;
-        }
         let failed = entry.unreported();
         if !failed.is_empty() {
             let report = self.report(Occasion::Failed, entry, &failed)?;

@@ -104,7 +104,7 @@ impl SendOptions {
             route,
             terms: Terms::new(name),
             connections: 2,
-            batch: 16,
+            batch: 50,
             per_connection: 100,
             idle: Duration::from_secs(5),
             pause: Duration::from_secs(30),

@@ -80,6 +80,7 @@ impl Worker {
     pub(super) fn run(mut self) {
         while !self.is_stopping() {
             let seen = self.queue.changes();
+            self.receipts.tick();
             self.tell_news();
             let jobs = self.take();
             if jobs.is_empty() {
