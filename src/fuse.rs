@@ -5,7 +5,6 @@
 
 mod answers;
 mod attr;
-mod buffers;
 mod descriptors;
 mod errno;
 pub(crate) mod mounting;
@@ -33,7 +32,6 @@ use self::answers::{
     answer_entry, answer_lookup, answer_xattr, failed, how, open_flags, request, tune,
 };
 use self::attr::{bare, file_attr, file_type, ino};
-use self::buffers::Buffers;
 use self::descriptors::has_open_for_writing;
 use self::pages::Pages;
 use self::requests::{Class, Request, Requests};
@@ -47,7 +45,6 @@ pub(crate) struct Filesystem {
     vfs: Arc<Vfs>,
     directory: PathBuf,
     requests: Requests,
-    buffers: Arc<Buffers>,
     pages: Pages,
 }
 
@@ -58,7 +55,6 @@ impl Filesystem {
             vfs,
             directory: directory.to_owned(),
             requests: Requests::new(limit)?,
-            buffers: Arc::default(),
             pages: Pages::default(),
         })
     }
@@ -341,27 +337,16 @@ impl fuser::Filesystem for Filesystem {
         &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64, size: u32,
         _: OpenFlags, _: Option<LockOwner>, reply: ReplyData,
     ) {
-        let (vfs, buffers) = (Arc::clone(&self.vfs), Arc::clone(&self.buffers));
-        let kept = Arc::clone(&self.buffers);
+        let len = size as usize;
+        if let Some(chunk) = self.vfs.read_cached(fh.0, offset, len) {
+            return reply.data(chunk.as_slice());
+        }
+        let vfs = Arc::clone(&self.vfs);
         self.requests.hand_over(
             request("read", Class::Content, req, of),
             reply,
-            move || {
-                let mut buffer = buffers.take(size as usize);
-                let read = vfs.read(fh.0, offset, &mut buffer);
-                if read.is_err() {
-                    buffers.give_back(buffer);
-                    return read.map(|_| Vec::new());
-                }
-                read.map(|len| {
-                    buffer.truncate(len);
-                    buffer
-                })
-            },
-            move |reply, buffer| {
-                reply.data(&buffer);
-                kept.give_back(buffer);
-            },
+            move || vfs.read_chunk(fh.0, offset, len),
+            |reply, chunk| reply.data(chunk.as_slice()),
             |_| {},
         );
     }

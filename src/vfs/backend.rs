@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::attr::{Attr, DirEntry, SetAttr, Space};
+use super::chunk::Chunk;
 use super::error::{ErrorKind, Result};
 use super::path::{Name, RemotePath};
 
@@ -155,6 +156,22 @@ pub trait OpenFile: Send + Sync {
     /// # Errors
     /// `Stale` if the file changed on the server since it was opened: never a mix of old and new.
     fn read_at(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// As [`read_at`](Self::read_at), without a copy where the bytes are in memory in one piece.
+    ///
+    /// # Errors
+    /// As `read_at`.
+    fn read_chunk(&self, at: &RemotePath, offset: u64, len: usize) -> Result<Chunk> {
+        let mut bytes = vec![0; len];
+        let count = self.read_at(at, offset, &mut bytes)?;
+        bytes.truncate(count);
+        Ok(Chunk::new(bytes))
+    }
+
+    /// What `read_chunk` would give, if that is in memory. Never blocks.
+    fn peek(&self, _offset: u64, _len: usize) -> Option<Chunk> {
+        None
+    }
 
     /// Writes all of `data` at `offset`; visible to `read_at` at once, to others by `commit`.
     /// The error of an upload already under way may be told here.

@@ -201,11 +201,7 @@ impl Cached {
     #[must_use]
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
         if let Some(chunk) = self.entry.memory(offset) {
-            let count = chunk.len().min(buf.len());
-            let pair = (buf.get_mut(..count), chunk.as_slice().get(..count));
-            if let (Some(to), Some(from)) = pair {
-                to.copy_from_slice(from);
-            }
+            let count = chunk.copy_to(buf);
             self.count(count);
             return count;
         }
@@ -258,19 +254,24 @@ impl Cached {
     /// disk is far behind. Whether it is kept; `false` also if `content` has not the right size.
     pub fn put_whole(&self, content: Vec<u8>) -> bool {
         const PATIENCE: Duration = Duration::from_secs(5);
+        self.put_all(&Chunk::new(content), Some(PATIENCE))
+    }
+
+    /// The same without waiting: a disk that is far behind does not get it.
+    pub fn put_whole_now(&self, content: &Chunk) -> bool {
+        self.put_all(content, None)
+    }
+
+    fn put_all(&self, content: &Chunk, patience: Option<Duration>) -> bool {
         if content.len() as u64 != self.entry.print.size || self.entry.is_gone() {
             return false;
         }
-        let chunk = Chunk::new(content);
-        if !self.blocks.store.remember(&self.entry, &chunk) {
-            return false;
+        let kept = self.blocks.store.remember(&self.entry, content);
+        if !content.is_empty() && self.keeps() {
+            let queue = &self.blocks.queue;
+            queue.offer(&self.entry, 0, content.clone(), patience);
         }
-        if !chunk.is_empty() && self.keeps() {
-            self.blocks
-                .queue
-                .offer(&self.entry, 0, chunk, Some(PATIENCE));
-        }
-        true
+        kept
     }
 
     /// The data file, if all of it is there and known to be good.

@@ -1,12 +1,95 @@
 //! Bytes of a file in memory, read once and shared by whoever answers or keeps them.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use crate::sync::Locked;
+
+/// Bytes of spare buffers that are kept at most.
+const SPARE: usize = 8 << 20;
+
+/// Buffers that were used and will be again: a fresh megabyte costs as much as filling it.
+#[derive(Debug, Default)]
+pub struct Pool(Locked<Spare>);
+
+#[derive(Debug, Default)]
+struct Spare {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Pool {
+    /// A buffer of `len` bytes with arbitrary content, which comes back when its last [`Chunk`]
+    /// goes.
+    #[must_use]
+    pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
+        let spare = self.0.with(|spare| {
+            let fits = |buffer: &Vec<u8>| buffer.capacity() >= len && buffer.capacity() / 2 <= len;
+            let at = spare.buffers.iter().rposition(fits)?;
+            let buffer = spare.buffers.swap_remove(at);
+            spare.bytes -= buffer.capacity();
+            Some(buffer)
+        });
+        let mut bytes = spare.unwrap_or_default();
+        bytes.resize(len, 0);
+        Buffer {
+            bytes,
+            pool: Arc::downgrade(self),
+        }
+    }
+
+    /// Gives the memory of spare buffers back.
+    pub fn clear(&self) {
+        let spare = self.0.with(std::mem::take);
+        drop(spare);
+    }
+
+    fn give(&self, buffer: Vec<u8>) {
+        self.0.with(|spare| {
+            if spare.bytes + buffer.capacity() <= SPARE {
+                spare.bytes += buffer.capacity();
+                spare.buffers.push(buffer);
+            }
+        });
+    }
+}
+
+/// A buffer to be filled.
+#[derive(Debug)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    pool: Weak<Pool>,
+}
+
+impl Buffer {
+    /// All of it.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Its first `len` bytes, filled.
+    #[must_use]
+    pub fn filled(self, len: usize) -> Chunk {
+        let range = 0..len.min(self.bytes.len());
+        Chunk {
+            bytes: Arc::new(self),
+            range,
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.give(std::mem::take(&mut self.bytes));
+        }
+    }
+}
 
 /// A part of a buffer that nobody changes any more. Cheap to clone and to cut.
 #[derive(Debug, Clone)]
 pub struct Chunk {
-    bytes: Arc<Vec<u8>>,
+    bytes: Arc<Buffer>,
     range: Range<usize>,
 }
 
@@ -14,15 +97,15 @@ impl Chunk {
     /// All of `bytes`.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        let range = 0..bytes.len();
-        let bytes = Arc::new(bytes);
-        Self { bytes, range }
+        let len = bytes.len();
+        let pool = Weak::new();
+        Buffer { bytes, pool }.filled(len)
     }
 
     /// The bytes.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        self.bytes.get(self.range.clone()).unwrap_or_default()
+        self.bytes.bytes.get(self.range.clone()).unwrap_or_default()
     }
 
     /// How many there are.
@@ -48,9 +131,13 @@ impl Chunk {
         }
     }
 
-    /// The whole buffer, if nobody else has a part of it.
-    #[must_use]
-    pub fn into_buffer(self) -> Option<Vec<u8>> {
-        Arc::try_unwrap(self.bytes).ok()
+    /// Copies what fits into `buf`, and says how much that is.
+    pub fn copy_to(&self, buf: &mut [u8]) -> usize {
+        let count = self.len().min(buf.len());
+        let pair = (buf.get_mut(..count), self.as_slice().get(..count));
+        if let (Some(to), Some(from)) = pair {
+            to.copy_from_slice(from);
+        }
+        count
     }
 }

@@ -18,11 +18,13 @@
 //! recently used idle one hang up and waits in line (`turns.rs`); readers who see somebody in line
 //! give theirs up after a share. Nobody waits for a connection while holding another.
 
+mod behind;
 mod commit;
 mod drop_behind;
 pub(super) mod extents;
 mod file;
 mod live;
+mod pump;
 mod state;
 mod stream;
 mod turns;
@@ -30,6 +32,7 @@ mod version;
 mod window;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -37,12 +40,14 @@ use std::time::{Duration, Instant};
 use super::attr::Attr;
 use super::backend::{OpenFile, OpenHow, Transfers};
 use super::blocks::Blocks;
+use super::chunk::Pool;
 use super::error::{Error, Result};
 use super::path::RemotePath;
 use super::staging::StagingDir;
 use crate::sync::Locked;
 pub use file::Content;
 use live::Live;
+use pump::Pumps;
 use stream::Stream;
 use turns::Turns;
 use window::Budget;
@@ -59,6 +64,9 @@ const FORGOTTEN: u64 = 10_000;
 
 /// Uploads unused for so long are given up, before servers time their data connection out.
 const FORGOTTEN_UPLOAD: u64 = 20_000;
+
+/// How long one connection for a sequential reader is enough, after more did not help.
+const ONE_CONNECTION: u64 = 600_000;
 
 /// What the open files of a mount hold, for `ferryfs status`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,6 +89,10 @@ pub struct Report {
 pub struct Contents {
     staging: StagingDir,
     blocks: Arc<Blocks>,
+    pool: Arc<Pool>,
+    pumps: Arc<Pumps>,
+    /// Until when several connections for one reader are not tried again, on our clock.
+    one_connection: AtomicU64,
     budget: Arc<Budget>,
     turns: Turns,
     open: Locked<Open>,
@@ -130,6 +142,9 @@ impl Contents {
         let contents = Arc::new(Self {
             staging: StagingDir::new(staging_dir)?,
             blocks,
+            pool: Arc::default(),
+            pumps: Arc::default(),
+            one_connection: AtomicU64::new(0),
             budget: Arc::new(Budget::new(buffer_budget)),
             turns: Turns::default(),
             open: Locked::default(),
@@ -220,6 +235,9 @@ impl Contents {
             self.reclaim_at(now);
             return Some(Duration::from_millis(IDLE / 2));
         }
+        if !held {
+            self.pool.clear();
+        }
         held.then_some(Duration::from_secs(1))
     }
 
@@ -284,6 +302,15 @@ impl Contents {
                 shrink(stream, stream.capacity() / 2);
             }
         }
+    }
+
+    fn ranges_may_pay(&self) -> bool {
+        self.now() >= self.one_connection.load(Ordering::Relaxed)
+    }
+
+    fn ranges_do_not_pay(&self) {
+        let until = self.now() + ONE_CONNECTION;
+        self.one_connection.store(until, Ordering::Relaxed);
     }
 
     fn register(&self, stream: &Arc<Stream>) {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::attr::{Attr, FileKind};
 use super::backend::{OpenFile, OpenHow};
+use super::chunk::Chunk;
 use super::error::{Error, ErrorKind, Result};
 use super::inodes::{Place, Version};
 use super::path::{Name, RemotePath};
@@ -160,6 +161,28 @@ impl Vfs {
             return Err(ErrorKind::BadHandle.into());
         }
         self.at_its_place(handle.ino, |at| handle.file.read_at(at, offset, buf))
+    }
+
+    /// As [`read`](Self::read), at most `len` bytes, without a copy where they are in memory.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn read_chunk(&self, fh: u64, offset: u64, len: usize) -> Result<Chunk> {
+        let handle = self.handles.get(fh)?;
+        if !handle.read {
+            return Err(ErrorKind::BadHandle.into());
+        }
+        self.at_its_place(handle.ino, |at| handle.file.read_chunk(at, offset, len))
+    }
+
+    /// As [`read_chunk`](Self::read_chunk) from memory; `None`: only the server or the disk has it.
+    pub fn read_cached(&self, fh: u64, offset: u64, len: usize) -> Option<Chunk> {
+        let handle = self.handles.get(fh).ok()?;
+        if handle.read {
+            handle.file.peek(offset, len)
+        } else {
+            None
+        }
     }
 
     /// Writes all of `data` at `offset`.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::Memory;
 use crate::vfs::attr::{Attr, SetAttr};
 use crate::vfs::backend::{OpenFile, OpenHow};
+use crate::vfs::chunk::Chunk;
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
 
@@ -59,6 +60,14 @@ impl OpenFile for CachedFile {
 
     fn read_at(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize> {
         self.refute(at, self.inner.read_at(at, offset, buf))
+    }
+
+    fn read_chunk(&self, at: &RemotePath, offset: u64, len: usize) -> Result<Chunk> {
+        self.refute(at, self.inner.read_chunk(at, offset, len))
+    }
+
+    fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
+        self.inner.peek(offset, len)
     }
 
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {

@@ -11,6 +11,7 @@ use super::{Contents, lock};
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, SetAttr};
 use crate::vfs::backend::{OpenFile, OpenHow, Transfers};
+use crate::vfs::chunk::{Buffer, Chunk, Pool};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 use crate::vfs::staging::{Staged, whole_seconds};
@@ -127,24 +128,19 @@ impl Content {
     /// Fetches everything that is only on the server, so that it is not needed any more.
     pub(super) fn localize(&self, at: &RemotePath) -> Result<()> {
         let next = || self.state.with(|state| state.missing(&self.contents));
-        let mut buf = Vec::new();
         while let Some(missing) = next()? {
-            buf.resize(1 << 20, 0);
             let Missing { base, range, .. } = &missing;
             let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-            let most = most.min(buf.len());
-            let wanted = buf.get_mut(..most).unwrap_or_default();
-            let count = base.read(at, range.start, wanted)?;
-            if count == 0 {
+            let most = most.min(1 << 20);
+            let Some(chunk) = base.read(at, range.start, most)? else {
                 return if missing.sizeless {
                     Ok(())
                 } else {
                     Err(short(at))
                 };
-            }
-            let got = wanted.get(..count).unwrap_or_default();
+            };
             self.state
-                .with(|state| state.fetched(&self.contents, &missing, got))?;
+                .with(|state| state.fetched(&self.contents, &missing, chunk.as_slice()))?;
         }
         Ok(())
     }
@@ -259,24 +255,32 @@ impl OpenFile for Content {
     }
 
     fn read_at(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let (mut done, mut mended) = (0, false);
-        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let offset = offset.saturating_add(done as u64);
-            let (version, most) = match self.state.with(|state| state.piece(offset, rest))? {
+        let chunk = self.read_chunk(at, offset, buf.len())?;
+        Ok(chunk.copy_to(buf))
+    }
+
+    fn read_chunk(&self, at: &RemotePath, offset: u64, len: usize) -> Result<Chunk> {
+        let mut gathered = Gathered::new(&self.contents.pool, len);
+        let mut mended = false;
+        while gathered.done < len {
+            let offset = offset.saturating_add(gathered.done as u64);
+            let piece = |state: &mut State| state.piece(offset, len - gathered.done);
+            let (version, most) = match self.state.with(piece)? {
                 Piece::End => break,
-                Piece::Read(count) => {
-                    done += count;
+                Piece::Local(most) => {
+                    let buf = gathered.space(most);
+                    let count = self.state.with(|state| state.local(offset, buf))?;
+                    gathered.done += count;
                     continue;
                 }
                 Piece::Remote(version, most) => (version, most),
             };
-            let rest = rest.get_mut(..most).unwrap_or_default();
-            match version.read(at, offset, rest) {
-                Ok(0) if version.size().is_none() => break,
-                Ok(0) => return Err(short(at)),
-                Ok(count) => {
-                    self.remember(&version, offset, rest.get(..count).unwrap_or_default());
-                    done += count;
+            match version.read(at, offset, most) {
+                Ok(None) if version.size().is_none() => break,
+                Ok(None) => return Err(short(at)),
+                Ok(Some(chunk)) => {
+                    self.remember(&version, offset, chunk.as_slice());
+                    gathered.add(chunk);
                 }
                 // A commit gave the file another version meanwhile.
                 Err(_) if !self.state.with(|state| state.is_base(&version)) => {}
@@ -289,7 +293,12 @@ impl OpenFile for Content {
                 Err(err) => return Err(err),
             }
         }
-        Ok(done)
+        Ok(gathered.end())
+    }
+
+    fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
+        let clean = |state: &mut State| state.clean_base().filter(|_| !state.detached);
+        self.state.with(clean)?.peek(offset, len)
     }
 
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
@@ -400,6 +409,57 @@ impl Drop for Content {
         }
         if let Some(staged) = staged {
             self.keep(staged, &self.opened_as, "it was never closed");
+        }
+    }
+}
+
+/// What a read got so far. What came in one piece is not copied.
+struct Gathered<'a> {
+    pool: &'a Arc<Pool>,
+    len: usize,
+    one: Option<Chunk>,
+    buffer: Option<Buffer>,
+    done: usize,
+}
+
+impl<'a> Gathered<'a> {
+    const fn new(pool: &'a Arc<Pool>, len: usize) -> Self {
+        Self {
+            pool,
+            len,
+            one: None,
+            buffer: None,
+            done: 0,
+        }
+    }
+
+    /// Space for the next `most` bytes.
+    fn space(&mut self, most: usize) -> &mut [u8] {
+        let one = self.one.take();
+        let buffer = self.buffer.get_or_insert_with(|| self.pool.take(self.len));
+        if let Some(one) = one {
+            one.copy_to(buffer.as_mut_slice());
+        }
+        let end = self.done.saturating_add(most).min(self.len);
+        let space = buffer.as_mut_slice().get_mut(self.done..end);
+        space.unwrap_or_default()
+    }
+
+    fn add(&mut self, chunk: Chunk) {
+        let len = chunk.len();
+        if self.done == 0 && self.buffer.is_none() {
+            self.one = Some(chunk);
+        } else {
+            chunk.copy_to(self.space(len));
+        }
+        self.done += len;
+    }
+
+    fn end(self) -> Chunk {
+        match (self.one, self.buffer) {
+            (Some(one), _) => one,
+            (None, Some(buffer)) => buffer.filled(self.done),
+            (None, None) => Chunk::new(Vec::new()),
         }
     }
 }

@@ -41,8 +41,8 @@ pub(super) struct Follow {
 
 /// Where the next bytes of a read come from.
 pub(super) enum Piece {
-    /// So many were copied.
-    Read(usize),
+    /// So many are here.
+    Local(usize),
     /// So many, at most, from the server.
     Remote(Arc<Version>, usize),
     End,
@@ -150,18 +150,13 @@ impl State {
         Ok(base)
     }
 
-    /// Copies what is here at `offset`, or says where it is.
-    pub(super) fn piece(&self, offset: u64, buf: &mut [u8]) -> Result<Piece> {
-        let len = buf.len();
+    /// Says where the next of `len` bytes at `offset` are.
+    pub(super) fn piece(&self, offset: u64, len: usize) -> Result<Piece> {
         let until = |end: u64| usize::try_from(end - offset).unwrap_or(usize::MAX).min(len);
         let most = match (&self.staged, &self.base) {
             (Some(staged), _) => match staged.run(offset) {
                 Run::End => return Ok(Piece::End),
-                Run::Local(end) => {
-                    let count = until(end);
-                    staged.read(offset, buf.get_mut(..count).unwrap_or_default())?;
-                    return Ok(Piece::Read(count));
-                }
+                Run::Local(end) => return Ok(Piece::Local(until(end))),
                 Run::Remote(end) => until(end),
             },
             (None, Some(base)) => match base.size() {
@@ -174,6 +169,17 @@ impl State {
         match &self.base {
             Some(base) if !self.detached => Ok(Piece::Remote(Arc::clone(base), most)),
             _ => Err(Error::new(ErrorKind::Stale, "gone from the server")),
+        }
+    }
+
+    /// Copies bytes that are here; 0 if they are not any more.
+    pub(super) fn local(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        match (&self.staged, self.piece(offset, buf.len())?) {
+            (Some(staged), Piece::Local(count)) => {
+                staged.read(offset, buf.get_mut(..count).unwrap_or_default())?;
+                Ok(count)
+            }
+            _ => Ok(0),
         }
     }
 

@@ -1,14 +1,18 @@
 //! One sequential reader's way through a file: a download kept open, and a window of what it read.
+//!
+//! The reader who needs the next bytes moves the stream on itself, under the `line`. Once it reads
+//! in sequence a thread does that ahead of it (`pump.rs`), so that network, decryption and reader
+//! work side by side.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lock;
 use super::version::Version;
 use super::window::Window;
-use crate::sync::Locked;
 use crate::vfs::backend::Download;
+use crate::vfs::chunk::Chunk;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
@@ -20,21 +24,32 @@ pub(crate) const AHEAD: u64 = 2 << 20;
 /// The least that a jump fetches.
 pub(crate) const JUMP: u64 = 256 << 10;
 
-/// What one window holds: it begins small and grows with its stream.
-const LEAST_WINDOW: usize = 256 << 10;
-const WINDOW: usize = 4 << 20;
+/// What one window holds at most.
+pub(super) const WINDOW: usize = 6 << 20;
+
+/// What stays behind the reader, whose requests come out of order.
+const BEHIND: u64 = 1 << 20;
+
+/// The most and the least that is fetched ahead of a sequential reader.
+const MOST_AHEAD: u64 = 4 << 20;
+const LEAST_AHEAD: u64 = 256 << 10;
+
+/// Bytes read in sequence that make a reader a sequential one.
+const SEQUENCE: u64 = 256 << 10;
+
+/// Chunks begin small, for the first byte's sake, and grow with their stream.
+const LEAST_CHUNK: u64 = 64 << 10;
+const MOST_CHUNK: u64 = 1 << 20;
 
 /// What a reader may take from a connection while others wait for one.
 const SHARE: u64 = 8 << 20;
 const SHARE_TIME: Duration = Duration::from_millis(500);
 
-const SCRATCH: usize = 64 << 10;
-
 /// Outcome of [`Stream::read`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Served {
-    /// So many bytes, at least one.
-    Bytes(usize),
+    /// At least one byte.
+    Bytes(Chunk),
     /// Nothing: the file ends here.
     End,
     /// Nothing: the stream is elsewhere by now.
@@ -42,22 +57,46 @@ pub(crate) enum Served {
 }
 
 #[derive(Default)]
-struct Line {
-    download: Option<Box<dyn Download>>,
+pub(super) struct Line {
+    pub(super) download: Option<Box<dyn Download>>,
     /// Bytes since it got its connection.
     served: u64,
     since: Option<Instant>,
+    /// Time spent waiting for these.
+    waited: Duration,
+}
+
+/// Where the stream is and how far it is to go.
+pub(super) struct Flow {
+    pub(super) window: Window,
+    /// The pump fetches up to here.
+    pub(super) wanted: u64,
+    /// A thread moves the stream on.
+    pub(super) pumped: bool,
+    /// How far it was read, and how much of that in sequence.
+    pub(super) read: u64,
+    sequence: u64,
+    pub(super) closed: bool,
+}
+
+impl Flow {
+    /// What may be dropped to make room.
+    pub(super) const fn unread(&self) -> u64 {
+        self.read.saturating_sub(BEHIND)
+    }
 }
 
 /// See the module. Its position is where its window ends.
 pub(crate) struct Stream {
-    window: Locked<Window>,
+    flow: Mutex<Flow>,
+    pub(super) moved: Condvar,
     /// The window's span, for choosing among streams without their locks.
     start: AtomicU64,
     end: AtomicU64,
+    begin: u64,
     /// Fetch at least up to here before the first answer.
     goal: u64,
-    /// Held across the network: one reader at a time moves the stream on.
+    /// Held across the network: one at a time moves the stream on.
     line: Mutex<Line>,
     connected: AtomicBool,
     /// Milliseconds on the clock of the mount.
@@ -66,11 +105,20 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(window: Window, goal: u64, now: u64) -> Self {
-        let span = window.span();
+        let begin = window.span().start;
         Self {
-            window: Locked::new(window),
-            start: AtomicU64::new(span.start),
-            end: AtomicU64::new(span.end),
+            flow: Mutex::new(Flow {
+                window,
+                wanted: 0,
+                pumped: false,
+                read: begin,
+                sequence: 0,
+                closed: false,
+            }),
+            moved: Condvar::new(),
+            start: AtomicU64::new(begin),
+            end: AtomicU64::new(begin),
+            begin,
             goal,
             line: Mutex::default(),
             connected: AtomicBool::new(false),
@@ -94,21 +142,30 @@ impl Stream {
         self.connected.load(Ordering::Relaxed)
     }
 
+    pub(super) fn position(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
     /// When it was last used, on the clock of the mount.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.window.with(|w| w.capacity())
+        lock(&self.flow).window.counted()
     }
 
-    /// Gives up memory.
+    /// Gives up memory, of what was read.
     pub(crate) fn shrink(&self, capacity: usize) {
-        self.window.with(|w| {
-            w.shrink(capacity);
-            self.publish_span(w);
-        });
+        let mut flow = lock(&self.flow);
+        // Nobody waits for what an idle stream fetched ahead.
+        let unread = if capacity == 0 {
+            u64::MAX
+        } else {
+            flow.unread()
+        };
+        flow.window.shrink(capacity, unread);
+        self.publish_span(&flow.window);
     }
 
     /// Gives the connection back if nobody is reading. Whether it had one.
@@ -124,28 +181,112 @@ impl Stream {
         self.hang_up(&mut lock(&self.line));
     }
 
-    fn hang_up(&self, line: &mut Line) -> bool {
+    /// Nobody reads it for now: gives the connection back, unless it is just being read.
+    pub(crate) fn pause(&self) {
+        lock(&self.flow).wanted = 0;
+        self.hang_up_if_idle();
+    }
+
+    /// Nobody will read it any more: gives the connection back, at once or, if the pump is just
+    /// reading, when it sees that.
+    pub(crate) fn close(&self) {
+        lock(&self.flow).closed = true;
+        self.moved.notify_all();
+        self.hang_up_if_idle();
+    }
+
+    pub(super) fn hang_up(&self, line: &mut Line) -> bool {
         let had = line.download.take().is_some();
         self.connected.store(false, Ordering::Relaxed);
         had
     }
 
+    pub(super) fn line(&self) -> MutexGuard<'_, Line> {
+        lock(&self.line)
+    }
+
+    pub(super) fn flow(&self) -> MutexGuard<'_, Flow> {
+        lock(&self.flow)
+    }
+
+    /// Bytes from `offset` on that are in the window, without waiting for anything.
+    pub(crate) fn peek(&self, version: &Version, offset: u64, len: usize) -> Option<Chunk> {
+        let found = lock(&self.flow).window.get(offset, len)?;
+        if found.len() == len {
+            self.note(version, offset, len);
+        }
+        Some(found)
+    }
+
     /// Reads from `offset`, a part of what was asked perhaps.
     pub(crate) fn read(
-        &self,
-        version: &Version,
+        self: &Arc<Self>,
+        version: &Arc<Version>,
         at: &RemotePath,
         offset: u64,
-        buf: &mut [u8],
+        len: usize,
     ) -> Result<Served> {
         self.used.store(version.now(), Ordering::Relaxed);
-        let hit = self.window.with(|w| w.copy(offset, buf));
-        if hit > 0 {
-            return Ok(Served::Bytes(hit));
+        let served = match self.await_pump(offset, len) {
+            Some(served) => served,
+            None => self.read_in_turn(&mut lock(&self.line), version, at, offset, len)?,
+        };
+        if let Served::Bytes(chunk) = &served
+            && self.note(version, offset, chunk.len())
+        {
+            version.pump(self);
         }
-        let served = self.read_in_turn(&mut lock(&self.line), version, at, offset, buf);
+        Ok(served)
+    }
+
+    /// Notes what was read, and how far ahead the pump is to go. Whether there should be one.
+    fn note(&self, version: &Version, offset: u64, len: usize) -> bool {
         self.used.store(version.now(), Ordering::Relaxed);
-        served
+        let len = len as u64;
+        let size = version.size().unwrap_or(u64::MAX);
+        let mut flow = lock(&self.flow);
+        let end = offset + len;
+        let near = offset <= flow.read + BEHIND && end + BEHIND >= flow.read;
+        flow.sequence = if near { flow.sequence + len } else { len };
+        flow.read = flow.read.max(end);
+        if flow.sequence < SEQUENCE {
+            return false;
+        }
+        let ahead = flow.sequence.clamp(LEAST_AHEAD, MOST_AHEAD);
+        let wanted = end.saturating_add(ahead).min(size);
+        if wanted > flow.wanted {
+            flow.wanted = wanted;
+            if flow.pumped {
+                self.moved.notify_all();
+            }
+        }
+        !flow.pumped && !flow.closed && flow.window.span().end < size && self.is_connected()
+    }
+
+    /// Waits while the pump is on its way to `offset`; `None` if nobody is.
+    fn await_pump(&self, offset: u64, len: usize) -> Option<Served> {
+        let mut flow = lock(&self.flow);
+        loop {
+            if let Some(chunk) = flow.window.get(offset, len) {
+                return Some(Served::Bytes(chunk));
+            }
+            let end = flow.window.span().end;
+            if offset < end {
+                return Some(Served::Passed);
+            }
+            if !flow.pumped {
+                return None;
+            }
+            if offset - end > AHEAD + MOST_AHEAD {
+                return Some(Served::Passed);
+            }
+            flow.wanted = flow.wanted.max(offset + len as u64);
+            self.moved.notify_all();
+            flow = self
+                .moved
+                .wait(flow)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     fn read_in_turn(
@@ -154,116 +295,181 @@ impl Stream {
         version: &Version,
         at: &RemotePath,
         offset: u64,
-        buf: &mut [u8],
+        len: usize,
     ) -> Result<Served> {
-        // Another reader may have moved the stream while this one waited for it.
-        let hit = self.window.with(|w| w.copy(offset, buf));
-        if hit > 0 {
-            return Ok(Served::Bytes(hit));
-        }
-        let end = self.end.load(Ordering::Relaxed);
-        if offset < end || offset - end > AHEAD {
-            return Ok(Served::Passed);
-        }
         let mut way = Way {
             version,
             at,
             resumed: false,
         };
-        self.read_on(line, &mut way, offset, buf)
-    }
-
-    fn read_on(
-        &self,
-        line: &mut Line,
-        way: &mut Way<'_>,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Result<Served> {
-        let mut scratch = Vec::new();
+        let mut first = None;
         loop {
-            let distance = offset - self.end.load(Ordering::Relaxed);
-            if distance == 0 {
-                break;
+            // Another reader may have moved the stream while this one waited for it.
+            let hit = lock(&self.flow).window.get(offset, len);
+            if let Some(chunk) = hit.or(first) {
+                self.reach_goal(line, &mut way);
+                return Ok(Served::Bytes(chunk));
             }
-            if self.skip(line, way, &mut scratch, distance)? == 0 {
+            let end = self.position();
+            if offset < end || offset - end > AHEAD {
+                return Ok(Served::Passed);
+            }
+            let chunk = self.advance(line, &mut way, offset - end + len as u64)?;
+            if chunk.is_empty() {
                 return Ok(Served::End);
             }
+            // Without memory it is not in the window.
+            let from = usize::try_from(offset - end).unwrap_or(usize::MAX);
+            first = Some(chunk.part(from, len)).filter(|part| !part.is_empty());
         }
-        let served = self.advance(line, way, buf)?;
-        if served == 0 {
-            return Ok(Served::End);
-        }
-        // What the reader needs is there; a failure of the rest is told to who needs that.
-        while let Some(left) = self.left_to_goal() {
-            if !matches!(self.skip(line, way, &mut scratch, left), Ok(1..)) {
+    }
+
+    /// What the reader needs is there; a failure of the rest is told to who needs that.
+    fn reach_goal(&self, line: &mut Line, way: &mut Way<'_>) {
+        while self.position() < self.goal {
+            let more = self.goal - self.position();
+            let held = lock(&self.flow).window.counted() as u64;
+            if held < self.position() - self.begin {
+                break;
+            }
+            if !matches!(self.advance(line, way, more), Ok(chunk) if !chunk.is_empty()) {
                 break;
             }
         }
-        Ok(Served::Bytes(served))
     }
 
-    /// How much more the first answer fetches, if the window can hold it.
-    fn left_to_goal(&self) -> Option<u64> {
-        let left = self.goal.checked_sub(self.end.load(Ordering::Relaxed))?;
-        let fits = self.capacity() as u64 >= self.goal - self.start.load(Ordering::Relaxed);
-        (left > 0 && fits).then_some(left)
+    /// How much is read at once at `pos`: more and more, up to a multiple of it.
+    pub(super) fn step(&self, pos: u64, size: Option<u64>) -> usize {
+        let small = size.is_some_and(|size| size <= MOST_CHUNK);
+        let step = match (pos - self.begin).checked_next_power_of_two() {
+            _ if small => MOST_CHUNK,
+            Some(step) => (step / 2).clamp(LEAST_CHUNK, MOST_CHUNK),
+            None => MOST_CHUNK,
+        };
+        let end = (pos + 1)
+            .next_multiple_of(step)
+            .min(size.unwrap_or(u64::MAX));
+        usize::try_from(end.saturating_sub(pos)).unwrap_or(0).max(1)
     }
 
-    fn skip(
-        &self,
-        line: &mut Line,
-        way: &mut Way<'_>,
-        scratch: &mut Vec<u8>,
-        most: u64,
-    ) -> Result<usize> {
-        scratch.resize(SCRATCH, 0);
-        let most = usize::try_from(most).unwrap_or(SCRATCH).min(SCRATCH);
-        self.advance(line, way, scratch.get_mut(..most).unwrap_or_default())
-    }
-
-    /// Reads the next bytes of the stream into `buf` and the window; 0 at the verified end.
-    fn advance(&self, line: &mut Line, way: &mut Way<'_>, buf: &mut [u8]) -> Result<usize> {
-        let pos = self.end.load(Ordering::Relaxed);
-        let count = loop {
-            match self.attempt(line, way, pos, buf) {
-                Ok(count) => break count,
+    /// Reads the next bytes of the stream into the window; nothing at the verified end. At least
+    /// one byte of `needed` otherwise.
+    fn advance(&self, line: &mut Line, way: &mut Way<'_>, needed: u64) -> Result<Chunk> {
+        let version = way.version;
+        let pos = self.position();
+        let step = self.step(pos, version.size());
+        let reserved = self.reserve(version, step);
+        // What cannot be kept is not worth reading.
+        let most = if reserved == 0 {
+            step.min(usize::try_from(needed).unwrap_or(step)).max(1)
+        } else {
+            step
+        };
+        let chunk = loop {
+            match self.attempt(line, way, pos, most) {
+                Ok(chunk) => break chunk,
                 Err(err) => {
                     self.hang_up(line);
                     if way.resumed || !may_resume(&err) {
+                        self.unreserve(reserved);
                         return Err(err.context(way.at));
                     }
                     log::debug!("{}: resuming at {pos}: {err}", way.at);
                     way.resumed = true;
-                    way.version.validate(way.at)?;
+                    if let Err(err) = version.validate(way.at) {
+                        self.unreserve(reserved);
+                        return Err(err);
+                    }
                 }
             }
         };
-        line.served += count as u64;
-        self.make_room(way.version, count);
-        self.window.with(|w| {
-            w.push(buf.get(..count).unwrap_or_default());
-            self.publish_span(w);
-        });
-        Ok(count)
+        self.arrived(version, pos, &chunk, reserved);
+        Ok(chunk)
     }
 
-    fn attempt(&self, line: &mut Line, way: &Way<'_>, pos: u64, buf: &mut [u8]) -> Result<usize> {
-        let version = way.version;
-        if line.had_its_share() && version.others_wait() {
+    /// `chunk` was read at `pos`, the end of the window.
+    pub(super) fn arrived(&self, version: &Version, pos: u64, chunk: &Chunk, reserved: usize) {
+        version.keep(pos, chunk);
+        let mut flow = lock(&self.flow);
+        flow.window.push(chunk.clone(), reserved);
+        self.publish_span(&flow.window);
+        drop(flow);
+        self.moved.notify_all();
+    }
+
+    /// Memory for `bytes` more; 0 if there is none.
+    fn reserve(&self, version: &Version, bytes: usize) -> usize {
+        let reserve = || {
+            let mut flow = lock(&self.flow);
+            let reserved = flow.window.reserve(bytes, u64::MAX);
+            self.publish_span(&flow.window);
+            drop(flow);
+            reserved
+        };
+        if reserve() {
+            return bytes;
+        }
+        // Others who are reading now make room for a newcomer, not for more comfort.
+        let newcomer = lock(&self.flow).window.counted() == 0;
+        version.relieve(bytes, newcomer);
+        if reserve() { bytes } else { 0 }
+    }
+
+    pub(super) fn unreserve(&self, bytes: usize) {
+        lock(&self.flow).window.give_back(bytes);
+    }
+
+    /// Reads from the download, which is begun if there is none.
+    fn attempt(&self, line: &mut Line, way: &Way<'_>, pos: u64, most: usize) -> Result<Chunk> {
+        if line.had_its_share() && way.version.others_wait() {
             self.hang_up(line);
         }
-        let mut download = match line.download.take() {
-            Some(download) => download,
-            None => {
-                let download = version.retrieve(way.at, pos)?;
-                self.connected.store(true, Ordering::Relaxed);
-                line.served = 0;
-                line.since = Some(Instant::now());
-                download
-            }
+        if line.download.is_none() {
+            line.download = Some(way.version.retrieve(way.at, pos)?);
+            self.connected.store(true, Ordering::Relaxed);
+            line.served = 0;
+            line.waited = Duration::ZERO;
+            line.since = Some(Instant::now());
+        }
+        self.read_on(line, way.version, pos, most)
+    }
+
+    /// Reads `most` bytes from the open download, fewer where it ends or breaks. The connection is
+    /// given back at the end of the file.
+    pub(super) fn read_on(
+        &self,
+        line: &mut Line,
+        version: &Version,
+        pos: u64,
+        most: usize,
+    ) -> Result<Chunk> {
+        let Some(mut download) = line.download.take() else {
+            return Err(Error::new(ErrorKind::Disconnected, "no download"));
         };
-        let count = download.read(buf)?;
+        let mut buffer = version.buffer(most);
+        let space = buffer.as_mut_slice();
+        let mut count = 0;
+        let mut ended = false;
+        let began = Instant::now();
+        while let Some(rest) = space.get_mut(count..).filter(|rest| !rest.is_empty()) {
+            match download.read(rest) {
+                Ok(0) => {
+                    ended = true;
+                    break;
+                }
+                Ok(more) => count += more,
+                Err(err) if count == 0 => return Err(err),
+                // What came is good; who needs more asks for it anew.
+                Err(err) => {
+                    log::debug!("after {} bytes: {err}", pos + count as u64);
+                    self.hang_up(line);
+                    line.served += count as u64;
+                    return Ok(buffer.filled(count));
+                }
+            }
+        }
+        line.served += count as u64;
+        line.waited += began.elapsed();
         let reached = pos + count as u64;
         match version.size() {
             // Only the server's word makes this the end.
@@ -272,7 +478,7 @@ impl Stream {
                 download.finish()?;
                 version.ends_at(pos);
             }
-            Some(size) if count == 0 => {
+            Some(size) if ended && reached < size => {
                 let verdict = download.finish();
                 let said = verdict.map_or_else(|err| err.to_string(), |()| "complete".into());
                 let early = format!("ends after {reached} of {size} bytes: {said}");
@@ -288,27 +494,7 @@ impl Stream {
             }
             _ => line.download = Some(download),
         }
-        Ok(count)
-    }
-
-    /// Grows the window for `count` more bytes, within its share of the budget.
-    fn make_room(&self, version: &Version, count: usize) {
-        let (capacity, span) = self.window.with(|w| (w.capacity(), w.span()));
-        let held = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
-        if held.saturating_add(count) <= capacity || capacity >= WINDOW {
-            return;
-        }
-        let goal = usize::try_from(self.goal.saturating_sub(span.start)).unwrap_or(WINDOW);
-        let wanted = (capacity * 4).max(goal).clamp(LEAST_WINDOW, WINDOW);
-        let grow = |to| self.window.with(|w| w.grow(to));
-        if grow(wanted) {
-            return;
-        }
-        // Others who are reading now make room for a newcomer, not for more comfort.
-        version.relieve(wanted - capacity, capacity == 0);
-        if !grow(wanted) && capacity == 0 {
-            grow(SCRATCH);
-        }
+        Ok(buffer.filled(count))
     }
 
     fn publish_span(&self, window: &Window) {
@@ -319,7 +505,12 @@ impl Stream {
 }
 
 impl Line {
-    fn had_its_share(&self) -> bool {
+    /// What the connection gave, in what time.
+    pub(super) fn rate(&self) -> Option<(u64, Duration)> {
+        self.since.map(|_| (self.served, self.waited))
+    }
+
+    pub(super) fn had_its_share(&self) -> bool {
         let long = |since: Instant| since.elapsed() >= SHARE_TIME;
         self.download.is_some() && (self.served >= SHARE || self.since.is_some_and(long))
     }

@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Contents;
-use super::stream::{JUMP, Served, Stream};
+use super::behind::{self, Behind};
+use super::pump;
+use super::stream::{JUMP, Served, Stream, WINDOW};
 use super::window::Window;
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, SetAttr};
 use crate::vfs::backend::{Download, Transfers};
-use crate::vfs::blocks::Cached;
+use crate::vfs::blocks::{BLOCK, Cached};
+use crate::vfs::chunk::{Buffer, Chunk};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
@@ -18,7 +21,7 @@ use crate::vfs::path::RemotePath;
 const SMALL: u64 = 1 << 20;
 
 /// Streams of one file that may hold a connection.
-const CONNECTED: usize = 3;
+const CONNECTED: usize = 6;
 
 /// Streams of one file that are remembered for their windows.
 const REMEMBERED: usize = 32;
@@ -41,6 +44,7 @@ pub(crate) struct Version {
     streams: Locked<Vec<Arc<Stream>>>,
     validated: Locked<Instant>,
     stale: AtomicBool,
+    behind: Behind,
     /// Where the data ended, of a file whose size the server does not tell.
     end: Locked<Option<u64>>,
 }
@@ -60,6 +64,7 @@ impl Version {
             streams: Locked::default(),
             validated: Locked::new(Instant::now()),
             stale: AtomicBool::new(false),
+            behind: Behind::default(),
             end: Locked::default(),
         }
     }
@@ -108,41 +113,175 @@ impl Version {
         Ok(())
     }
 
-    /// Fills `buf` from `offset`; fewer bytes only at the end of the file.
+    /// Bytes from `offset` on, at most `len`; fewer where they are not in one piece, none only at the
+    /// end of the file.
     ///
     /// # Errors
     /// `Stale`, or what the server said, the one allowed retry included.
-    pub(crate) fn read(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let left = self.known_end().map(|end| end.saturating_sub(offset));
-        let most = left.and_then(|left| usize::try_from(left).ok());
-        let wanted = most.map_or(buf.len(), |most| most.min(buf.len()));
-        let mut done = 0;
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        at: &RemotePath,
+        offset: u64,
+        len: usize,
+    ) -> Result<Option<Chunk>> {
+        let len = self.until_end(offset, len);
+        self.behind.read_as(at);
         let mut passed = 0;
-        while let Some(rest) = buf.get_mut(done..wanted).filter(|rest| !rest.is_empty()) {
+        if len == 0 {
+            return Ok(None);
+        }
+        loop {
             if self.is_stale() {
                 return Err(stale(at));
             }
-            let offset = offset + done as u64;
-            let kept = self.cached.as_ref().map_or(0, |c| c.read(offset, rest));
-            if kept > 0 {
-                done += kept;
+            if let Some(chunk) = self.kept(offset, len) {
+                return Ok(Some(chunk));
+            }
+            let wanted = |version: &Self| version.has_kept(offset);
+            if self.behind.wait_near(offset, || wanted(self)) && wanted(self) {
                 continue;
             }
             let stream = self.stream_for(offset, passed);
-            match stream.read(self, at, offset, rest)? {
-                Served::Bytes(count) => (done, passed) = (done + count, 0),
-                Served::End => break,
+            match stream.read(self, at, offset, len)? {
+                Served::Bytes(chunk) => return Ok(Some(chunk)),
+                Served::End => return Ok(None),
                 Served::Passed => passed += 1,
             }
         }
-        Ok(done)
+    }
+
+    /// All `len` bytes from `offset` on, or those up to the end of the file, if they are in memory
+    /// in one piece. Never waits for anything.
+    pub(crate) fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
+        let len = self.until_end(offset, len);
+        if len == 0 || self.is_stale() {
+            return None;
+        }
+        let kept = self.cached.as_ref().and_then(|c| c.peek(offset, len));
+        let found = kept.or_else(|| {
+            let has = |stream: &&Arc<Stream>| stream.distance(offset) == Some(0);
+            let stream = self.streams.with(|all| all.iter().find(has).cloned())?;
+            stream.peek(self, offset, len)
+        });
+        found.filter(|chunk| chunk.len() == len)
+    }
+
+    fn until_end(&self, offset: u64, len: usize) -> usize {
+        let left = self.known_end().map(|end| end.saturating_sub(offset));
+        let left = left.and_then(|left| usize::try_from(left).ok());
+        left.map_or(len, |left| left.min(len))
+    }
+
+    /// What the cache has from `offset` on. What a stream has in memory is not looked for on disk.
+    fn kept(&self, offset: u64, len: usize) -> Option<Chunk> {
+        let cached = self.cached.as_ref()?;
+        if let Some(chunk) = cached.peek(offset, len) {
+            return Some(chunk);
+        }
+        let here = |stream: &Arc<Stream>| stream.distance(offset) == Some(0);
+        if !cached.has(offset) || self.streams.with(|all| all.iter().any(here)) {
+            return None;
+        }
+        let mut buffer = self.buffer(len);
+        let count = cached.read(offset, buffer.as_mut_slice());
+        (count > 0).then(|| buffer.filled(count))
+    }
+
+    /// Keeps what was read of this version at `offset`, as far as that are whole blocks.
+    pub(super) fn keep(&self, offset: u64, chunk: &Chunk) {
+        let (Some(cached), Some(size)) = (&self.cached, self.size()) else {
+            return;
+        };
+        if offset == 0 && chunk.len() as u64 == size {
+            cached.put_whole_now(chunk);
+            return;
+        }
+        let end = offset + chunk.len() as u64;
+        let first = offset.next_multiple_of(BLOCK);
+        let last = if end == size { end } else { end - end % BLOCK };
+        if first < last && cached.keeps() {
+            let from = usize::try_from(first - offset).unwrap_or(usize::MAX);
+            let len = usize::try_from(last - first).unwrap_or(0);
+            cached.put(first, chunk.part(from, len));
+        }
+    }
+
+    pub(super) const fn behind(&self) -> &Behind {
+        &self.behind
+    }
+
+    /// Whether the cache has the byte at `offset`.
+    pub(super) fn has_kept(&self, offset: u64) -> bool {
+        self.cached
+            .as_ref()
+            .is_some_and(|cached| cached.has(offset))
+    }
+
+    /// Whether what is read of this version may be kept on disk.
+    pub(super) fn caches(&self) -> bool {
+        self.cached.as_ref().is_some_and(|cached| cached.keeps())
+    }
+
+    pub(super) fn cache_limit(&self) -> u64 {
+        self.contents.blocks.limit()
+    }
+
+    /// Keeps what was fetched behind the readers, waiting for the disk. Whether it is kept.
+    pub(super) fn keep_behind(&self, offset: u64, chunk: Chunk, patience: Duration) -> bool {
+        let cached = self.cached.as_ref();
+        cached.is_some_and(|cached| cached.put_wait(offset, chunk, patience))
+    }
+
+    /// Whether several connections were not found to be as slow as one.
+    pub(super) fn ranges_may_pay(&self) -> bool {
+        self.contents.ranges_may_pay()
+    }
+
+    pub(super) fn ranges_do_not_pay(&self) {
+        self.contents.ranges_do_not_pay();
+    }
+
+    /// How far the streams are.
+    pub(super) fn furthest(&self) -> u64 {
+        let positions = |all: &mut Vec<Arc<Stream>>| all.iter().map(|s| s.position()).max();
+        self.streams.with(positions).unwrap_or_default()
+    }
+
+    /// Begins another download if a connection is free, and makes sure that `at` still is this
+    /// version: the caller may know an old name.
+    pub(super) fn retrieve_now(
+        &self,
+        at: &RemotePath,
+        offset: u64,
+    ) -> Result<Option<Box<dyn Download>>> {
+        let retrieve = |wait| self.transfers.retrieve(at, offset, wait);
+        let download = match self.contents.connection_now(retrieve) {
+            Ok(download) => download,
+            Err(err) if err.kind() == ErrorKind::Busy => return Ok(None),
+            Err(err) => return Err(err),
+        };
+        let now = self.transfers.stat_now(at)?;
+        if self.attr.with(|attr| attr.differs_from(&now)) {
+            return Err(stale(at));
+        }
+        Ok(Some(download))
+    }
+
+    /// Has a thread read ahead for `stream`.
+    pub(super) fn pump(self: &Arc<Self>, stream: &Arc<Stream>) {
+        pump::start(&self.contents.pumps, self, stream);
+    }
+
+    /// Space for `len` bytes.
+    pub(super) fn buffer(&self, len: usize) -> Buffer {
+        self.contents.pool.take(len)
     }
 
     /// Gives back the connections of all streams that nobody is reading. It does not wait for the
     /// others: they may be waiting for the caller's connection.
     pub(crate) fn hang_up(&self) {
         for stream in self.streams.with(|streams| streams.clone()) {
-            stream.hang_up_if_idle();
+            stream.pause();
         }
     }
 
@@ -188,8 +327,9 @@ impl Version {
 
     /// The stream nearest before `offset`, or a new one. Who was passed by too often gets one that
     /// nobody else knows.
-    fn stream_for(&self, offset: u64, passed: u32) -> Arc<Stream> {
+    fn stream_for(self: &Arc<Self>, offset: u64, passed: u32) -> Arc<Stream> {
         let (size, now) = (self.size(), self.now());
+        let mut jumped = false;
         let (stream, new) = self.streams.with(|streams| {
             let near = streams
                 .iter()
@@ -200,6 +340,7 @@ impl Version {
             }
             let stream = Arc::new(self.new_stream(offset, size, streams.is_empty(), now));
             if passed < 4 {
+                jumped = !streams.is_empty();
                 make_place(streams);
                 streams.push(Arc::clone(&stream));
             }
@@ -207,6 +348,9 @@ impl Version {
         });
         if new {
             self.contents.register(&stream);
+        }
+        if jumped && self.behind.jumped() {
+            behind::fetch_whole(self);
         }
         stream
     }
@@ -224,11 +368,17 @@ impl Version {
             Some(size) if begin > 0 => size.min(begin + JUMP),
             _ => 0,
         };
-        Stream::new(
-            Window::new(begin, Arc::clone(&self.contents.budget)),
-            goal,
-            now,
-        )
+        let window = Window::new(begin, WINDOW, Arc::clone(&self.contents.budget));
+        Stream::new(window, goal, now)
+    }
+}
+
+impl Drop for Version {
+    fn drop(&mut self) {
+        self.behind.give_up();
+        for stream in self.streams.with(std::mem::take) {
+            stream.close();
+        }
     }
 }
 

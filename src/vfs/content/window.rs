@@ -1,8 +1,11 @@
-//! Recent data of a stream in memory, counted against the budget of the mount.
+//! Data of a stream in memory, counted against the budget of the mount.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::vfs::chunk::Chunk;
 
 /// The memory that all windows of a mount may take together, in bytes.
 #[derive(Debug)]
@@ -33,23 +36,28 @@ impl Budget {
     }
 }
 
-/// The last bytes that a stream read, as a ring: the byte at file offset `o` is at `o` modulo the
-/// capacity.
+/// What a stream read last, as a run of chunks.
 #[derive(Debug)]
 pub(crate) struct Window {
     start: u64,
     end: u64,
-    ring: Vec<u8>,
+    chunks: VecDeque<Chunk>,
+    /// The most it may hold.
+    limit: usize,
+    /// Taken from the budget: what it holds, and what was reserved.
+    counted: usize,
     budget: Arc<Budget>,
 }
 
 impl Window {
-    /// An empty window at `offset` that holds nothing.
-    pub(crate) const fn new(offset: u64, budget: Arc<Budget>) -> Self {
+    /// An empty window at `offset` that may hold `limit` bytes.
+    pub(crate) const fn new(offset: u64, limit: usize, budget: Arc<Budget>) -> Self {
         Self {
             start: offset,
             end: offset,
-            ring: Vec::new(),
+            chunks: VecDeque::new(),
+            limit,
+            counted: 0,
             budget,
         }
     }
@@ -59,84 +67,90 @@ impl Window {
         self.start..self.end
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.ring.len()
+    /// Bytes of the budget that it has.
+    pub(crate) const fn counted(&self) -> usize {
+        self.counted
     }
 
-    /// Copies bytes from `offset` on; 0 if that is not in the window.
-    pub(crate) fn copy(&self, offset: u64, buf: &mut [u8]) -> usize {
-        if !self.span().contains(&offset) {
-            return 0;
+    /// Bytes from `offset` on that are in one piece, at most `len`.
+    pub(crate) fn get(&self, offset: u64, len: usize) -> Option<Chunk> {
+        let mut from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        for chunk in &self.chunks {
+            if from < chunk.len() {
+                return Some(chunk.part(from, len));
+            }
+            from -= chunk.len();
         }
-        let most = usize::try_from(self.end - offset).unwrap_or(usize::MAX);
-        let len = buf.len().min(most);
-        let (first, second) = self.slices(offset, len);
-        let (to_first, rest) = buf.split_at_mut(first.len());
-        to_first.copy_from_slice(first);
-        if let Some(to_second) = rest.get_mut(..second.len()) {
-            to_second.copy_from_slice(second);
-        }
-        len
+        None
     }
 
-    /// The stream read `data`; what no longer fits falls out at the other end.
-    pub(crate) fn push(&mut self, data: &[u8]) {
-        self.end += data.len() as u64;
-        let capacity = self.ring.len();
-        let kept = data.split_at(data.len().saturating_sub(capacity)).1;
-        self.start = self.start.max(self.end.saturating_sub(capacity as u64));
-        let at = self.index(self.end - kept.len() as u64);
-        let (first, second) = kept.split_at(kept.len().min(capacity - at));
-        for (to, from) in [(at, first), (0, second)] {
-            if let Some(to) = self.ring.get_mut(to..to + from.len()) {
-                to.copy_from_slice(from);
+    /// Takes `bytes` of the budget for what is read next. What ends at `unread` or before may have
+    /// to go for that.
+    pub(crate) fn reserve(&mut self, bytes: usize, unread: u64) -> bool {
+        loop {
+            if self.counted + bytes <= self.limit && self.budget.take(bytes) {
+                self.counted += bytes;
+                return true;
+            }
+            let first = self
+                .chunks
+                .front()
+                .map_or(u64::MAX, |c| self.start + c.len() as u64);
+            if first > unread || !self.drop_first() {
+                return false;
             }
         }
     }
 
-    /// Grows to `capacity` if the budget has it.
-    pub(crate) fn grow(&mut self, capacity: usize) -> bool {
-        let more = capacity.saturating_sub(self.ring.len());
-        more == 0 || (self.budget.take(more) && self.rebuild(capacity))
-    }
-
-    /// Gives memory back, the oldest bytes first.
-    pub(crate) fn shrink(&mut self, capacity: usize) {
-        let less = self.ring.len().saturating_sub(capacity);
-        if less > 0 {
-            self.rebuild(capacity);
-            self.budget.give(less);
+    /// The stream read `chunk`, for which `reserved` bytes were taken. Without them the window is
+    /// empty behind it.
+    pub(crate) fn push(&mut self, chunk: Chunk, reserved: usize) {
+        self.end += chunk.len() as u64;
+        if reserved < chunk.len() {
+            while self.drop_first() {}
+            self.start = self.end;
+            self.give_back(reserved);
+            return;
+        }
+        self.give_back(reserved - chunk.len());
+        if !chunk.is_empty() {
+            self.chunks.push_back(chunk);
         }
     }
 
-    fn rebuild(&mut self, capacity: usize) -> bool {
-        let held = usize::try_from(self.end - self.start).unwrap_or(usize::MAX);
-        let start = self.end - held.min(capacity) as u64;
-        let mut kept = vec![0; held.min(capacity)];
-        self.copy(start, &mut kept);
-        self.ring = vec![0; capacity];
-        (self.start, self.end) = (start, start);
-        self.push(&kept);
+    /// Gives back what was reserved and not needed.
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        self.counted = self.counted.saturating_sub(bytes);
+        self.budget.give(bytes);
+    }
+
+    /// Gives memory back, the oldest bytes first, until it has no more than `most`; only what ends
+    /// at `unread` or before.
+    pub(crate) fn shrink(&mut self, most: usize, unread: u64) {
+        while self.counted > most {
+            let first = self
+                .chunks
+                .front()
+                .map_or(u64::MAX, |c| self.start + c.len() as u64);
+            if first > unread || !self.drop_first() {
+                return;
+            }
+        }
+    }
+
+    fn drop_first(&mut self) -> bool {
+        let Some(chunk) = self.chunks.pop_front() else {
+            return false;
+        };
+        self.start += chunk.len() as u64;
+        self.give_back(chunk.len());
         true
-    }
-
-    fn index(&self, offset: u64) -> usize {
-        let index = offset.checked_rem(self.ring.len() as u64).unwrap_or(0);
-        usize::try_from(index).unwrap_or(0)
-    }
-
-    fn slices(&self, offset: u64, len: usize) -> (&[u8], &[u8]) {
-        let at = self.index(offset);
-        let (before, from) = self.ring.split_at(at);
-        let first = from.get(..len.min(from.len())).unwrap_or_default();
-        let second = before.get(..len - first.len()).unwrap_or_default();
-        (first, second)
     }
 }
 
 impl Drop for Window {
     fn drop(&mut self) {
-        self.budget.give(self.ring.len());
+        self.budget.give(self.counted);
     }
 }
 
@@ -152,19 +166,26 @@ mod tests {
     #[test]
     fn it_has_the_last_bytes_whatever_the_sizes() {
         let file = content(1000);
-        for capacity in [0, 1, 7, 64, 100, 1000, 2000] {
+        for limit in [0, 1, 7, 64, 100, 1000, 2000] {
             for step in [1, 3, 64, 65, 333] {
                 let budget = Arc::new(Budget::new(4096));
-                let mut window = Window::new(0, Arc::clone(&budget));
-                assert!(window.grow(capacity));
+                let mut window = Window::new(0, limit, Arc::clone(&budget));
                 for (i, data) in file.chunks(step).enumerate() {
-                    window.push(data);
-                    let end = i * step + data.len();
-                    let start = end.saturating_sub(capacity);
-                    assert_eq!(window.span(), start as u64..end as u64);
-                    let mut buf = vec![0; capacity + 10];
-                    let count = window.copy(start as u64, &mut buf);
-                    assert_eq!(&buf[..count], &file[start..end], "{capacity} by {step}");
+                    let reserved = window.reserve(data.len(), u64::MAX);
+                    assert_eq!(reserved, data.len() <= limit);
+                    let reserved = if reserved { data.len() } else { 0 };
+                    window.push(Chunk::new(data.to_vec()), reserved);
+                    let span = window.span();
+                    assert_eq!(span.end, (i * step + data.len()) as u64);
+                    assert!(span.end - span.start <= limit as u64);
+                    assert!(reserved == 0 || span.end - span.start >= data.len() as u64);
+                    for at in span.clone() {
+                        let got = window.get(at, 10).unwrap();
+                        let from = at as usize;
+                        assert!(file[from..span.end as usize].starts_with(got.as_slice()));
+                    }
+                    assert!(window.get(span.end, 1).is_none());
+                    assert_eq!(budget.used(), window.counted());
                 }
                 drop(window);
                 assert_eq!(budget.used(), 0);
@@ -173,22 +194,29 @@ mod tests {
     }
 
     #[test]
-    fn growing_and_shrinking_keep_the_latest() {
-        let file = content(500);
+    fn what_is_unread_stays_and_the_budget_is_kept() {
         let budget = Arc::new(Budget::new(256));
-        let mut window = Window::new(0, Arc::clone(&budget));
-        assert!(window.grow(100));
-        window.push(&file[..150]);
-        assert!(window.grow(200));
-        assert!(!window.grow(257), "over the budget");
-        window.push(&file[150..250]);
-        assert_eq!(window.span(), 50..250);
-        window.shrink(30);
-        assert_eq!((window.span(), budget.used()), (220..250, 30));
-        let mut buf = [0; 30];
-        assert_eq!(window.copy(220, &mut buf), 30);
-        assert_eq!(&buf, &file[220..250]);
-        window.shrink(0);
-        assert_eq!((window.span(), budget.used()), (250..250, 0));
+        let mut window = Window::new(0, 300, Arc::clone(&budget));
+        for _ in 0..2 {
+            assert!(window.reserve(100, 0));
+            window.push(Chunk::new(content(100)), 100);
+        }
+        assert!(
+            !window.reserve(100, 0),
+            "over the budget, and nothing was read"
+        );
+        assert!(window.reserve(50, 0));
+        window.give_back(50);
+        assert!(window.reserve(100, 100));
+        // Less came than was hoped for.
+        window.push(Chunk::new(content(30)), 100);
+        assert_eq!((window.span(), budget.used()), (100..230, 130));
+        window.shrink(0, 150);
+        assert_eq!(window.span(), 100..230);
+        window.shrink(0, 200);
+        assert_eq!((window.span(), budget.used()), (200..230, 30));
+        // No memory for what comes next.
+        window.push(Chunk::new(content(10)), 0);
+        assert_eq!((window.span(), budget.used()), (240..240, 0));
     }
 }

@@ -1,0 +1,132 @@
+//! The thread that moves a stream on ahead of its sequential reader.
+//!
+//! It reads from a download that is open, no more: when that ends, breaks, or goes to somebody who
+//! waits for a connection, the next reader does the rest, under the name the file has by then.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use super::behind;
+use super::stream::{Flow, Stream};
+use super::version::Version;
+
+/// Pumps of a mount at most.
+const PUMPS: usize = 8;
+
+/// How long a pump waits for its reader.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Counts the pumps of a mount.
+#[derive(Debug, Default)]
+pub(crate) struct Pumps(AtomicUsize);
+
+/// One of them.
+struct Place(Arc<Pumps>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Starts a pump for `stream`, if it has none and there are not too many.
+pub(super) fn start(pumps: &Arc<Pumps>, version: &Arc<Version>, stream: &Arc<Stream>) {
+    let more = |count: usize| (count < PUMPS).then_some(count + 1);
+    let (order, load) = (Ordering::Relaxed, Ordering::Relaxed);
+    if pumps.0.fetch_update(order, load, more).is_err() {
+        return;
+    }
+    let place = Place(Arc::clone(pumps));
+    {
+        let mut flow = stream.flow();
+        if flow.pumped || flow.closed {
+            return;
+        }
+        flow.pumped = true;
+    }
+    let (pumped, version) = (Arc::clone(stream), Arc::downgrade(version));
+    let started = std::thread::Builder::new()
+        .name("stream-pump".into())
+        .spawn(move || {
+            let _place = place;
+            while step(&pumped, &version) {}
+            let closed = {
+                let mut flow = pumped.flow();
+                flow.pumped = false;
+                flow.closed
+            };
+            pumped.moved.notify_all();
+            if closed {
+                pumped.hang_up_if_idle();
+            }
+        });
+    if let Err(err) = started {
+        log::debug!("no thread to read ahead: {err}");
+        stream.flow().pumped = false;
+        stream.moved.notify_all();
+    }
+}
+
+/// Fetches a chunk when one is wanted. Whether to go on.
+#[allow(
+    clippy::significant_drop_tightening,
+    reason = "a condition variable holds its lock"
+)]
+fn step(stream: &Stream, version: &Weak<Version>) -> bool {
+    let idle = |flow: &mut Flow| flow.window.span().end >= flow.wanted && !flow.closed;
+    let waited = stream
+        .moved
+        .wait_timeout_while(stream.flow(), PATIENCE, idle);
+    let (flow, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
+    let closed = flow.closed;
+    drop(flow);
+    let Some(version) = version.upgrade() else {
+        return false;
+    };
+    if outcome.timed_out() || closed || version.is_stale() {
+        return false;
+    }
+    let mut line = stream.line();
+    if line.had_its_share() && version.others_wait() {
+        stream.hang_up(&mut line);
+    }
+    if line.download.is_none() {
+        return false;
+    }
+    let pos = stream.position();
+    if version.has_kept(pos) || version.behind().is_planned(pos) {
+        // The reader finds it in the cache.
+        stream.hang_up(&mut line);
+        return false;
+    }
+    let most = stream.step(pos, version.size());
+    let reserved = {
+        let mut flow = stream.flow();
+        let unread = flow.unread();
+        flow.window.reserve(most, unread)
+    };
+    if !reserved {
+        version.relieve(most, false);
+        let mut flow = stream.flow();
+        let unread = flow.unread();
+        if !flow.window.reserve(most, unread) {
+            return false;
+        }
+    }
+    match stream.read_on(&mut line, &version, pos, most) {
+        Ok(chunk) => {
+            stream.arrived(&version, pos, &chunk, most);
+            if let Some((served, time)) = line.rate() {
+                behind::help(&version, stream.position(), served, time);
+            }
+            !chunk.is_empty()
+        }
+        Err(err) => {
+            log::debug!("reading ahead at {pos}: {err}");
+            stream.hang_up(&mut line);
+            stream.unreserve(most);
+            false
+        }
+    }
+}
