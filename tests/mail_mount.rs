@@ -2,6 +2,7 @@
 
 mod direct;
 mod doctor;
+mod hostile;
 mod inbox;
 mod lab;
 mod programs;
