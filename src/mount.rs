@@ -33,7 +33,7 @@ mod ftp;
 pub(crate) mod mail;
 
 /// Memory for the read windows of all open files together, in bytes.
-const READ_BUDGET: usize = 24 * 1024 * 1024;
+const READ_BUDGET: usize = 16 * 1024 * 1024;
 
 /// After an unmount the kernel releases the last handles; how long that may take before the
 /// session is given up.

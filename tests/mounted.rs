@@ -4,6 +4,7 @@
 use crate::support::ftpd::{Ftpd, Quirks};
 use crate::support::mount::{Mounting, TestMount};
 
+mod cache;
 mod doctor;
 mod faults;
 mod foresight;

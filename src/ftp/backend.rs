@@ -83,7 +83,9 @@ impl Backend for FtpBackend {
     }
 
     fn unlink(&self, path: &RemotePath) -> Result<()> {
-        self.server.unlink(path)
+        let outcome = self.server.unlink(path);
+        self.contents.blocks().forget(path);
+        outcome
     }
 
     fn rmdir(&self, path: &RemotePath) -> Result<()> {
@@ -91,7 +93,11 @@ impl Backend for FtpBackend {
     }
 
     fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
-        self.server.rename(from, to)
+        let outcome = self.server.rename(from, to);
+        // What has a name now may look like what had it before: the same size, the same minute.
+        self.contents.blocks().forget(from);
+        self.contents.blocks().forget(to);
+        outcome
     }
 
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()> {

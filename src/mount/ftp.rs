@@ -21,7 +21,7 @@ const COURTESY: Duration = Duration::from_secs(2);
 const BLOCKS: &str = "blocks";
 
 /// Memory for whole small files, and as much for what is on its way to the disk, in bytes.
-const CACHE_MEMORY: usize = 8 << 20;
+const CACHE_MEMORY: usize = 6 << 20;
 
 /// The server, and the contents on their way from and to it.
 struct Ftp {

@@ -144,6 +144,11 @@ impl Blocks {
         entry.is_some_and(|entry| entry.is_complete())
     }
 
+    /// `path` is or will be another file than it was: what is here of it is not used any more.
+    pub fn forget(&self, path: &RemotePath) {
+        self.store.forget(path);
+    }
+
     /// Whether there is a disk for blocks.
     #[must_use]
     pub fn has_disk(&self) -> bool {

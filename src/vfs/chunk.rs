@@ -3,10 +3,15 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
+use memmap2::MmapMut;
+
 use crate::sync::Locked;
 
 /// Bytes of spare buffers that are kept at most.
-const SPARE: usize = 8 << 20;
+const SPARE: usize = 4 << 20;
+
+/// From this length on a buffer is made of the kernel's pages.
+const PAGES: usize = 64 << 10;
 
 /// Buffers that were used and will be again: a fresh megabyte costs as much as filling it.
 #[derive(Debug, Default)]
@@ -14,8 +19,50 @@ pub struct Pool(Locked<Spare>);
 
 #[derive(Debug, Default)]
 struct Spare {
-    buffers: Vec<Vec<u8>>,
+    buffers: Vec<Storage>,
     bytes: usize,
+}
+
+/// Memory of a buffer. Large ones are the kernel's own pages, which go back to it at once: what the
+/// allocator of many threads keeps of them would be more than all that is in use.
+#[derive(Debug)]
+enum Storage {
+    Heap(Vec<u8>),
+    Pages(MmapMut),
+}
+
+impl Storage {
+    fn new(len: usize) -> Self {
+        let pages = (len >= PAGES).then(|| MmapMut::map_anon(len));
+        match pages {
+            Some(Ok(pages)) => Self::Pages(pages),
+            _ => Self::Heap(vec![0; len]),
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Heap(bytes) => bytes,
+            Self::Pages(pages) => pages,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        match self {
+            Self::Heap(bytes) => bytes,
+            Self::Pages(pages) => pages,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self::Heap(Vec::new())
+    }
 }
 
 impl Pool {
@@ -24,16 +71,15 @@ impl Pool {
     #[must_use]
     pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
         let spare = self.0.with(|spare| {
-            let fits = |buffer: &Vec<u8>| buffer.capacity() >= len && buffer.capacity() / 2 <= len;
+            let fits = |buffer: &Storage| buffer.len() >= len && buffer.len() / 2 <= len;
             let at = spare.buffers.iter().rposition(fits)?;
             let buffer = spare.buffers.swap_remove(at);
-            spare.bytes -= buffer.capacity();
+            spare.bytes -= buffer.len();
             Some(buffer)
         });
-        let mut bytes = spare.unwrap_or_default();
-        bytes.resize(len, 0);
         Buffer {
-            bytes,
+            bytes: spare.unwrap_or_else(|| Storage::new(len)),
+            len,
             pool: Arc::downgrade(self),
         }
     }
@@ -44,33 +90,39 @@ impl Pool {
         drop(spare);
     }
 
-    fn give(&self, buffer: Vec<u8>) {
-        self.0.with(|spare| {
-            if spare.bytes + buffer.capacity() <= SPARE {
-                spare.bytes += buffer.capacity();
-                spare.buffers.push(buffer);
+    fn give(&self, buffer: Storage) {
+        let surplus = self.0.with(|spare| {
+            if spare.bytes + buffer.len() > SPARE {
+                return Some(buffer);
             }
+            spare.bytes += buffer.len();
+            spare.buffers.push(buffer);
+            None
         });
+        drop(surplus);
     }
 }
 
 /// A buffer to be filled.
 #[derive(Debug)]
 pub struct Buffer {
-    bytes: Vec<u8>,
+    bytes: Storage,
+    /// What was asked for; a used buffer may be longer.
+    len: usize,
     pool: Weak<Pool>,
 }
 
 impl Buffer {
     /// All of it.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        let len = self.len;
+        self.bytes.as_mut_slice().get_mut(..len).unwrap_or_default()
     }
 
     /// Its first `len` bytes, filled.
     #[must_use]
     pub fn filled(self, len: usize) -> Chunk {
-        let range = 0..len.min(self.bytes.len());
+        let range = 0..len.min(self.len);
         Chunk {
             bytes: Arc::new(self),
             range,
@@ -98,14 +150,19 @@ impl Chunk {
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
         let len = bytes.len();
-        let pool = Weak::new();
-        Buffer { bytes, pool }.filled(len)
+        Buffer {
+            bytes: Storage::Heap(bytes),
+            len,
+            pool: Weak::new(),
+        }
+        .filled(len)
     }
 
     /// The bytes.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        self.bytes.bytes.get(self.range.clone()).unwrap_or_default()
+        let all = self.bytes.bytes.as_slice();
+        all.get(self.range.clone()).unwrap_or_default()
     }
 
     /// How many there are.

@@ -102,6 +102,15 @@ impl Store {
         found.filter(|entry| is_current(entry, &print))
     }
 
+    /// See [`super::Blocks::forget`].
+    pub(super) fn forget(&self, path: &RemotePath) {
+        let key = key_of(path);
+        let gone = self.table.with(|table| table.entries.remove(&key));
+        if let Some(entry) = gone {
+            self.left(&entry);
+        }
+    }
+
     /// Keeps a whole content in memory, for which others make room.
     pub(super) fn remember(&self, entry: &Arc<Entry>, content: &Chunk) -> bool {
         let most = self.limits.memory;

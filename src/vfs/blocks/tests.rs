@@ -104,6 +104,20 @@ fn another_version_is_another_content() {
 }
 
 #[test]
+fn what_is_forgotten_is_not_found_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let blocks = Blocks::open(temp.path(), LIMITS);
+    let attr = attr(100_000, 1000);
+    let open = fill(&blocks, "a", &attr, &content(1, 100_000));
+    blocks.forget(&path("a"));
+    assert!(!blocks.is_complete(&path("a"), &attr));
+    assert!(!open.put(0, Chunk::new(content(1, 65_536))));
+    drop((open, blocks));
+    let blocks = Blocks::open(temp.path(), LIMITS);
+    assert!(!blocks.is_complete(&path("a"), &attr));
+}
+
+#[test]
 fn a_time_stamp_that_may_hide_a_change_is_not_believed_for_long() {
     let temp = tempfile::tempdir().unwrap();
     let blocks = Blocks::open(temp.path(), LIMITS);

@@ -41,6 +41,9 @@ const GAIN: u64 = 125;
 const WARM_UP: Duration = Duration::from_millis(700);
 const TRIAL: Duration = Duration::from_millis(800);
 
+/// How long a helper keeps its connection while others wait, if it fetches what they wait for.
+const SHARE: Duration = Duration::from_secs(2);
+
 /// A reader this near behind a helper waits for it.
 const NEAR: u64 = 8 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,6 +60,8 @@ const STEP: usize = 512 << 10;
 pub(super) struct Behind {
     jumps: AtomicU32,
     begun: AtomicBool,
+    /// For those who jump about: it is what they wait for, so it takes its turn as they do.
+    whole: AtomicBool,
     given_up: AtomicBool,
     fetched: AtomicU64,
     /// The name it had when it was last read.
@@ -85,6 +90,11 @@ impl Behind {
     pub(super) fn jumped(&self) -> bool {
         self.jumps.fetch_add(1, Ordering::Relaxed) + 1 >= JUMPS
             && !self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether all of the file is being fetched, and is not here yet.
+    pub(super) fn is_fetching_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed) && !lock(&self.plan).running.is_empty()
     }
 
     /// Waits for a helper that is about to have the byte at `offset`. Whether one was.
@@ -137,6 +147,7 @@ impl Behind {
 pub(super) fn fetch_whole(version: &Arc<Version>) {
     let size = version.size().unwrap_or(u64::MAX);
     if size <= version.cache_limit() / PART {
+        version.behind().whole.store(true, Ordering::Relaxed);
         start(version, 0..size, HELPERS, None);
     }
 }
@@ -293,7 +304,8 @@ fn fetch_some(
             return Some(true);
         }
         let at = version.behind().at.with(|at| at.clone())?;
-        match version.retrieve_now(&at, *next) {
+        let in_turn = version.behind().whole.load(Ordering::Relaxed);
+        match version.retrieve_behind(&at, *next, in_turn) {
             Ok(Some(download)) => download,
             Ok(None) => return Some(false),
             Err(err) => {
@@ -302,6 +314,7 @@ fn fetch_some(
             }
         }
     };
+    let began = Instant::now();
     let mut judge = trial.map(Judge::new);
     while *next < end {
         let version = helped.upgrade()?;
@@ -309,7 +322,8 @@ fn fetch_some(
         if version.is_stale() || behind.given_up.load(Ordering::Relaxed) {
             return None;
         }
-        if version.others_wait() {
+        let had_its_share = began.elapsed() >= SHARE;
+        if version.others_wait() && (had_its_share || !behind.whole.load(Ordering::Relaxed)) {
             return Some(false);
         }
         let most = usize::try_from(end - *next).unwrap_or(STEP).min(STEP);

@@ -225,6 +225,8 @@ impl Content {
     /// The server has the snapshot, and says that this is what it has.
     fn published(&self, at: &RemotePath, job: &Job, mut attr: Attr) {
         attr.size = attr.size.or(Some(job.snapshot.len));
+        // It may look like the old version: the same size, the same time set anew.
+        self.contents.blocks.forget(at);
         let version = Version::new(&self.contents, &self.transfers, at, attr);
         let version = Some(Arc::new(version));
         let old = self.state.with(|state| {

@@ -30,6 +30,23 @@ impl Drop for Place {
     }
 }
 
+/// A stream that has a pump, however that ends: those who wait for it must hear of it.
+struct Pumped(Arc<Stream>);
+
+impl Drop for Pumped {
+    fn drop(&mut self) {
+        let closed = {
+            let mut flow = self.0.flow();
+            flow.pumped = false;
+            flow.closed
+        };
+        self.0.moved.notify_all();
+        if closed {
+            self.0.hang_up_if_idle();
+        }
+    }
+}
+
 /// Starts a pump for `stream`, if it has none and there are not too many.
 pub(super) fn start(pumps: &Arc<Pumps>, version: &Arc<Version>, stream: &Arc<Stream>) {
     let more = |count: usize| (count < PUMPS).then_some(count + 1);
@@ -50,16 +67,8 @@ pub(super) fn start(pumps: &Arc<Pumps>, version: &Arc<Version>, stream: &Arc<Str
         .name("stream-pump".into())
         .spawn(move || {
             let _place = place;
-            while step(&pumped, &version) {}
-            let closed = {
-                let mut flow = pumped.flow();
-                flow.pumped = false;
-                flow.closed
-            };
-            pumped.moved.notify_all();
-            if closed {
-                pumped.hang_up_if_idle();
-            }
+            let pumped = Pumped(pumped);
+            while step(&pumped.0, &version) {}
         });
     if let Err(err) = started {
         log::debug!("no thread to read ahead: {err}");

@@ -25,13 +25,13 @@ pub(crate) const AHEAD: u64 = 2 << 20;
 pub(crate) const JUMP: u64 = 256 << 10;
 
 /// What one window holds at most.
-pub(super) const WINDOW: usize = 6 << 20;
+pub(super) const WINDOW: usize = 5 << 20;
 
 /// What stays behind the reader, whose requests come out of order.
 const BEHIND: u64 = 1 << 20;
 
 /// The most and the least that is fetched ahead of a sequential reader.
-const MOST_AHEAD: u64 = 4 << 20;
+const MOST_AHEAD: u64 = 3 << 20;
 const LEAST_AHEAD: u64 = 256 << 10;
 
 /// Bytes read in sequence that make a reader a sequential one.

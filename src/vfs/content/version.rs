@@ -23,6 +23,9 @@ const SMALL: u64 = 1 << 20;
 /// Streams of one file that may hold a connection.
 const CONNECTED: usize = 6;
 
+/// The same while all of the file is being fetched, which soon serves everybody.
+const CONNECTED_MEANWHILE: usize = 2;
+
 /// Streams of one file that are remembered for their windows.
 const REMEMBERED: usize = 32;
 
@@ -247,15 +250,21 @@ impl Version {
         self.streams.with(positions).unwrap_or_default()
     }
 
-    /// Begins another download if a connection is free, and makes sure that `at` still is this
+    /// Begins another download if a connection is free or, `in_turn`, when it is, and makes sure that `at` still is this
     /// version: the caller may know an old name.
-    pub(super) fn retrieve_now(
+    pub(super) fn retrieve_behind(
         &self,
         at: &RemotePath,
         offset: u64,
+        in_turn: bool,
     ) -> Result<Option<Box<dyn Download>>> {
         let retrieve = |wait| self.transfers.retrieve(at, offset, wait);
-        let download = match self.contents.connection_now(retrieve) {
+        let begun = if in_turn {
+            self.contents.connection(retrieve)
+        } else {
+            self.contents.connection_now(retrieve)
+        };
+        let download = match begun {
             Ok(download) => download,
             Err(err) if err.kind() == ErrorKind::Busy => return Ok(None),
             Err(err) => return Err(err),
@@ -311,7 +320,12 @@ impl Version {
         let mut connected = self.streams.with(|streams| streams.clone());
         connected.retain(|stream| stream.is_connected());
         connected.sort_by_key(|stream| stream.used());
-        let surplus = (connected.len() + 1).saturating_sub(CONNECTED);
+        let most = if self.behind.is_fetching_whole() {
+            CONNECTED_MEANWHILE
+        } else {
+            CONNECTED
+        };
+        let surplus = (connected.len() + 1).saturating_sub(most);
         // The caller holds the line of its own stream, which has no connection: those who wait for
         // each other's lines here can form no circle.
         for stream in connected.iter().take(surplus) {

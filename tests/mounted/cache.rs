@@ -1,0 +1,207 @@
+//! What was read is kept: for the next reader, after `kill -9`, within its bounds, and never when
+//! it is not the server's any more.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{bytes, mounting};
+use crate::support::ftpd::Ftpd;
+use crate::support::mount::{TestMount, skip};
+
+/// A file that was last changed `days` ago.
+fn put(server: &Ftpd, name: &str, content: &[u8], days: u64) {
+    let path = server.put(name, content);
+    let file = File::options().write(true).open(path).unwrap();
+    let then = SystemTime::now() - Duration::from_secs(days * 86_400);
+    file.set_modified(then).unwrap();
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            all.extend(files(&entry.path()));
+        } else {
+            all.push(entry.path());
+        }
+    }
+    all
+}
+
+fn cached_files(mount: &TestMount) -> Vec<PathBuf> {
+    let mut all = files(&mount.local("cache"));
+    all.retain(|path| path.file_name().unwrap().len() == 12);
+    all
+}
+
+fn taken(mount: &TestMount) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let sizes = files(&mount.local("cache")).into_iter();
+    let sizes = sizes.filter_map(|path| fs::metadata(path).ok());
+    sizes.map(|data| data.blocks() * 512).sum()
+}
+
+/// The cache is filled behind the reader.
+fn until_taken(mount: &TestMount, least: u64) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while taken(mount) < least {
+        assert!(Instant::now() < deadline, "{} of {least}", taken(mount));
+        thread::sleep(Duration::from_millis(20));
+    }
+    // The record of a block comes just behind it.
+    thread::sleep(Duration::from_millis(300));
+}
+
+#[test]
+fn what_was_read_is_there_after_a_crash_and_costs_the_server_nothing() {
+    let server = Ftpd::start();
+    let contents = [bytes(700_001), bytes(5000)];
+    put(&server, "big", &contents[0], 40);
+    put(&server, "small", &contents[1], 40);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    for (name, content) in ["big", "small"].iter().zip(&contents) {
+        assert!(fs::read(mount.path(name)).unwrap() == *content);
+    }
+    until_taken(&mount, 700_001 + 5000);
+    let mount = mount.kill().remount();
+    server.clear_log();
+    for (name, content) in ["big", "small"].iter().zip(&contents) {
+        assert!(fs::read(mount.path(name)).unwrap() == *content);
+    }
+    assert_eq!(server.count("RETR"), 0, "{:?}", server.commands());
+    let status = mount.ferryfs(&["status", "--json"]).stdout;
+    assert!(String::from_utf8_lossy(&status).contains("\"hit_bytes\": 705001"));
+    mount.finish();
+}
+
+#[test]
+fn what_changed_on_the_server_is_not_taken_from_the_cache() {
+    let server = Ftpd::start();
+    let (old, new) = (bytes(300_000), vec![7; 300_000]);
+    put(&server, "file", &old, 40);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    assert!(fs::read(mount.path("file")).unwrap() == old);
+    until_taken(&mount, 300_000);
+    let mount = mount.kill().remount();
+    // The same size, another day.
+    put(&server, "file", &new, 39);
+    assert!(fs::read(mount.path("file")).unwrap() == new);
+    mount.finish();
+}
+
+#[test]
+fn a_damaged_cache_is_noticed_and_mended() {
+    let server = Ftpd::start();
+    let content = bytes(900_000);
+    put(&server, "file", &content, 40);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    assert!(fs::read(mount.path("file")).unwrap() == content);
+    until_taken(&mount, 900_000);
+    let data = cached_files(&mount);
+    let killed = mount.kill();
+    for path in data {
+        let file = File::options().write(true).open(path).unwrap();
+        for at in [3, 70_000, 400_000] {
+            file.write_all_at(b"damaged", at).unwrap();
+        }
+        file.set_len(800_000).unwrap();
+    }
+    let mut mount = killed.remount();
+    mount.expect_log("damaged");
+    server.clear_log();
+    assert!(fs::read(mount.path("file")).unwrap() == content);
+    assert!(server.count("RETR") > 0);
+    mount.finish();
+}
+
+#[test]
+fn the_cache_keeps_its_limit() {
+    let server = Ftpd::start();
+    let contents: Vec<_> = (0..6).map(|n| bytes(500_000 + n)).collect();
+    for (n, content) in contents.iter().enumerate() {
+        put(&server, &n.to_string(), content, 40);
+    }
+    let Some(mount) = mounting(&server).option("cache_size=1M").start() else {
+        return;
+    };
+    for (n, content) in contents.iter().enumerate() {
+        assert!(fs::read(mount.path(n.to_string())).unwrap() == *content);
+        assert!(taken(&mount) <= 1 << 20);
+    }
+    until_taken(&mount, 400_000);
+    assert!(taken(&mount) <= 1 << 20, "{}", taken(&mount));
+    mount.finish();
+
+    let Some(mount) = mounting(&server).option("cache_size=0").start() else {
+        return;
+    };
+    assert!(fs::read(mount.path("0")).unwrap() == contents[0]);
+    assert!(cached_files(&mount).is_empty());
+    mount.finish();
+}
+
+#[test]
+fn a_full_disk_is_no_reason_not_to_read() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can make a small disk");
+    }
+    let server = Ftpd::start();
+    let content = bytes(3_000_000);
+    put(&server, "file", &content, 40);
+    let disk = tempfile::tempdir().unwrap();
+    let sh = |script: String| {
+        let done = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(script)
+            .status();
+        done.is_ok_and(|status| status.success())
+    };
+    let at = disk.path().display();
+    if !sh(format!("mount -t tmpfs -o size=1m none '{at}'")) {
+        return skip("no tmpfs");
+    }
+    let mounting = mounting(&server)
+        .option(format!("cache_dir={at}"))
+        .expect_log("");
+    if let Some(mount) = mounting.start() {
+        assert!(fs::read(mount.path("file")).unwrap() == content);
+        // Others fill it up.
+        let _ = fs::write(disk.path().join("other"), vec![1; 1 << 20]);
+        put(&server, "other", &content, 39);
+        assert!(fs::read(mount.path("other")).unwrap() == content);
+        mount.finish();
+    }
+    assert!(sh(format!("umount -l '{at}'")));
+}
+
+#[test]
+fn a_file_that_is_jumped_about_in_is_read_right() {
+    let server = Ftpd::start();
+    let content = bytes(6_000_000);
+    put(&server, "file", &content, 40);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let file = File::open(mount.path("file")).unwrap();
+    let mut at = 7_usize;
+    for _ in 0..300 {
+        at = at.wrapping_mul(1_103_515_245).wrapping_add(12_345) % (content.len() - 5000);
+        let mut buf = vec![0; 4096];
+        file.read_exact_at(&mut buf, at as u64).unwrap();
+        assert!(buf == content[at..at + 4096], "at {at}");
+    }
+    drop(file);
+    // After a few jumps it was fetched whole: three hundred did not cost as many downloads.
+    assert!(server.count("RETR") < 60, "{}", server.count("RETR"));
+    assert!(fs::read(mount.path("file")).unwrap() == content);
+    mount.finish();
+}
