@@ -135,6 +135,44 @@ for name in os.listxattr(sys.argv[1]): print(name, os.getxattr(sys.argv[1], name
 }
 
 #[test]
+fn a_full_disk_is_heard_at_the_write_and_half_a_message_is_never_sent() {
+    let small = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let mut command = std::process::Command::new(words[0]);
+        let status = command.args(&words[1..]).arg(small.path()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !run(&["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs"]) {
+        return crate::support::mount::skip("no tmpfs may be mounted");
+    }
+    let state_dir = format!("state_dir={}", small.path().display());
+    if let Some(mut lab) = Lab::with(Vec::new(), Quirks::default(), &[&state_dir]) {
+        lab.mount.expect_log("No space");
+        lab.mount.expect_log("no space");
+        let (status, printed) = lab.mount.try_sh(
+            "{ printf 'To: bob@example.org\n\n'; head -c 2000000 /dev/zero | tr '\0' x | fold; } > ../big
+             cp ../big outbox/big",
+        );
+        assert!(
+            !status.success() && printed.contains("No space left"),
+            "{printed}"
+        );
+        // There is room for this one, and then for what was cut off.
+        lab.mount
+            .sh("printf 'To: bob@example.org\n\nhi\n' > outbox/small");
+        lab.sent(1);
+        lab.mount
+            .sh("rm -rf failed/*/* outbox/big; echo flush > ctl");
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+        let sent = lab.sent(1);
+        assert!(text(&sent[0]).ends_with("\n\nhi\n"));
+        lab.mount.sh("rmdir failed/* 2>/dev/null || true");
+        lab.mount.finish();
+    }
+    assert!(run(&["umount"]));
+}
+
+#[test]
 fn a_message_over_the_servers_limit_fails_at_the_write() {
     let quirks = Quirks::default().without("SIZE").with("SIZE 20000");
     let Some(lab) = Lab::start(Vec::new(), quirks) else {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::outbox::Outbox;
 use super::tree::in_outbox;
@@ -109,6 +109,8 @@ pub(super) struct LocalFile {
     sends: AtomicBool,
     inode: u64,
     outbox: Arc<Outbox>,
+    /// A write that failed: what the file has is not what was meant, until it is emptied.
+    lacking: Mutex<Option<Error>>,
     /// What the writes so far make of a file in the outbox.
     draft: Mutex<Option<Draft>>,
 }
@@ -134,6 +136,7 @@ impl LocalFile {
             sends: AtomicBool::new(false),
             inode: about.ino(),
             outbox: Arc::clone(outbox),
+            lacking: Mutex::new(None),
             draft: Mutex::new(None),
         };
         outbox.opened(opened.inode, &opened.written);
@@ -174,6 +177,10 @@ impl LocalFile {
         })
     }
 
+    fn lacking(&self) -> MutexGuard<'_, Option<Error>> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn with_draft<R>(&self, work: impl FnOnce(&mut Option<Draft>) -> Result<R>) -> Result<R> {
         work(&mut self.draft.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -208,11 +215,14 @@ impl OpenFile for LocalFile {
     }
 
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
-        self.judge(at, offset, data)?;
-        self.changed();
-        self.file
-            .write_all_at(data, offset)
-            .map_err(|err| Self::failed(&err))
+        let written = self.judge(at, offset, data).and_then(|()| {
+            self.changed();
+            let written = self.file.write_all_at(data, offset);
+            written.map_err(|err| Self::failed(&err))
+        });
+        written.inspect_err(|err| {
+            self.lacking().get_or_insert_with(|| err.clone());
+        })
     }
 
     fn set_len(&self, at: &RemotePath, len: u64) -> Result<()> {
@@ -225,6 +235,9 @@ impl OpenFile for LocalFile {
         }
         self.changed();
         self.file.set_len(len).map_err(|err| Self::failed(&err))?;
+        if len == 0 {
+            *self.lacking() = None;
+        }
         self.with_draft(|draft| {
             if let Some(draft) = draft {
                 draft.truncate(len);
@@ -273,6 +286,7 @@ impl OpenFile for LocalFile {
         }
         let refused = |draft: &Draft| draft.refused().cloned();
         let refused = self.with_draft(|draft| Ok(draft.as_ref().and_then(refused)))?;
+        let refused = refused.or_else(|| self.lacking().clone());
         self.outbox.written(&place, refused.as_ref())
     }
 }

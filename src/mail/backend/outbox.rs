@@ -259,7 +259,7 @@ impl Outbox {
         };
         match outcome {
             // The disk may be full: it stays there, and is tried again.
-            Err(err) if is_ours(&err) => {
+            Err(err) if is_ours(&err) && refused.is_none() => {
                 self.stuck
                     .with(|stuck| stuck.insert(place.clone(), err.to_string()));
                 Err(err)

@@ -223,10 +223,11 @@ impl Worker {
         let session = match open(false, &mut watch) {
             // A token may have expired; a password is not tried twice.
             Err(failure) if relay.is_token && failure.class() == Class::Account => {
-                open(true, &mut watch)?
+                open(true, &mut watch)
             }
-            result => result?,
+            result => result,
         };
+        let session = session.map_err(with_remedy)?;
         self.max_hold = session.extensions().max_hold.unwrap_or(0);
         self.receipts.limit(session.extensions().max_size);
         Ok(session)
@@ -351,6 +352,18 @@ impl Worker {
     pub(super) fn ill(&self, err: &Error) {
         self.trouble(Failure::from(err.clone()).context("mail queue"));
     }
+}
+
+/// A refused login, with what is to be done about it.
+fn with_remedy(failure: Failure) -> Failure {
+    if failure.class() != Class::Account || !failure.detail().contains("AUTH ") {
+        return failure;
+    }
+    let line = format!(
+        "{}; check user and password: smtp_user=, smtp_password_command=, or token_command= for OAuth",
+        failure.detail()
+    );
+    Failure::new(Class::Account, line)
 }
 
 /// The jobs of each domain; a message to several domains is in several.
