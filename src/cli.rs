@@ -31,6 +31,8 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
         /// For programs.
         json: bool,
+        /// Again and again.
+        watch: bool,
     },
     /// Commit everything.
     Flush {
@@ -159,6 +161,9 @@ enum Sub {
         /// For programs
         #[arg(long)]
         json: bool,
+        /// Every second, until q or Ctrl-C, with bars for what is under way
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
     },
     /// Wait until everything written so far is on the server
     Flush {
@@ -301,7 +306,9 @@ impl Typed {
             Some(Sub::Umount { dir, lazy, timeout }) => {
                 return Ok(Command::Umount(UmountWords { dir, lazy, timeout }));
             }
-            Some(Sub::Status { dir, json }) => return Ok(Command::Status { dir, json }),
+            Some(Sub::Status { dir, json, watch }) => {
+                return Ok(Command::Status { dir, json, watch });
+            }
             Some(Sub::Flush { dir, timeout }) => return Ok(Command::Flush { dir, timeout }),
             Some(Sub::Mail { what }) => return Ok(Command::Mail(what.words())),
             // It has a parser of its own.

@@ -73,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) cache_size: u64,
     /// What was not used for so long goes (`cache_max_age=`).
     pub(crate) cache_max_age: Duration,
+    /// Where to write numbers for Prometheus.
+    pub(crate) metrics: Option<PathBuf>,
     /// Serve in this process instead of one in the background.
     pub(crate) foreground: bool,
 }
@@ -190,6 +192,9 @@ impl Config {
             .join(&id);
         refuse_inside("state_dir", &state_dir, &mountpoint)?;
         refuse_inside("cache_dir", &cache_dir, &mountpoint)?;
+        if let Some(file) = &settings.metrics {
+            refuse_inside("metrics", file, &mountpoint)?;
+        }
         let flags = flags(&settings)?;
         complete_trust(&mut settings)?;
         Ok(Self {
@@ -201,6 +206,7 @@ impl Config {
                 .gid
                 .unwrap_or_else(|| rustix::process::getgid().as_raw()),
             umask: settings.umask,
+            metrics: settings.metrics.clone(),
             cache_size: settings.cache_size.unwrap_or(CACHE_SIZE),
             cache_max_age: settings.cache_max_age.unwrap_or(CACHE_MAX_AGE),
             validity: settings.dir_cache.unwrap_or(Duration::from_secs(5)),

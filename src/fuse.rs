@@ -104,7 +104,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if let Some(outcome) = self.vfs.lookup_cached(ino(parent), name) {
+        if let Some(outcome) = answers::from_memory(self.vfs.lookup_cached(ino(parent), name)) {
             return answer_lookup(reply, "lookup", parent, outcome);
         }
         let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
@@ -132,7 +132,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn getattr(&self, req: &fuser::Request, of: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        if let Some(outcome) = self.vfs.getattr_cached(ino(of)) {
+        if let Some(outcome) = answers::from_memory(self.vfs.getattr_cached(ino(of))) {
             return match outcome {
                 Ok((stat, valid)) => reply.attr(&valid, &file_attr(&stat)),
                 Err(err) => reply.error(failed("getattr", of, &err)),

@@ -13,6 +13,7 @@
 //!   control status    umount    the socket of a running mount, and the commands that ask it
 //!   agent   (agent/)            sendmail, and the commands for mail: over the files of a mailbox
 //!   nudge                       wakes who waits for changes with inotify
+//!     metrics                   numbers for Prometheus
 //!     mount                     builds and owns everything below, for one mount
 //!       fuse  (fuse/)           requests of the kernel in, replies out: the only user of fuser
 //!       ftp   (ftp/)            a server's tree as a Backend: the only user of suppaftp
@@ -21,6 +22,7 @@
 //!         vfs (vfs/)            what each operation means: inodes, handles, caches, staging
 //!         net (net/)            sockets with time limits; trust in certificates; proxies
 //!           sync   finding      Locked, the one mutex; what an examination found
+//!           traffic             what was done so far, in numbers; transfers under way
 //! ```
 //!
 //! From a command to the wire: [`run`] parses ([`cli`]), resolves ([`config::Config`]), starts a
@@ -48,6 +50,7 @@ pub mod ftp;
 mod fuse;
 mod log;
 pub mod mail;
+mod metrics;
 mod mount;
 mod mounts;
 pub mod net;
@@ -56,6 +59,7 @@ pub mod secret;
 mod state;
 mod status;
 pub mod sync;
+pub mod traffic;
 mod umount;
 pub mod vfs;
 
@@ -88,7 +92,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Command::CheckMount(words) => Config::resolve(&order(words)?).map(drop),
         Command::Umount(words) => umount::umount(&words),
         Command::Flush { dir, timeout } => umount::flush(&dir, timeout),
-        Command::Status { dir, json } => print(&status::show(dir.as_deref(), json)?),
+        Command::Status {
+            dir, watch: true, ..
+        } => status::watch::watch(dir.as_deref()),
+        Command::Status { dir, json, .. } => print(&status::show(dir.as_deref(), json)?),
         Command::Sendmail(words) => agent::sendmail(&words),
         Command::Mail(words) => agent::mail(&words),
         Command::Doctor { words, json } => examine(words, json),

@@ -31,6 +31,7 @@ use crate::{mounts, state};
 
 mod ftp;
 pub(crate) mod mail;
+mod traffic;
 
 /// Memory for the read windows of all open files together, in bytes.
 const READ_BUDGET: usize = 16 * 1024 * 1024;
@@ -87,6 +88,11 @@ pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
         }),
     )
     .map_err(|err| Failure::system("control socket", &err))?;
+    let metrics = config
+        .metrics
+        .as_deref()
+        .map(|file| traffic::write_metrics(file, &mount))
+        .transpose()?;
     daemon::status(&config.url_shown);
     ready.report();
     log::info!(
@@ -98,6 +104,8 @@ pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
     daemon::stopping();
     // The answer to `ferryfs umount` is on its way: dropping the server waits for it.
     drop(control);
+    // The last numbers are those of the end.
+    drop(metrics);
     mount.take_leave();
     outcome
 }
@@ -253,7 +261,7 @@ impl Mount {
 
     fn answer(&self, request: Request) -> Answer {
         match request {
-            Request::Status => Answer::done(self.status()),
+            Request::Status => Answer::done(Value::Object(self.status())),
             Request::Flush { timeout } => match self.commit_within(timeout) {
                 Ok(()) => Answer::done(Value::Null),
                 Err(failure) => Answer::failed(&failure, self.dirty()),
@@ -321,10 +329,12 @@ impl Mount {
             .collect()
     }
 
-    fn status(&self) -> Value {
+    fn status(&self) -> Map<String, Value> {
         let mut status = self.behind.status();
         status.insert("dirty".to_owned(), self.dirty());
-        Value::Object(status)
+        status.insert("transfers".to_owned(), traffic::transfers());
+        status.insert("totals".to_owned(), traffic::totals());
+        status
     }
 }
 

@@ -24,6 +24,8 @@ use crate::control::{self, Request};
 use crate::exit::{Exit, Failure, words};
 use crate::{mounts, state};
 
+pub(crate) mod watch;
+
 /// Longest wait for one mount.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,18 @@ const WAIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`Exit::Mountpoint`] if nothing of ours is mounted at `dir`.
 pub(crate) fn show(dir: Option<&Path>, json: bool) -> Result<String, Failure> {
+    let reports = reports(dir)?;
+    if json {
+        return Ok(format!("{:#}\n", Value::Array(reports)));
+    }
+    if reports.is_empty() {
+        return Ok("nothing is mounted\n".to_owned());
+    }
+    Ok(reports.iter().map(block).collect::<Vec<_>>().join("\n"))
+}
+
+/// What there is to say of the mount at `dir`, or of all.
+fn reports(dir: Option<&Path>) -> Result<Vec<Value>, Failure> {
     let wanted = match dir {
         Some(dir) => Some(mounts::resolve(dir).map_err(|err| {
             Failure::new(
@@ -71,13 +85,7 @@ pub(crate) fn show(dir: Option<&Path>, json: bool) -> Result<String, Failure> {
         );
         return Err(Failure::new(Exit::Mountpoint, line));
     }
-    if json {
-        return Ok(format!("{:#}\n", Value::Array(reports)));
-    }
-    if reports.is_empty() {
-        return Ok("nothing is mounted\n".to_owned());
-    }
-    Ok(reports.iter().map(block).collect::<Vec<_>>().join("\n"))
+    Ok(reports)
 }
 
 /// One mount: what is on record, and its own answer beside it.

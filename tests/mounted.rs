@@ -11,6 +11,7 @@ mod foresight;
 mod lifecycle;
 mod limits;
 mod listings;
+mod numbers;
 mod proxies;
 mod replies;
 mod whole;

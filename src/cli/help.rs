@@ -9,7 +9,7 @@ Mounts FTP servers and mailboxes as directories.
 
 Usage: ferryfs [mount] URL|NAME DIR [-f] [-d] [-v] [-r] [-o OPTION,...]
        ferryfs umount DIR [--lazy] [--timeout DURATION]
-       ferryfs status [DIR] [--json]
+       ferryfs status [DIR] [--json|--watch]
        ferryfs flush DIR [--timeout DURATION]
        ferryfs sendmail [OPTION...] [ADDRESS...]
        ferryfs mail list|read|reply|forward|wait ...

@@ -262,6 +262,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "COMMAND",
         put!(token_command <- value::text),
     ),
+    with("metrics", "FILE", put!(metrics <- value::path)),
     word("noexec", put!(exec, Some(false))),
     word("exec", put!(exec, Some(true))),
     word("nosuid", put!(suid, Some(false))),

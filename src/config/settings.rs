@@ -91,6 +91,7 @@ pub(crate) struct Settings {
     pub(crate) smtp_password_file: Option<PathBuf>,
     pub(crate) smtp_password_command: Option<String>,
     pub(crate) token_command: Option<String>,
+    pub(crate) metrics: Option<PathBuf>,
     pub(crate) exec: Option<bool>,
     pub(crate) suid: Option<bool>,
     pub(crate) dev: Option<bool>,

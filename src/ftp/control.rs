@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::reply::{Replies, Reply, Shown};
 use super::tls::TlsStream;
 use crate::net::{self, Deadline};
+use crate::secret::Secret;
 use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// The log target of the dialogue with the server.
@@ -32,6 +33,8 @@ pub(super) struct Control {
     /// What is still to be answered though nobody waits for it, in order.
     owed: VecDeque<Owed>,
     odd: bool,
+    /// What a server may repeat and the log may not.
+    secrets: Vec<Secret>,
 }
 
 /// Whether who takes replies wants more of them.
@@ -70,7 +73,21 @@ impl Control {
             host: host.into(),
             owed: VecDeque::new(),
             odd: false,
+            secrets: Vec::new(),
         }
+    }
+
+    /// Keeps `secret` out of the log from here on: some servers repeat what they refuse.
+    pub(super) fn conceal(&mut self, secret: &Secret) {
+        self.secrets.push(secret.clone());
+    }
+
+    /// A server's words without our secrets.
+    pub(super) fn concealed(&self, text: String) -> String {
+        let secrets = self.secrets.iter().map(Secret::reveal);
+        secrets
+            .filter(|secret| secret.len() > 2)
+            .fold(text, |text, secret| text.replace(secret, "****"))
     }
 
     /// The next reply is read behind its caller's back.
@@ -147,7 +164,7 @@ impl Control {
             match self.replies.next() {
                 Ok(Some(reply)) => {
                     let more = reply.lines().len() - 1;
-                    log::debug!(target: WIRE, "#{} < {}{}", self.number, reply.text(), Further(more));
+                    log::debug!(target: WIRE, "#{} < {}{}", self.number, self.concealed(reply.text()), Further(more));
                     return Ok(reply);
                 }
                 Ok(None) => {}
@@ -293,6 +310,7 @@ impl Control {
             host,
             owed,
             odd,
+            secrets,
         } = self;
         let tcp = match channel {
             Channel::Plain(tcp) => Ok(tcp),
@@ -306,6 +324,7 @@ impl Control {
             host,
             owed,
             odd,
+            secrets,
         })
     }
 

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::reply::Reply;
 use super::tls::TlsStream;
 use crate::net;
+use crate::traffic::{Counter, TRAFFIC, Transfer};
 use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// How long the end of an upload waits for the server's close_notify and its TLS tickets.
@@ -30,6 +32,8 @@ pub struct DataConnection {
     /// The end of data was read.
     ended: bool,
     host: Box<str>,
+    /// For whoever watches; none for listings.
+    transfer: Option<Arc<Transfer>>,
 }
 
 /// What carries the data.
@@ -49,6 +53,27 @@ impl DataConnection {
             announced,
             ended: false,
             host: host.into(),
+            transfer: None,
+        }
+    }
+
+    /// Is a content's, for whoever watches.
+    pub(super) fn watched(mut self, transfer: Arc<Transfer>) -> Self {
+        self.transfer = Some(transfer);
+        self
+    }
+
+    /// Is the content of this file: a command may name a temporary one.
+    pub(super) fn is_for(&self, path: String) {
+        if let Some(transfer) = &self.transfer {
+            transfer.rename(path);
+        }
+    }
+
+    fn passed(&self, counter: &Counter, bytes: u64) {
+        counter.add(bytes);
+        if let Some(transfer) = &self.transfer {
+            transfer.advance(bytes);
         }
     }
 
@@ -69,6 +94,13 @@ impl DataConnection {
             |host: &str, err: &io::Error| net::failure(format_args!("{host}: sending a file"), err);
         let mut at = offset;
         let end = offset + len;
+        let transfer = self.transfer.clone();
+        let passed = |bytes: u64| {
+            TRAFFIC.sent.add(bytes);
+            if let Some(transfer) = &transfer {
+                transfer.advance(bytes);
+            }
+        };
         match &mut self.stream {
             Stream::Plain(tcp) => {
                 while at < end {
@@ -76,7 +108,8 @@ impl DataConnection {
                     match rustix::fs::sendfile(&*tcp, file, Some(&mut at), count.min(SENDFILE_MAX))
                     {
                         Ok(0) => return Err(short()),
-                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                        Ok(sent) => passed(sent as u64),
+                        Err(rustix::io::Errno::INTR) => {}
                         Err(err) => return Err(lost(&self.host, &err.into())),
                     }
                 }
@@ -97,6 +130,7 @@ impl DataConnection {
                     tls.write_all(part.get(..got).unwrap_or_default())
                         .map_err(|err| lost(&self.host, &err))?;
                     at += got as u64;
+                    passed(got as u64);
                 }
             }
             Stream::Empty => {
@@ -160,7 +194,9 @@ impl Read for DataConnection {
             Stream::Empty => Ok(0),
         };
         self.ended |= !buf.is_empty() && matches!(read, Ok(0));
-        read.map_err(named)
+        let got = read.map_err(named)?;
+        self.passed(&TRAFFIC.received, got as u64);
+        Ok(got)
     }
 }
 
@@ -170,12 +206,14 @@ impl Write for DataConnection {
         if buf.is_empty() {
             return Ok(0);
         }
-        match &mut self.stream {
+        let put = match &mut self.stream {
             Stream::Plain(tcp) => tcp.write(buf),
             Stream::Tls(tls) => tls.write(buf),
             Stream::Empty => Err(io::ErrorKind::NotConnected.into()),
         }
-        .map_err(named)
+        .map_err(named)?;
+        self.passed(&TRAFFIC.sent, put as u64);
+        Ok(put)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -48,6 +48,14 @@ pub(super) fn log_in(
     deadline: Deadline,
 ) -> std::result::Result<(), Failure> {
     let options = host.options();
+    // What everybody may use as a password is a word of the language.
+    if options.user != "anonymous" {
+        control.conceal(&options.password);
+        options
+            .account
+            .iter()
+            .for_each(|account| control.conceal(account));
+    }
     let mut say = |verb: &str, word: &str| -> Result<Reply> {
         let line = format!("{verb} {word}");
         if line.contains(['\r', '\n', '\0']) {
@@ -79,12 +87,13 @@ pub(super) fn log_in(
         host.facts(|facts| facts.logged_in = true);
         return Ok(());
     }
-    Err(refused(host, &reply))
+    let words = control.concealed(reply.text());
+    Err(refused(host, &reply, &words))
 }
 
 /// 530 is a wrong password or one session too many; only the text, or a session that uses the same
 /// password at this moment, can tell.
-fn refused(host: &Host, reply: &Reply) -> Failure {
+fn refused(host: &Host, reply: &Reply, words: &str) -> Failure {
     let options = host.options();
     let crowded =
         is_crowded(reply) || host.facts(|facts| facts.sessions > 0) || reply.code() == 421;
@@ -100,7 +109,7 @@ fn refused(host: &Host, reply: &Reply) -> Failure {
             "{}: login as {} refused: {}",
             options.host,
             options.user.escape_debug(),
-            reply.text()
+            words
         ),
     );
     if kind == ErrorKind::PermissionDenied {

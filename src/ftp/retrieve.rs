@@ -74,13 +74,16 @@ impl FtpServer {
             }
         }
         match begun {
-            Begun::Open(data) => Ok(Retrieval {
-                server: Arc::clone(self),
-                path: path.clone(),
-                open: Some((lease, data)),
-                position: offset - to_discard,
-                to_discard,
-            }),
+            Begun::Open(data) => {
+                data.is_for(path.to_string());
+                Ok(Retrieval {
+                    server: Arc::clone(self),
+                    path: path.clone(),
+                    open: Some((lease, data)),
+                    position: offset - to_discard,
+                    to_discard,
+                })
+            }
             Begun::Refused(reply) => {
                 Err(self.explain(&mut lease, probes::FILE, ("RETR", path), &reply))
             }

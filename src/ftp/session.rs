@@ -18,6 +18,7 @@ use super::reply::Reply;
 pub use super::transfer::Begun;
 use crate::net::Deadline;
 use crate::net::trust::TlsIdentity;
+use crate::traffic::TRAFFIC;
 use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// How long a reply that has begun to come may take to be complete.
@@ -73,6 +74,7 @@ impl Session {
         let control = &mut opened.control;
         login::log_in(control, host, deadline)?;
         let logged_in = LoggedIn::new(host);
+        TRAFFIC.connections.count();
         if opened.unprotected && login::protects_data(host) {
             login::protect(control, host, deadline)?;
         }
@@ -340,6 +342,9 @@ impl Session {
     }
 
     pub(super) fn break_off(&mut self, error: Error) -> Error {
+        if self.control.is_some() {
+            TRAFFIC.lost.count();
+        }
         self.hang_up();
         error
     }

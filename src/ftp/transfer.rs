@@ -13,6 +13,7 @@ use super::session::{Session, check};
 use super::tls::TlsStream;
 use crate::net::trust::TlsVersion;
 use crate::net::{self, Deadline};
+use crate::traffic::{Direction, TRAFFIC};
 use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// How long a transfer that is given up may take to be answered.
@@ -60,6 +61,7 @@ impl Session {
         let deadline = Deadline::after(self.host.options().timeout);
         let reply = self.opening(command, &rendezvous, deadline)?;
         let announced = reply.as_ref().is_some_and(Reply::is_preliminary);
+        let total = reply.as_ref().and_then(told_size);
         let early = match reply {
             Some(reply) if reply.code() == 421 => {
                 return Err(self.break_off(refusal(&Command(command).to_string(), &reply)));
@@ -101,12 +103,11 @@ impl Session {
             },
         });
         match stream {
-            Ok(stream) => Ok(Begun::Open(DataConnection::new(
-                stream,
-                early,
-                announced,
-                &self.host.options().host,
-            ))),
+            Ok(stream) => {
+                let host = &self.host.options().host;
+                let data = DataConnection::new(stream, early, announced, host);
+                Ok(Begun::Open(watch(data, command, offset, total)))
+            }
             Err(error) => self.not_joined(error, early),
         }
     }
@@ -324,6 +325,33 @@ impl Session {
         }
         self.spent = true;
     }
+}
+
+/// Counts a transfer, and shows a content's to whoever watches.
+fn watch(data: DataConnection, command: &[u8], offset: u64, total: Option<u64>) -> DataConnection {
+    let (verb, path) = command.split_at_checked(5).unwrap_or((command, b""));
+    let direction = match verb {
+        b"RETR " => Direction::Down,
+        b"STOR " | b"APPE " => Direction::Up,
+        _ => {
+            TRAFFIC.listings.count();
+            return data;
+        }
+    };
+    let path = String::from_utf8_lossy(path).into_owned();
+    let transfer = TRAFFIC.begin(direction, path, offset);
+    if let (Direction::Down, Some(total)) = (direction, total) {
+        transfer.expect(total);
+    }
+    data.watched(transfer)
+}
+
+/// `150 Opening BINARY mode data connection for a (1234 bytes).`
+fn told_size(reply: &Reply) -> Option<u64> {
+    let text = String::from_utf8_lossy(reply.first_line());
+    let (_, behind) = text.rsplit_once('(')?;
+    let (number, _) = behind.split_once(" bytes")?;
+    number.parse().ok()
 }
 
 fn is_upload(command: &[u8]) -> bool {

@@ -94,6 +94,7 @@ impl FtpServer {
             }
             match begun? {
                 Begun::Open(data) => {
+                    data.is_for(path.to_string());
                     // A directory may refuse new names where the server as a whole does not.
                     if place == Place::Own && (temporary || refused.is_some()) {
                         self.ways.with(|ways| ways.new_name = Some(kind));

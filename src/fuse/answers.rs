@@ -10,6 +10,7 @@ use fuser::{
 use super::attr::{NEGATIVE_VALIDITY, bare, file_attr, ino};
 use super::errno;
 use super::requests::{Class, Request, report};
+use crate::traffic::TRAFFIC;
 use crate::vfs::attr::FileKind;
 use crate::vfs::backend::OpenHow;
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -58,6 +59,14 @@ pub(super) fn request(
         caller: req.pid(),
         class,
     }
+}
+
+/// Counts what is answered from memory.
+pub(super) fn from_memory<T>(known: Option<T>) -> Option<T> {
+    if known.is_some() {
+        TRAFFIC.from_memory.count();
+    }
+    known
 }
 
 pub(super) fn failed(name: &str, of: INodeNo, err: &Error) -> Errno {

@@ -42,6 +42,39 @@ pub(super) fn errno(kind: ErrorKind) -> Errno {
     }
 }
 
+/// Its name, for the metrics; `LOCAL` is one of a system call here.
+pub(super) const fn name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "ENOENT",
+        ErrorKind::Exists => "EEXIST",
+        ErrorKind::NotADirectory => "ENOTDIR",
+        ErrorKind::IsADirectory => "EISDIR",
+        ErrorKind::NotEmpty => "ENOTEMPTY",
+        ErrorKind::PermissionDenied | ErrorKind::Untrusted => "EACCES",
+        ErrorKind::NotPermitted => "EPERM",
+        ErrorKind::ReadOnly => "EROFS",
+        ErrorKind::NoSpace => "ENOSPC",
+        ErrorKind::QuotaExceeded => "EDQUOT",
+        ErrorKind::Invalid => "EINVAL",
+        ErrorKind::NameTooLong => "ENAMETOOLONG",
+        ErrorKind::TooLarge => "EFBIG",
+        ErrorKind::Loop => "ELOOP",
+        ErrorKind::Busy => "EBUSY",
+        ErrorKind::TimedOut => "ETIMEDOUT",
+        ErrorKind::Disconnected | ErrorKind::Protocol => "EIO",
+        ErrorKind::Interrupted => "EINTR",
+        ErrorKind::Stale => "ESTALE",
+        ErrorKind::Unsupported => "EOPNOTSUPP",
+        ErrorKind::NoData => "ENODATA",
+        ErrorKind::Range => "ERANGE",
+        ErrorKind::BadHandle => "EBADF",
+        ErrorKind::NoRecipient => "EDESTADDRREQ",
+        ErrorKind::BadMessage => "EBADMSG",
+        ErrorKind::MessageTooLong => "EMSGSIZE",
+        ErrorKind::Local(_) => "LOCAL",
+    }
+}
+
 /// Says "this kernel request is not implemented", which the kernel remembers for the whole mount and
 /// from then on does by itself: right for what it can do without us (`access`, `lseek` for holes,
 /// `copy_file_range`, `fallocate`, `ioctl`, `poll`), wrong for everything else.

@@ -8,6 +8,7 @@ use fuser::Errno;
 use super::errno;
 use super::watch::{Waiting, Watch};
 use super::workers::Workers;
+use crate::traffic::TRAFFIC;
 use crate::vfs::error::{Error, Result};
 
 /// Most threads that wait for metadata.
@@ -76,6 +77,7 @@ impl Requests {
         answer: impl FnOnce(R, T) + Send + 'static,
         undo: impl FnOnce(T) + Send + 'static,
     ) {
+        TRAFFIC.operation(what.name);
         let slot = Arc::new(Slot(Mutex::new(Some(reply))));
         let (workers, limit) = match what.class {
             Class::Metadata => (&self.metadata, Some(self.limit)),
@@ -115,6 +117,7 @@ pub(super) struct Request {
 
 /// Logs a failure, once, as loudly as its kind deserves.
 pub(super) fn report(name: &str, ino: u64, err: &Error) {
+    TRAFFIC.error(errno::name(err.kind()));
     log::log!(errno::level(err.kind()), "{name} of inode {ino}: {err}");
 }
 

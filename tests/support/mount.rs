@@ -319,6 +319,11 @@ impl TestMount {
         (output.status, printed)
     }
 
+    /// The binary, with this mount's directories.
+    pub fn command(&self) -> Command {
+        self.place.command()
+    }
+
     /// Runs `ferryfs ARGS` with this mount's directories, for `status`, `flush` and the like.
     pub fn ferryfs(&self, args: &[&str]) -> Output {
         self.place

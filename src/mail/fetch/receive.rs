@@ -64,6 +64,7 @@ impl Receiver<'_> {
                 .join()
                 .unwrap_or_else(|_| Err(Failure::new(Class::Local, "storing mail failed")));
             report.fetched = committed?;
+            crate::traffic::TRAFFIC.fetched.add(report.fetched as u64);
             received
         })
     }
