@@ -1,6 +1,7 @@
 //! FTP: a server's tree as a [`Backend`](crate::vfs::backend::Backend).
 
 mod admission;
+mod ahead;
 mod backend;
 mod changes;
 mod connector;

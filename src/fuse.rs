@@ -29,7 +29,7 @@ use fuser::{
 };
 
 use self::answers::{
-    answer_entry, answer_lookup, answer_xattr, failed, how, open_flags, request, tune,
+    answer_entry, answer_lookup, answer_xattr, failed, how, look_again, open_flags, request, tune,
 };
 use self::attr::{bare, file_attr, file_type, ino};
 use self::descriptors::has_open_for_writing;
@@ -300,7 +300,7 @@ impl fuser::Filesystem for Filesystem {
         self.requests.hand_over(
             request("open", Class::Metadata, req, of),
             reply,
-            move || vfs.open(ino(of), how),
+            move || vfs.open(ino(of), how).map_err(look_again),
             |reply, opened| reply.opened(FileHandle(opened.fh), open_flags(&opened)),
             move |opened| {
                 let _ = undoing.release(opened.fh);

@@ -154,6 +154,52 @@ pub fn connect(
     Ok(stream)
 }
 
+/// Begins to connect to `address`, without waiting; [`end_connect`] does.
+///
+/// # Errors
+/// The socket's.
+pub fn begin_connect(
+    address: SocketAddr,
+    bind: Option<IpAddr>,
+    limit: Duration,
+) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if let Some(local) = bind {
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+    }
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(err) if err.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+            return Err(err);
+        }
+        _ => {}
+    }
+    let stream = socket.into();
+    tune(&stream, limit)?;
+    Ok(stream)
+}
+
+/// Waits until the connection is made, at most for `limit`.
+///
+/// # Errors
+/// The socket's.
+pub fn end_connect(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    let mut socket = [PollFd::new(stream, PollFlags::OUT)];
+    if poll(&mut socket, Some(&limit))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    if let Some(err) = stream.take_error()? {
+        return Err(err);
+    }
+    stream.set_nonblocking(false)
+}
+
 /// Sets what every socket here has: no Nagle delay, keep-alive, and `limit` on reads, on writes
 /// and on data that the peer does not acknowledge.
 ///

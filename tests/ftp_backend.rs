@@ -28,6 +28,7 @@ fn put(backend: &FtpBackend, at: &str, content: &str) -> Result<Attr> {
         size: content.len() as u64,
         mtime: Some(moment()),
         mode: None,
+        new: false,
     };
     upload.publish(&path(at), &what)
 }

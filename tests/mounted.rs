@@ -14,6 +14,7 @@ mod listings;
 mod numbers;
 mod proxies;
 mod replies;
+mod small_files;
 mod whole;
 mod writing;
 

@@ -30,6 +30,9 @@ pub struct Facts {
     pub address: Option<SocketAddr>,
     /// EPSV works and reaches us.
     pub epsv: Option<bool>,
+    /// The next data connection may be asked for before it is needed; `Some(false)` since that went
+    /// wrong.
+    pub arranged_ahead: Option<bool>,
     /// EPRT is understood.
     pub eprt: Option<bool>,
     /// Transfers begin without the 1xx of RFC 959 section 5.4.

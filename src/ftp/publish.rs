@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::reply::Reply;
 use super::server::FtpServer;
 use super::session::Session;
 use super::set_attr::done;
@@ -12,6 +13,15 @@ use crate::vfs::attr::{Attr, FileKind};
 use crate::vfs::backend::Publish;
 use crate::vfs::error::{ErrorKind, Result};
 use crate::vfs::path::RemotePath;
+
+/// The commands that dress one file, and what they set.
+struct Dressing {
+    lines: Vec<Vec<u8>>,
+    time: Option<SystemTime>,
+    mode: bool,
+    /// Which command sets times is known, or none is needed.
+    learned: bool,
+}
 
 impl FtpServer {
     /// One round trip for SIZE, the time and the mode of the file just stored at `name`. Returns
@@ -24,19 +34,46 @@ impl FtpServer {
         &self,
         s: &mut Session,
         name: &RemotePath,
+        at: &RemotePath,
         what: &Publish,
     ) -> Result<Option<SystemTime>> {
-        let ways = self.ways.with(|ways| ways.clone());
+        let dressing = self.dressing(name, what)?;
+        let replies = match name == at {
+            true => s.batch_at_end(dressing.lines.clone())?,
+            false => s.batch(&dressing.lines)?,
+        };
+        self.dressed(s, name, what, &dressing, &replies)
+    }
+
+    /// The commands that dress the file stored at `name`.
+    fn dressing(&self, name: &RemotePath, what: &Publish) -> Result<Dressing> {
+        let (set_time, chmod) = self.ways.with(|ways| (ways.set_time, ways.chmod));
         let mut lines = vec![self.line("SIZE", name)?];
-        let known = what.mtime.zip(ways.set_time.flatten());
-        if let Some((mtime, command)) = known {
+        let time = what.mtime.zip(set_time.flatten());
+        if let Some((mtime, command)) = time {
             lines.push(self.time_line(command, name, mtime)?);
         }
-        let mode = what.mode.filter(|_| ways.chmod != Some(false));
+        let mode = what.mode.filter(|_| chmod != Some(false));
         if let Some(mode) = mode {
             lines.push(self.chmod_line(name, mode)?);
         }
-        let replies = s.batch(&lines)?;
+        Ok(Dressing {
+            lines,
+            time: time.map(|(mtime, _)| mtime),
+            mode: mode.is_some(),
+            learned: what.mtime.is_none() || set_time.is_some(),
+        })
+    }
+
+    /// What the replies to a [`Dressing`] say.
+    fn dressed(
+        &self,
+        s: &mut Session,
+        name: &RemotePath,
+        what: &Publish,
+        dressing: &Dressing,
+        replies: &[Reply],
+    ) -> Result<Option<SystemTime>> {
         let mut replies = replies.iter();
         if let Some(reply) = replies.next() {
             match size_of(reply) {
@@ -46,24 +83,56 @@ impl FtpServer {
             }
         }
         let mut set = None;
-        if let Some((mtime, _)) = known
+        if let Some(mtime) = dressing.time
             && replies.next().is_some_and(done)
         {
             set = Some(mtime);
         }
-        if mode.is_some()
+        if dressing.mode
             && let Some(reply) = replies.next()
         {
             // The file is our own: whatever refuses it refuses every chmod.
             self.ways.with(|ways| ways.chmod = Some(done(reply)));
         }
         if let Some(mtime) = what.mtime
-            && ways.set_time.is_none()
+            && !dressing.learned
             && self.set_time(s, name, mtime)?.is_ok()
         {
             set = Some(mtime);
         }
         Ok(set.map(whole_seconds))
+    }
+
+    /// [`dress`](Self::dress) and the rename to `at`, which has no file, all in one round trip. The
+    /// answer is `None` if nothing came of it and each step must be taken, and told, for itself.
+    ///
+    /// # Errors
+    /// As those of `dress`; a file of the wrong size does not keep the name.
+    pub(super) fn dress_and_name(
+        &self,
+        s: &mut Session,
+        name: &RemotePath,
+        at: &RemotePath,
+        what: &Publish,
+    ) -> Result<Option<Option<SystemTime>>> {
+        let dressing = self.dressing(name, what)?;
+        if !dressing.learned || !s.is_pipelined() {
+            return Ok(None);
+        }
+        let mut lines = dressing.lines.clone();
+        lines.push(self.line("RNFR", name)?);
+        lines.push(self.line("RNTO", at)?);
+        let mut replies = s.batch_at_end(lines)?;
+        if !replies.pop().is_some_and(|renamed| renamed.is_ok()) {
+            return Ok(None);
+        }
+        replies.pop();
+        let dressed = self.dressed(s, at, what, &dressing, &replies);
+        if dressed.is_err() && !s.is_broken() {
+            let removed = self.ask(s, "DELE", at)?;
+            log::debug!("{at}: incomplete, removed: {}", removed.text());
+        }
+        dressed.map(Some)
     }
 
     /// Guests may often not even ask for the SIZE of what they stored; then the listing tells, or

@@ -38,6 +38,9 @@ impl Session {
 
     /// EPSV (RFC 2428 section 3), else PASV, which only IPv4 has.
     fn passive(&mut self) -> Result<TcpStream> {
+        if let Some(stream) = self.take_ahead() {
+            return Ok(stream);
+        }
         // The control connection of a proxy leads to the proxy: nothing is known of the server's
         // address, and its name is all that is needed.
         let proxied = self.host().options().proxy.is_some();
@@ -198,7 +201,7 @@ fn not_arranged(command: &str, reply: &Reply) -> Error {
 }
 
 /// The port in `229 Entering Extended Passive Mode (|||6446|)`; any character may be the bar.
-fn epsv_port(reply: &Reply) -> Option<u16> {
+pub(super) fn epsv_port(reply: &Reply) -> Option<u16> {
     if !reply.is_ok() {
         return None;
     }

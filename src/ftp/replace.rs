@@ -119,6 +119,17 @@ impl FtpServer {
         Err(err)
     }
 
+    /// After a rename of which the answer was lost: whether the content has its name.
+    ///
+    /// # Errors
+    /// `Disconnected` if it is nowhere.
+    pub(super) fn resume_naming(&self, s: &mut Session, job: &Replacement<'_>) -> Result<bool> {
+        if self.look(s, job.from)? != Seen::Missing {
+            return Ok(false);
+        }
+        self.confirm(s, job).map(|()| true)
+    }
+
     /// The name is gone from `from`: was it our rename?
     fn confirm(&self, s: &mut Session, job: &Replacement<'_>) -> Result<()> {
         let there = match job.size {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ahead::Ahead;
 use super::control::Control;
 pub(super) use super::control::More;
 use super::features::Features;
@@ -36,6 +37,7 @@ pub struct Session {
     pub(super) tls13: bool,
     features: Arc<Features>,
     home: Vec<u8>,
+    pub(super) ahead: Ahead,
     /// A transfer command was sent and its final reply not yet read.
     pub(super) transferring: bool,
     /// Not to be used for another operation, though it is in step.
@@ -106,6 +108,7 @@ impl Session {
             tls13,
             features: ready.features,
             home: ready.home,
+            ahead: Ahead::default(),
             transferring: false,
             spent: false,
             answered: 0,
@@ -122,6 +125,7 @@ impl Session {
             tls13: false,
             features: Arc::default(),
             home: Vec::new(),
+            ahead: Ahead::default(),
             transferring: false,
             spent: true,
             answered: 0,

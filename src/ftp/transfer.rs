@@ -50,6 +50,17 @@ impl Session {
     /// `Disconnected`, and the session is still good (see [`is_broken`](Self::is_broken)).
     pub fn begin_data(&mut self, command: &[u8], offset: u64) -> Result<Begun> {
         check(command)?;
+        let ahead = self.has_ahead();
+        match self.begin_data_once(command, offset) {
+            Ok(Begun::Refused(reply)) if ahead && matches!(reply.code(), 425 | 426) => {
+                self.arrange_no_more("a data connection made ahead was not used");
+                self.begin_data_once(command, offset)
+            }
+            begun => begun,
+        }
+    }
+
+    fn begin_data_once(&mut self, command: &[u8], offset: u64) -> Result<Begun> {
         let rendezvous = self.arrange()?;
         if offset > 0 {
             let reply = self.command(format!("REST {offset}").as_bytes())?;

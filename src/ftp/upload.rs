@@ -289,10 +289,27 @@ impl Storing {
     /// Verifies the size, sets times and mode, and takes the file's place.
     fn put(&self, lease: &mut Option<Lease>, at: &RemotePath, what: &Publish) -> Result<Attr> {
         let server = &*self.server;
-        let mtime = server.recovering(lease, |s, _| server.dress(s, &self.name, what))?;
-        if self.name != *at {
-            let job = Replacement::new(server, &self.name, at, Some(what.size))?;
-            server.replace(lease, &job)?;
+        let job = Replacement::new(server, &self.name, at, Some(what.size))?;
+        let temporary = self.name != *at;
+        let at_once = server.recovering(lease, |s, resumed| {
+            if !temporary || !what.new {
+                Ok(None)
+            } else if resumed {
+                // The connection was lost in the middle: is it there already?
+                let named = server.resume_naming(s, &job)?;
+                Ok(named.then_some(None))
+            } else {
+                server.dress_and_name(s, &self.name, at, what)
+            }
+        })?;
+        let mtime = match at_once {
+            Some(mtime) => mtime,
+            None => server.recovering(lease, |s, _| server.dress(s, &self.name, at, what))?,
+        };
+        if temporary {
+            if at_once.is_none() {
+                server.replace(lease, &job)?;
+            }
             server.in_flight.with(|names| names.remove(&self.name));
         }
         server.recovering(lease, |s, _| server.published(s, at, what, mtime))

@@ -74,6 +74,15 @@ pub(super) fn failed(name: &str, of: INodeNo, err: &Error) -> Errno {
     errno::errno(err.kind())
 }
 
+/// The kernel opens what it remembers to be there. Told ESTALE where that is gone, it looks the
+/// name up again, and creates it where that is wanted; ENOENT it would pass on.
+pub(super) fn look_again(err: Error) -> Error {
+    if err.kind() == ErrorKind::NotFound {
+        return Error::new(ErrorKind::Stale, err.detail());
+    }
+    err
+}
+
 pub(super) fn answer_entry(reply: ReplyEntry, entry: Entry) {
     reply.entry(
         &entry.valid,

@@ -259,6 +259,8 @@ pub struct Publish {
     pub mtime: Option<SystemTime>,
     /// Permission bits to set, where the server can.
     pub mode: Option<u32>,
+    /// The name had no file when this one was created, so that there is no old version to keep.
+    pub new: bool,
 }
 
 /// A content on its way to the server. Dropping it abandons it: what was stored under a temporary

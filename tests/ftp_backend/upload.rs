@@ -41,6 +41,7 @@ fn a_new_content_replaces_the_old_in_one_step_with_its_time_set() {
             size: 11,
             mtime: Some(moment()),
             mode: None,
+            new: false,
         };
         let attr = upload.publish(&path("f"), &what).unwrap();
         assert_eq!((attr.size, attr.mtime), (Some(11), Some(moment())));
@@ -59,6 +60,7 @@ fn a_file_renamed_while_it_was_written_gets_its_new_name() {
         size: 0,
         mtime: None,
         mode: None,
+        new: false,
     };
     upload.publish(&path("b"), &what).unwrap();
     assert_eq!(server.names(), ["/b"]);
@@ -298,6 +300,7 @@ fn the_tail_is_appended_only_to_the_file_it_belongs_to() {
         size: 13,
         mtime: Some(moment()),
         mode: None,
+        new: false,
     };
     upload.publish(&path("f"), &what).unwrap();
     assert_eq!(get(&backend, "f", 0).unwrap(), "head and tail");

@@ -34,6 +34,7 @@ impl Examination<'_> {
             size: data.len() as u64,
             mtime: None,
             mode: None,
+            new: false,
         };
         upload.publish(path, &what).map(drop)
     }
@@ -125,6 +126,7 @@ impl Examination<'_> {
             size: 5_004,
             mtime: None,
             mode: None,
+            new: false,
         };
         upload.publish(file, &what)?;
         let found = self.read(file, 0, usize::MAX)?;

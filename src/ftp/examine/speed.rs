@@ -30,6 +30,7 @@ impl Examination<'_> {
             size: sent as u64,
             mtime: None,
             mode: None,
+            new: false,
         };
         upload.publish(&path, &what)?;
         self.findings

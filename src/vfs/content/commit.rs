@@ -104,6 +104,7 @@ impl Content {
             mtime: attr.mtime,
             // A new file takes the place of the old one and should not lose its mode.
             mode: attr.mode.or(old_mode),
+            new: base.is_none(),
         };
         Some(Job {
             snapshot,

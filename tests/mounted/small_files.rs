@@ -1,0 +1,91 @@
+//! Small files, one after the other, at the least round trips.
+
+use std::fs;
+
+use super::{mounting, names_there};
+use crate::support::ftpd::{Ftpd, Quirks};
+use crate::support::mount::TestMount;
+
+/// A mount that knows what is in its root.
+fn stage() -> Option<(Ftpd, TestMount)> {
+    let server = Ftpd::with(Quirks::default());
+    let mount = mounting(&server).option("upload=rename").start()?;
+    mount.sh("ls");
+    Some((server, mount))
+}
+
+/// Stores `name`, and how.
+fn store(server: &Ftpd, mount: &TestMount, name: &str) -> Vec<String> {
+    server.clear_log();
+    fs::write(mount.path(name), name).unwrap();
+    assert_eq!(server.get(name), name.as_bytes());
+    let verb = |line: String| line.split(' ').next().unwrap_or_default().to_owned();
+    server.commands().into_iter().map(verb).collect()
+}
+
+#[test]
+fn the_next_data_connection_is_asked_for_with_the_last_commands() {
+    let Some((server, mount)) = stage() else {
+        return;
+    };
+    let first = store(&server, &mount, "first");
+    assert_eq!(first.first().map(String::as_str), Some("EPSV"), "{first:?}");
+    // The first one found out how times are set.
+    store(&server, &mount, "second");
+    store(&server, &mount, "third");
+    for name in ["fourth", "fifth"] {
+        let said = store(&server, &mount, name);
+        assert_eq!(
+            said,
+            ["STOR", "SIZE", "MFMT", "SITE", "RNFR", "RNTO", "EPSV"]
+        );
+    }
+    // Whatever transfer comes next takes that connection.
+    fs::create_dir(mount.path("dir")).unwrap();
+    server.put("dir/listed", "x");
+    server.clear_log();
+    assert_eq!(mount.sh("sleep 6; ls dir").trim(), "listed");
+    assert_eq!(server.count("EPSV"), 0, "{:?}", server.commands());
+    mount.finish();
+}
+
+#[test]
+fn a_server_that_forgets_the_connection_made_ahead() {
+    for reply in ["425 Can't open data connection.", "426 Connection closed."] {
+        let Some((server, mount)) = stage() else {
+            return;
+        };
+        for name in ["first", "second", "third", "more"] {
+            store(&server, &mount, name);
+        }
+        server.change(|quirks| *quirks = Quirks::default().answer_times("STOR", 1, reply));
+        for name in ["fourth", "fifth", "sixth"] {
+            store(&server, &mount, name);
+        }
+        let said = store(&server, &mount, "seventh");
+        assert_eq!(said.first().map(String::as_str), Some("EPSV"), "{said:?}");
+        mount.finish();
+    }
+}
+
+#[test]
+fn a_new_file_of_the_wrong_size_does_not_keep_its_name() {
+    let Some((server, mut mount)) = stage() else {
+        return;
+    };
+    store(&server, &mount, "first");
+    mount.expect_log("");
+    server.change(|quirks| *quirks = Quirks::default().answer("SIZE", "213 3"));
+    let (status, said) = mount.try_sh("cp first second && echo fine");
+    assert!(!status.success(), "{said}");
+    // The last attempt is made when the file is released, which nobody waits for.
+    let all_gone = || names_there(&server) == ["first"];
+    let ended = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        mount.log().contains("release of") && all_gone()
+    });
+    assert!(ended, "{:?}", names_there(&server));
+    server.change(|quirks| *quirks = Quirks::default());
+    store(&server, &mount, "second");
+    mount.finish();
+}
