@@ -201,6 +201,13 @@ mod tests {
         prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
     }
 
+    /// What fuzzing found once.
+    #[test]
+    fn a_nul_outside_of_all_parts_is_not_sent() {
+        outbox(b"\x01Content-Type: multipart/mixed; boundary=b\n\n\0");
+        outbox(b"\x01Content-Type: multipart/mixed; boundary=b\n\n--b\nX: \0\n\nx\n--b--\n\0");
+    }
+
     proptest! {
         #[test]
         fn whatever_strangers_say_is_survived(bytes in noise(), first in any::<u8>()) {

@@ -4,6 +4,7 @@
 //! A signature over a part that must change breaks; the alternative is not to send it.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 use super::leaf::Encoding;
 use crate::mail::content::{Content, range};
@@ -52,6 +53,17 @@ impl Rewriting {
             changes: Vec::new(),
             eight_bit: false,
         };
+        for gap in between_leaves(&parts) {
+            let mut text = range(message, gap.start, gap.end - gap.start).map_err(failed)?;
+            let scan = Scan::of(&mut text, None).map_err(failed)?;
+            let fits = scan.longest_line <= LINE_MAX && !scan.nul;
+            if !fits || scan.high > 0 && !eight_bit {
+                let why =
+                    "a NUL, a long line or an 8-bit octet outside of its parts cannot be sent";
+                return Err(Error::new(ErrorKind::BadMessage, why));
+            }
+            rewriting.eight_bit |= scan.high > 0;
+        }
         for part in parts {
             let len = part.body.end - part.body.start;
             let declared = part.encoding.as_str();
@@ -171,4 +183,21 @@ fn whole_line(raw: &[u8]) -> Vec<u8> {
         line.extend_from_slice(b"\r\n");
     }
     line
+}
+
+/// What of a message's body is in no leaf: the headers of parts, and text before, between and
+/// behind parts, which nobody is shown and SMTP carries all the same.
+fn between_leaves(parts: &[Part]) -> Vec<Range<u64>> {
+    let Some(whole) = parts.first() else {
+        return Vec::new();
+    };
+    let mut at = whole.body.start;
+    let mut gaps = Vec::new();
+    for leaf in parts.iter().filter(|part| part.kind == Kind::Leaf) {
+        gaps.push(at..leaf.body.start.max(at));
+        at = at.max(leaf.body.end);
+    }
+    gaps.push(at..whole.body.end.max(at));
+    gaps.retain(|gap| !gap.is_empty());
+    gaps
 }
