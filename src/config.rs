@@ -33,6 +33,7 @@ pub(crate) use mailbox::{Mailbox, mailbox};
 pub(crate) use options::split_list;
 pub(crate) use order::Order;
 
+pub(crate) use settings::Writeback;
 use settings::{Settings, Tls};
 use url::{Scheme, ServerUrl};
 
@@ -41,6 +42,9 @@ const CACHE_SIZE: u64 = 4 << 30;
 
 /// How long what nobody reads is kept.
 const CACHE_MAX_AGE: Duration = Duration::from_secs(30 * 86_400);
+
+/// Most bytes that wait to be uploaded where nobody says otherwise.
+const WRITEBACK_LIMIT: u64 = 10 << 30;
 
 /// One mount, ready to be made.
 #[derive(Debug, Clone)]
@@ -75,6 +79,10 @@ pub(crate) struct Config {
     pub(crate) cache_max_age: Duration,
     /// Where to write numbers for Prometheus.
     pub(crate) metrics: Option<PathBuf>,
+    /// `writeback`: whether, and whether it survives a power cut.
+    pub(crate) writeback: Option<Writeback>,
+    /// Most bytes that may wait to be uploaded (`writeback_limit=`).
+    pub(crate) writeback_limit: u64,
     /// Serve in this process instead of one in the background.
     pub(crate) foreground: bool,
 }
@@ -209,6 +217,8 @@ impl Config {
             metrics: settings.metrics.clone(),
             cache_size: settings.cache_size.unwrap_or(CACHE_SIZE),
             cache_max_age: settings.cache_max_age.unwrap_or(CACHE_MAX_AGE),
+            writeback: settings.writeback,
+            writeback_limit: settings.writeback_limit.unwrap_or(WRITEBACK_LIMIT),
             validity: settings.dir_cache.unwrap_or(Duration::from_secs(5)),
             prefetch: settings.prefetch.unwrap_or(true),
             source: source(url, settings, user)?,
@@ -360,6 +370,9 @@ fn source(url: ServerUrl, settings: Settings, user: Option<String>) -> Result<So
     match url.scheme {
         Scheme::Ftp(_) if settings.smtp.is_some() => {
             usage("-o smtp: is for mailboxes; write pop3s://user@host/")
+        }
+        Scheme::Pop3(_) if settings.writeback.is_some() => {
+            usage("-o writeback: is for FTP servers; a mailbox is local, and its queue is on disk")
         }
         Scheme::Ftp(tls) => {
             ftp_options(url, tls, settings, user).map(|ftp| Source::Ftp(Box::new(ftp)))

@@ -19,7 +19,7 @@
 //!       ftp   (ftp/)            a server's tree as a Backend: the only user of suppaftp
 //!       mail  (mail/)           a mailbox as a Backend: POP3 into a Maildir on disk, a queue out
 //!                               by SMTP, each on a thread of its own
-//!         vfs (vfs/)            what each operation means: inodes, handles, caches, staging
+//!         vfs (vfs/)            what each operation means: inodes, handles, caches, staging, journal
 //!         net (net/)            sockets with time limits; trust in certificates; proxies
 //!           sync   finding      Locked, the one mutex; what an examination found
 //!           traffic             what was done so far, in numbers; transfers under way

@@ -112,6 +112,9 @@ pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
 
 /// What is behind a mount, beside its [`Backend`](crate::vfs::backend::Backend).
 trait Behind: Send + Sync {
+    /// The filesystem is about to be served.
+    fn start(&self, _vfs: &Arc<Vfs>) {}
+
     /// What `ferryfs status` shows of it.
     fn status(&self) -> Map<String, Value>;
 
@@ -155,10 +158,12 @@ impl Mount {
             read_only: config.flags.read_only,
             validity: config.validity,
         };
+        let vfs = Arc::new(Vfs::new(backend, view));
+        behind.start(&vfs);
         Ok(Self {
             directory: config.mountpoint.clone(),
             behind,
-            vfs: Arc::new(Vfs::new(backend, view)),
+            vfs,
             timeout: config.timeout(),
             ended: Locked::new(false),
         })
@@ -325,13 +330,35 @@ impl Mount {
     fn dirty(&self) -> Value {
         let dirty = self.vfs.dirty().into_iter();
         dirty
-            .map(|file| json!({"path": file.path.to_string(), "bytes": file.bytes}))
+            .map(|file| {
+                let mut shown = json!({"path": file.path.to_string(), "bytes": file.bytes});
+                if let (Some(error), Some(shown)) = (file.error, shown.as_object_mut()) {
+                    shown.insert("error".to_owned(), error.into());
+                }
+                shown
+            })
             .collect()
+    }
+
+    fn uploads(&self) -> Value {
+        let Some(progress) = self.vfs.writeback_progress().filter(|p| p.waiting > 0) else {
+            return Value::Null;
+        };
+        let next = progress.next_attempt.map(|time| time.as_secs());
+        json!({
+            "waiting": progress.waiting,
+            "waiting_bytes": progress.waiting_bytes,
+            "uploading": progress.uploading,
+            "retrying": progress.retrying,
+            "last_error": progress.last_error,
+            "next_attempt_in": next,
+        })
     }
 
     fn status(&self) -> Map<String, Value> {
         let mut status = self.behind.status();
         status.insert("dirty".to_owned(), self.dirty());
+        status.insert("writeback".to_owned(), self.uploads());
         status.insert("transfers".to_owned(), traffic::transfers());
         status.insert("totals".to_owned(), traffic::totals());
         status

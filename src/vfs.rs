@@ -17,17 +17,19 @@ pub mod error;
 mod files;
 mod handles;
 mod inodes;
+mod journal;
 mod names;
 mod open_files;
 pub mod path;
 mod setattr;
 mod sharing;
 mod staging;
+mod writeback;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use self::attr::{Attr, FileKind, Space};
@@ -39,13 +41,16 @@ use self::handles::Handles;
 use self::inodes::{Inodes, Place};
 use self::open_files::{Fate, OpenFiles};
 use self::path::{Name, RemotePath};
+use self::writeback::Writeback;
 use crate::sync::Locked;
 
 pub use self::directories::{DirItem, DirItemPlus};
 pub use self::files::{Dirty, Opened};
 pub use self::inodes::{Ino, ROOT};
+pub use self::journal::Saved;
 pub use self::names::RenameHow;
 pub use self::setattr::{Change, NewTime};
+pub use self::writeback::{Policy, Progress};
 
 /// Size of the blocks that [`Stat::blocks`] counts.
 const BLOCK: u64 = 512;
@@ -128,6 +133,7 @@ pub struct Vfs {
     directories: Handles<OpenDirectory>,
     /// Files that are written as a whole may go around the kernel's pages.
     direct_writes: AtomicBool,
+    writeback: OnceLock<Writeback>,
 }
 
 impl std::fmt::Debug for Vfs {
@@ -151,6 +157,7 @@ impl Vfs {
             handles: Handles::new(),
             directories: Handles::new(),
             direct_writes: AtomicBool::new(false),
+            writeback: OnceLock::new(),
         }
     }
 

@@ -228,7 +228,7 @@ fn options_are_checked_and_named() {
     let home = Home::new();
     for (options, word) in [
         ("tsl=off", "did you mean tls="),
-        ("writeback", "no such option"),
+        ("writebakc", "did you mean writeback[=sync]"),
         ("tls=maybe", "auto, require, off"),
         ("tls", "wants a value"),
         ("ro=yes", "takes no value"),
@@ -468,12 +468,13 @@ fn the_readme_shows_the_help() {
 #[test]
 fn every_option_is_in_the_help_and_in_the_manual() {
     let help = Home::new().run(["--help"]).succeeds();
-    let words: Vec<&str> = help.split([' ', '\n', '=', ',']).collect();
+    let words: Vec<&str> = help.split([' ', '\n', '=', ',', '[']).collect();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manual = fs::read_to_string(root.join("man/ferryfs.1")).unwrap();
     for spec in OPTIONS {
         assert!(words.contains(&spec.name), "{} is not in --help", spec.name);
         let item = match spec.value {
+            Some(_) if spec.bare => format!(".It Cm {} Ns Op = Ns ", spec.name),
             Some(_) => format!(".It Cm {} Ns = Ns Ar ", spec.name),
             None => format!(".It Cm {}\n", spec.name),
         };

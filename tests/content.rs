@@ -80,6 +80,7 @@ impl Mount {
         };
         entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with(".reason"))
             .collect()
     }
 

@@ -7,7 +7,7 @@ mod upload;
 
 use ferryfs::ftp::FtpBackend;
 use ferryfs::vfs::attr::Attr;
-use ferryfs::vfs::backend::{Backend, Publish};
+use ferryfs::vfs::backend::{Backend, Publish, Replaces};
 use ferryfs::vfs::error::Result;
 use ferryfs::vfs::path::RemotePath;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +29,7 @@ fn put(backend: &FtpBackend, at: &str, content: &str) -> Result<Attr> {
         mtime: Some(moment()),
         mode: None,
         new: false,
+        replaces: Replaces::Anything,
     };
     upload.publish(&path(at), &what)
 }

@@ -29,3 +29,4 @@ mod mounted;
 mod scripted_server;
 mod support;
 mod vfs;
+mod writeback;

@@ -424,15 +424,16 @@ fn a_removal_that_fails_leaves_readers_their_content_and_others_the_file() {
 }
 
 #[test]
-fn what_was_written_to_a_file_half_removed_is_never_said_to_be_stored() {
+fn what_was_written_to_a_file_whose_removal_fails_can_still_be_stored() {
     let mount = Mount::caching();
     mount.server.put("f", "content");
     let fh = mount.open("f", WRITE).fh;
-    mount.vfs.write(fh, 0, b"lost").unwrap();
+    mount.vfs.write(fh, 0, b"kept").unwrap();
     mount.names.fail(Op::Unlink, ErrorKind::PermissionDenied);
     mount.unlink("f").unwrap_err();
-    assert_eq!(kind(mount.vfs.flush(fh)), ErrorKind::Stale);
-    assert_eq!(mount.server.get("f").unwrap(), b"content");
+    assert_eq!(mount.read(fh).unwrap(), b"keptent");
+    mount.vfs.flush(fh).unwrap();
+    assert_eq!(mount.server.get("f").unwrap(), b"keptent");
 }
 
 #[test]

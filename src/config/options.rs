@@ -1,7 +1,7 @@
 //! The one table of `-o` options: parsing, `--help`, the configuration file and the test that
 //! compares the manual all come from it.
 
-use super::settings::{Settings, Tls};
+use super::settings::{Settings, Tls, Writeback};
 use super::value;
 use crate::ftp::options::{ChmodPolicy, LinkPolicy, ListingMode, Protection, UploadMode};
 
@@ -12,6 +12,8 @@ pub struct OptionSpec {
     pub name: &'static str,
     /// The value's syntax as the manual writes it; `None` for a word without a value.
     pub value: Option<&'static str>,
+    /// Whether the value may be left out.
+    pub bare: bool,
     /// One line for `--help`; `None` where `--help` only lists the name.
     pub help: Option<&'static str>,
     /// Checks the value and puts it where it belongs; the error is `cause; remedy`.
@@ -19,10 +21,11 @@ pub struct OptionSpec {
 }
 
 impl OptionSpec {
-    /// `name` or `name=SYNTAX`.
+    /// `name`, `name=SYNTAX` or `name[=SYNTAX]`.
     #[must_use]
     pub fn syntax(&self) -> String {
         match self.value {
+            Some(value) if self.bare => format!("{}[={value}]", self.name),
             Some(value) => format!("{}={value}", self.name),
             None => self.name.to_owned(),
         }
@@ -35,6 +38,7 @@ const fn with(name: &'static str, value: &'static str, set: Set) -> OptionSpec {
     OptionSpec {
         name,
         value: Some(value),
+        bare: false,
         help: None,
         set,
     }
@@ -44,12 +48,18 @@ const fn word(name: &'static str, set: Set) -> OptionSpec {
     OptionSpec {
         name,
         value: None,
+        bare: false,
         help: None,
         set,
     }
 }
 
 impl OptionSpec {
+    const fn bare(mut self) -> Self {
+        self.bare = true;
+        self
+    }
+
     const fn help(mut self, line: &'static str) -> Self {
         self.help = Some(line);
         self
@@ -149,8 +159,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     word("ro", put!(read_only, true)),
     word("rw", put!(read_only, false)),
     with("uid", "NUMBER", put!(uid <- value::id)).help("owner of all files"),
-    with("gid", "NUMBER", put!(gid <- value::id)).help("group of all files"),
-    with("umask", "OCTAL", put!(umask <- value::umask)).help("permission bits nobody gets"),
+    with("gid", "NUMBER", put!(gid <- value::id)),
+    with("umask", "OCTAL", put!(umask <- value::umask)),
     word("allow_other", put!(allow_other, true)).help("let other users in"),
     word("allow_root", put!(allow_root, true)),
     word("default_permissions", put!(default_permissions, true))
@@ -159,12 +169,26 @@ pub const OPTIONS: &[OptionSpec] = &[
     with("fsname", "TEXT", put!(fsname <- value::text)),
     with("charset", "LABEL", put!(charset <- value::charset))
         .help("names on the server are in this charset"),
-    with("dir_cache", "DURATION", put!(dir_cache <- value::duration))
-        .help("how long listings are believed (5s)"),
+    with("dir_cache", "DURATION", put!(dir_cache <- value::duration)),
     with(
         "prefetch",
         "on|off",
         put!(prefetch <- |text| value::choice(text, &[("on", true), ("off", false)])),
+    ),
+    with(
+        "writeback",
+        "sync",
+        put!(writeback <- |text| match text {
+            "" => Ok(Writeback::Local),
+            text => value::choice(text, &[("sync", Writeback::Sync)]),
+        }),
+    )
+    .bare()
+    .help("close does not wait for the server"),
+    with(
+        "writeback_limit",
+        "SIZE",
+        put!(writeback_limit <- value::size),
     ),
     with("cache_dir", "DIR", put!(cache_dir <- value::path)),
     with("cache_size", "SIZE", put!(cache_size <- value::size))
@@ -322,7 +346,9 @@ pub(super) fn apply(
         return Err(unknown(name));
     };
     match (spec.value, value) {
-        (Some(syntax), None) => Err(format!("{name}: wants a value; write {name}={syntax}")),
+        (Some(syntax), None) if !spec.bare => {
+            Err(format!("{name}: wants a value; write {name}={syntax}"))
+        }
         (None, Some(_)) => Err(format!("{name}: takes no value; write {name} alone")),
         (Some(_), Some("")) => Err(format!(
             "{name}: the value is empty; write {}",
@@ -425,7 +451,7 @@ mod tests {
             "passwordfile: no such option; did you mean password_file=FILE?"
         );
         assert!(error("tsl", Some("x")).contains("did you mean tls="));
-        assert!(error("writeback", None).contains("see man"));
+        assert!(error("notwithstanding", None).contains("see man"));
         assert!(error("ftp://a:hunter2@b", None).contains("not a name"));
         assert!(!error("password", Some("hunter2")).contains("hunter2"));
     }
@@ -436,6 +462,18 @@ mod tests {
         assert!(error("ro", Some("1")).contains("no value"));
         assert!(error("cafile", Some("")).contains("empty"));
         assert!(error("tls", Some("maybe")).contains("require"));
+    }
+
+    #[test]
+    fn a_value_that_may_be_left_out_may_be_given() {
+        let mut settings = Settings::default();
+        apply(&mut settings, "writeback", None).unwrap();
+        assert_eq!(settings.writeback, Some(Writeback::Local));
+        apply(&mut settings, "writeback", Some("sync")).unwrap();
+        assert_eq!(settings.writeback, Some(Writeback::Sync));
+        assert!(error("writeback", Some("asnyc")).contains("not one of sync"));
+        assert!(error("writeback", Some("")).contains("writeback[=sync]"));
+        assert!(error("writeback_limit", Some("some")).contains("size"));
     }
 
     #[test]

@@ -30,6 +30,15 @@ pub(crate) enum Smtp {
     Mx(u16),
 }
 
+/// What `writeback` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writeback {
+    /// What is closed survives the end of ferryfs.
+    Local,
+    /// And a power cut.
+    Sync,
+}
+
 /// The value of every option, each checked by itself. The later of two settings wins: the
 /// configuration file is applied first, the command line after it.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) charset: Option<&'static encoding_rs::Encoding>,
     pub(crate) dir_cache: Option<Duration>,
     pub(crate) prefetch: Option<bool>,
+    pub(crate) writeback: Option<Writeback>,
+    pub(crate) writeback_limit: Option<u64>,
     pub(crate) cache_dir: Option<PathBuf>,
     pub(crate) cache_size: Option<u64>,
     pub(crate) cache_max_age: Option<Duration>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::options::FtpOptions;
 use super::report::Report;
 use super::server::FtpServer;
+use crate::vfs::Saved;
 use crate::vfs::attr::{Attr, DirEntry, SetAttr, Space};
 use crate::vfs::backend::{Backend, Download, OpenFile, OpenHow, Transfers, Upload};
 use crate::vfs::content::Contents;
@@ -76,6 +77,10 @@ impl Backend for FtpBackend {
             None => Some(self.server.stat(path)?),
         };
         self.contents.open(self.transfers(), path, known, how)
+    }
+
+    fn restore(&self, saved: Saved) -> Result<Arc<dyn OpenFile>> {
+        self.contents.restore(self.transfers(), saved)
     }
 
     fn mkdir(&self, path: &RemotePath, mode: Option<u32>) -> Result<()> {

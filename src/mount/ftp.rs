@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use serde_json::{Map, Value, json};
 
 use super::{Behind, READ_BUDGET, STAGING, Sides, refused};
-use crate::config::Config;
+use crate::config::{Config, Writeback};
 use crate::exit::{Exit, Failure};
 use crate::ftp::FtpBackend;
 use crate::ftp::options::FtpOptions;
 use crate::vfs::blocks::{Blocks, Limits};
 use crate::vfs::cache::{Cached, DEFAULT_ENTRIES};
-use crate::vfs::content::Contents;
+use crate::vfs::content::{Contents, Keeping};
+use crate::vfs::{Policy, Vfs};
 
 /// How long the server is waited for when all is said and done.
 const COURTESY: Duration = Duration::from_secs(2);
@@ -23,10 +25,29 @@ const BLOCKS: &str = "blocks";
 /// Memory for whole small files, and as much for what is on its way to the disk, in bytes.
 const CACHE_MEMORY: usize = 6 << 20;
 
+/// Most files that wait to be uploaded.
+const MOST_FILES: usize = 20_000;
+
 /// The server, and the contents on their way from and to it.
 struct Ftp {
     ftp: Arc<FtpBackend>,
     contents: Arc<Contents>,
+    policy: Policy,
+}
+
+/// Of a server's connections one is always left to metadata, and one to readers.
+fn policy(config: &Config, options: &FtpOptions, contents: &Arc<Contents>) -> Policy {
+    let contents = Arc::clone(contents);
+    let limit = getrlimit(Resource::Nofile).current;
+    let descriptors = limit.and_then(|limit| usize::try_from(limit).ok());
+    Policy {
+        enabled: config.writeback.is_some(),
+        uploads: options.connections.saturating_sub(1).max(1),
+        // Each has a descriptor, and more than that are needed.
+        most_files: descriptors.map_or(MOST_FILES, |all| MOST_FILES.min(all / 2)),
+        most_bytes: config.writeback_limit,
+        is_crowded: Arc::new(move || contents.is_crowded()),
+    }
 }
 
 /// Connects to the server of `config`.
@@ -41,16 +62,27 @@ pub(super) fn connect(config: &Config, options: &FtpOptions) -> Result<Sides, Fa
         memory: CACHE_MEMORY,
     };
     let blocks = Blocks::open(&config.cache_dir.join(BLOCKS), limits);
-    let contents = Contents::with_cache(&staging, READ_BUDGET, blocks)
+    let keeping = Keeping {
+        account: config.url_shown.clone(),
+        writeback: config.writeback.is_some(),
+        sync: config.writeback == Some(Writeback::Sync),
+        read_only: config.flags.read_only,
+    };
+    let contents = Contents::with_cache(&staging, READ_BUDGET, blocks, keeping)
         .map_err(|err| Failure::new(Exit::Failed, err))?;
     let ftp = FtpBackend::connect(options.clone(), Arc::clone(&contents))
         .map_err(|err| refused(&config.url_shown, &err))?;
-    let ftp = Arc::new(ftp);
+    let (ftp, watched) = (Arc::new(ftp), Arc::clone(&contents));
     let mut cached = Cached::new(Arc::clone(&ftp) as _, config.validity, DEFAULT_ENTRIES);
     if config.prefetch {
         cached = cached.with_foresight();
     }
-    Ok((Arc::new(cached), Arc::new(Ftp { ftp, contents })))
+    let behind = Ftp {
+        ftp,
+        contents,
+        policy: policy(config, options, &watched),
+    };
+    Ok((Arc::new(cached), Arc::new(behind)))
 }
 
 impl Behind for Ftp {
@@ -98,6 +130,23 @@ impl Behind for Ftp {
         match status {
             Value::Object(members) => members,
             _ => Map::new(),
+        }
+    }
+
+    fn start(&self, vfs: &Arc<Vfs>) {
+        vfs.start_writeback(self.policy.clone());
+        let saved = self.contents.take_saved();
+        if !saved.is_empty() {
+            log::info!(
+                "{} files of an earlier mount are still to be uploaded",
+                saved.len()
+            );
+        }
+        for saved in saved {
+            let path = saved.path().clone();
+            if let Err(err) = vfs.restore(saved) {
+                log::error!("{path}: not on the server, and stays in the journal: {err}");
+            }
         }
     }
 

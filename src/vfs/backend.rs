@@ -15,9 +15,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::attr::{Attr, DirEntry, SetAttr, Space};
+use super::attr::{Attr, DirEntry, FileKind, SetAttr, Space};
 use super::chunk::Chunk;
 use super::error::{ErrorKind, Result};
+use super::journal::Saved;
 use super::path::{Name, RemotePath};
 
 /// How a file is opened. The flags mean what `open(2)` says.
@@ -86,6 +87,14 @@ pub trait Backend: Send + Sync {
         known: Option<&Attr>,
         how: OpenHow,
     ) -> Result<Arc<dyn OpenFile>>;
+
+    /// Opens what an earlier mount acknowledged and had not brought to the server.
+    ///
+    /// # Errors
+    /// `Unsupported` where nothing is ever acknowledged before the server has it.
+    fn restore(&self, _saved: Saved) -> Result<Arc<dyn OpenFile>> {
+        Err(ErrorKind::Unsupported.into())
+    }
 
     /// Creates a directory.
     fn mkdir(&self, path: &RemotePath, mode: Option<u32>) -> Result<()>;
@@ -200,6 +209,37 @@ pub trait OpenFile: Send + Sync {
     /// on the server (and so must be removed there), `Ok(false)` if no `commit` ever put it there.
     fn detach(&self, at: &RemotePath) -> Result<bool>;
 
+    /// The name that [`detach`](Self::detach) gave up is gone: nothing need survive.
+    fn removed(&self) {}
+
+    /// The name that [`detach`](Self::detach) gave up could not be removed. Whether the file can
+    /// have it back, with what was written to it.
+    fn reattach(&self) -> bool {
+        false
+    }
+
+    /// Makes what was written survive this process, as content of `at` that a later mount brings to
+    /// the server. Never asks the server.
+    ///
+    /// # Errors
+    /// `Unsupported` where only [`commit`](Self::commit) can do that; those of the local disk.
+    fn acknowledge(&self, _at: &RemotePath) -> Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Whether all that was written is [acknowledged](Self::acknowledge) and nothing of the file is
+    /// on the server: then [`moved`](Self::moved) renames it. Never blocks.
+    fn is_acknowledged(&self) -> bool {
+        false
+    }
+
+    /// The file is to be at `to`, in place of what `replaces` says. `Ok(true)` if that is all,
+    /// since it was acknowledged and is not on the server yet; `Ok(false)` if the server must be
+    /// told. The caller makes sure that nothing is committed meanwhile.
+    fn moved(&self, _to: &RemotePath, _replaces: Replaces) -> Result<bool> {
+        Ok(false)
+    }
+
     /// The last handle is gone. `at` is `None` after `detach`. Commits what is still dirty; its
     /// error can only be logged.
     fn close(&self, at: Option<&RemotePath>) -> Result<()>;
@@ -250,6 +290,52 @@ pub trait Download: Send {
     }
 }
 
+/// A version of a file, as far as it can be recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Bytes, where the server tells.
+    pub size: Option<u64>,
+    /// Last modification, UTC.
+    pub mtime: Option<SystemTime>,
+    /// Whether `mtime` is exact to the second.
+    pub exact: bool,
+}
+
+impl Seen {
+    /// The version that has these attributes.
+    #[must_use]
+    pub const fn of(attr: &Attr) -> Self {
+        Self {
+            size: attr.size,
+            mtime: attr.mtime,
+            exact: attr.mtime_exact,
+        }
+    }
+
+    /// Whether `now` is plainly another version; see [`Attr::differs_from`].
+    #[must_use]
+    pub fn differs_from(&self, now: &Attr) -> bool {
+        let then = Attr {
+            size: self.size,
+            mtime: self.mtime,
+            mtime_exact: self.exact,
+            ..Attr::new(FileKind::File)
+        };
+        then.differs_from(now)
+    }
+}
+
+/// What an upload may take the place of; anything else there is a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaces {
+    /// Whatever is there.
+    Anything,
+    /// Nothing: the name is new.
+    Nothing,
+    /// This version, or nothing.
+    Version(Seen),
+}
+
 /// What an upload publishes with the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Publish {
@@ -261,6 +347,8 @@ pub struct Publish {
     pub mode: Option<u32>,
     /// The name had no file when this one was created, so that there is no old version to keep.
     pub new: bool,
+    /// What it may take the place of.
+    pub replaces: Replaces,
 }
 
 /// A content on its way to the server. Dropping it abandons it: what was stored under a temporary

@@ -22,6 +22,7 @@ use self::open::CachedFile;
 use super::attr::{Attr, DirEntry, FileKind, SetAttr, Space, whole_seconds};
 use super::backend::{Backend, OpenFile, OpenHow};
 use super::error::{Error, ErrorKind, Result};
+use super::journal::Saved;
 use super::path::RemotePath;
 use crate::sync::Locked;
 
@@ -257,6 +258,11 @@ impl Backend for Cached {
                 Err(err)
             }
         }
+    }
+
+    fn restore(&self, saved: Saved) -> Result<Arc<dyn OpenFile>> {
+        let file = self.inner.restore(saved)?;
+        Ok(Arc::new(CachedFile::new(file, self.memory.clone())))
     }
 
     fn mkdir(&self, path: &RemotePath, mode: Option<u32>) -> Result<()> {

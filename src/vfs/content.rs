@@ -23,6 +23,7 @@ mod commit;
 mod drop_behind;
 pub(super) mod extents;
 mod file;
+mod leftover;
 mod live;
 mod pump;
 mod state;
@@ -42,6 +43,7 @@ use super::backend::{OpenFile, OpenHow, Transfers};
 use super::blocks::Blocks;
 use super::chunk::Pool;
 use super::error::{Error, Result};
+use super::journal::{Journal, Saved};
 use super::path::RemotePath;
 use super::staging::StagingDir;
 use crate::sync::Locked;
@@ -85,14 +87,30 @@ pub struct Report {
     pub dirty_bytes: u64,
 }
 
+/// What becomes of content that is acknowledged before the server has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// Whose files these are: what was recorded for another account is not uploaded to this one.
+    pub account: String,
+    /// Content is acknowledged when it is here, and uploaded behind.
+    pub writeback: bool,
+    /// What is acknowledged survives a power cut, not only the end of this process.
+    pub sync: bool,
+    /// Leave what an earlier mount recorded where it is.
+    pub read_only: bool,
+}
+
 /// Everything the open files of one mount share.
 pub struct Contents {
-    staging: StagingDir,
+    staging: Arc<StagingDir>,
     blocks: Arc<Blocks>,
     pool: Arc<Pool>,
     pumps: Arc<Pumps>,
     /// Until when several connections for one reader are not tried again, on our clock.
     one_connection: AtomicU64,
+    journal: Journal,
+    keeping: Keeping,
+    saved: Locked<Vec<Saved>>,
     budget: Arc<Budget>,
     turns: Turns,
     open: Locked<Open>,
@@ -123,28 +141,37 @@ impl Contents {
     /// # Errors
     /// The staging directory cannot be made, or no thread be started.
     pub fn new(staging_dir: &Path, buffer_budget: usize) -> Result<Arc<Self>> {
-        Self::with_cache(
-            staging_dir,
-            buffer_budget,
-            Blocks::in_memory(buffer_budget / 4),
-        )
+        let blocks = Blocks::in_memory(buffer_budget / 4);
+        Self::with_cache(staging_dir, buffer_budget, blocks, Keeping::default())
     }
 
-    /// The same, with a cache for what is read.
+    /// The same, with a cache for what is read, and a journal beside `staging_dir`, in which an
+    /// earlier mount may have left something: see [`take_saved`](Self::take_saved).
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new); the journal cannot be read.
     pub fn with_cache(
         staging_dir: &Path,
         buffer_budget: usize,
         blocks: Arc<Blocks>,
+        keeping: Keeping,
     ) -> Result<Arc<Self>> {
+        let staging = Arc::new(StagingDir::new(staging_dir)?);
+        let records = staging_dir.with_file_name("journal");
+        let journal = Journal::new(records, &keeping.account, keeping.sync);
+        let saved = match keeping.read_only {
+            true => Vec::new(),
+            false => journal.recover(&staging)?,
+        };
         let contents = Arc::new(Self {
-            staging: StagingDir::new(staging_dir)?,
+            staging,
             blocks,
             pool: Arc::default(),
             pumps: Arc::default(),
             one_connection: AtomicU64::new(0),
+            journal,
+            keeping,
+            saved: Locked::new(saved),
             budget: Arc::new(Budget::new(buffer_budget)),
             turns: Turns::default(),
             open: Locked::default(),
@@ -183,6 +210,33 @@ impl Contents {
     #[must_use]
     pub const fn blocks(&self) -> &Arc<Blocks> {
         &self.blocks
+    }
+
+    /// What an earlier mount acknowledged and had not brought to the server, in order; once.
+    pub fn take_saved(&self) -> Vec<Saved> {
+        self.saved.with(std::mem::take)
+    }
+
+    /// Opens what was saved. The server is not asked: whether it still has the version that this
+    /// was made from shows when it is uploaded.
+    ///
+    /// # Errors
+    /// Those of the local disk.
+    pub fn restore(
+        self: &Arc<Self>,
+        transfers: Arc<dyn Transfers>,
+        saved: Saved,
+    ) -> Result<Arc<dyn OpenFile>> {
+        let content = Arc::new(Content::restore(self, transfers, saved)?);
+        self.open.with(|open| {
+            add(&mut open.files, Arc::downgrade(&content));
+        });
+        Ok(content)
+    }
+
+    /// Whether somebody waits for a connection.
+    pub fn is_crowded(&self) -> bool {
+        self.turns.others_wait()
     }
 
     /// What is open now.

@@ -32,6 +32,8 @@ pub struct Dirty {
     pub path: RemotePath,
     /// Its size here.
     pub bytes: u64,
+    /// Why the last attempt to bring it there failed.
+    pub error: Option<String>,
 }
 
 /// One open file description.
@@ -62,6 +64,7 @@ impl Vfs {
             create: None,
             ..how
         };
+        self.failure_of_ino(ino)?;
         let shared = self.enter(ino, how)?;
         let keep_cache = self.pages_are_good(ino, shared.known.as_ref(), how);
         let unknown_size = shared.known.is_some_and(|attr| attr.size.is_none());
@@ -87,6 +90,7 @@ impl Vfs {
     ) -> Result<(Entry, Opened)> {
         self.writable()?;
         let (name, path) = self.child(parent, name)?;
+        self.failure_of(&path)?;
         match self.attr_of_child(parent, &name, &path) {
             Ok((attr, valid)) => {
                 match attr.kind {
@@ -198,11 +202,13 @@ impl Vfs {
             return Ok(0);
         }
         let at = self.io_path(handle.ino)?;
+        self.failure_of(&at)?;
         handle.file.write_at(&at, offset, data)?;
         Ok(data.len())
     }
 
-    /// A descriptor of `fh` is closed: what was written is on the server when this returns `Ok`.
+    /// A descriptor of `fh` is closed: what was written is on the server when this returns `Ok`, or
+    /// with writeback in the journal.
     ///
     /// # Errors
     /// The server's. The content stays here and another `flush` tries again.
@@ -212,7 +218,8 @@ impl Vfs {
         if !handle.write {
             return Ok(());
         }
-        self.commit(handle.ino, &*handle.file)
+        self.failure_of_ino(handle.ino)?;
+        self.store(handle.ino, &*handle.file)
     }
 
     /// Whether `flush` of `fh` has nothing to do. Never blocks.
@@ -238,6 +245,7 @@ impl Vfs {
     /// As [`flush`](Self::flush).
     pub fn fsync(&self, fh: u64) -> Result<()> {
         let handle = self.handles.get(fh)?;
+        self.failure_of_ino(handle.ino)?;
         self.commit(handle.ino, &*handle.file)
     }
 
@@ -249,6 +257,10 @@ impl Vfs {
         let handle = self.handles.remove(fh)?;
         if handle.direct {
             self.open_files.end_direct(handle.ino);
+        }
+        // A mapping was written to after the close, or a shell's redirection stayed empty.
+        if handle.write && handle.file.is_dirty() {
+            self.acknowledge(handle.ino, &*handle.file);
         }
         self.leave(handle.ino)
     }
@@ -289,7 +301,8 @@ impl Vfs {
             let attr = self.being_written(*ino)?;
             let path = self.path(*ino).ok()?;
             let bytes = attr.size.unwrap_or_default();
-            Some(Dirty { path, bytes })
+            let error = self.delay_of(*ino);
+            Some(Dirty { path, bytes, error })
         });
         let mut dirty: Vec<Dirty> = dirty.collect();
         dirty.sort_by(|a, b| a.path.cmp(&b.path));
@@ -301,13 +314,16 @@ impl Vfs {
     /// # Errors
     /// What could not be stored, and why.
     pub fn commit_all(&self) -> std::result::Result<(), Vec<(RemotePath, Error)>> {
-        let mut failed = Vec::new();
-        for (ino, file) in self.open_files.all() {
-            let Ok(path) = self.path(ino) else { continue };
-            if let Err(err) = self.commit(ino, &*file) {
-                failed.push((path, err));
+        let dirty = self.open_files.all().into_iter();
+        let dirty = dirty.filter(|(_, file)| file.is_dirty());
+        let failed = self.commit_many(dirty.map(|(ino, _)| ino).collect(), |ino| {
+            match self.open_files.get(ino) {
+                Some((file, _)) => self.commit(ino, &*file),
+                None => Ok(()),
             }
-        }
+        });
+        let named = |(ino, err)| self.path(ino).ok().map(|path| (path, err));
+        let failed: Vec<_> = failed.into_iter().filter_map(named).collect();
         if failed.is_empty() {
             Ok(())
         } else {

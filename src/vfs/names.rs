@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::{Arc, PoisonError};
 
 use super::attr::{Attr, FileKind};
-use super::backend::OpenFile;
+use super::backend::{OpenFile, Replaces, Seen};
 use super::error::{Error, ErrorKind, Result};
 use super::open_files::{Fate, Gates};
 use super::path::{Name, RemotePath};
@@ -85,7 +85,11 @@ impl Vfs {
         }
         let open = self.join_child(parent, &name);
         let removed = match self.detach(open.as_ref(), &path) {
-            Ok(true) => self.backend.unlink(&path),
+            Ok(true) => match self.backend.unlink(&path) {
+                // It was only here, it turns out.
+                Err(err) if err.kind() == ErrorKind::NotFound && written(open.as_ref()) => Ok(()),
+                other => other,
+            },
             Ok(false) => Ok(()),
             Err(err) => Err(err),
         };
@@ -192,10 +196,8 @@ impl Vfs {
                 .iter()
                 .map(|gates| gates.naming.write().unwrap_or_else(PoisonError::into_inner))
                 .collect();
-            let renamed = self
-                .commit_written(&moved)
-                .and_then(|()| self.detach(target.as_ref(), to))
-                .and_then(|_| self.backend.rename(from, to));
+            let source = self.inodes.with(|inodes| inodes.find(parent, name));
+            let renamed = self.rename_named(source, &moved, (from, to), &target, replaced.as_ref());
             if renamed.is_ok() {
                 let names = ((parent, name), (new_parent, new_name));
                 self.inodes
@@ -211,15 +213,47 @@ impl Vfs {
         renamed
     }
 
-    fn commit_written(&self, files: &[Ino]) -> Result<()> {
-        for ino in files {
-            if self.being_written(*ino).is_some()
-                && let Some((file, _)) = self.open_files.get(*ino)
-            {
-                self.commit_named(*ino, &*file)?;
+    /// The caller has `naming` of the files in `moved`.
+    fn rename_named(
+        &self,
+        source: Option<Ino>,
+        moved: &[Ino],
+        (from, to): (&RemotePath, &RemotePath),
+        target: &Option<Joined>,
+        replaced: Option<&Attr>,
+    ) -> Result<()> {
+        // What is only in the journal yet is renamed there, and takes the place of the other when
+        // it is uploaded.
+        if let Some(ino) = source
+            && let Some((file, Fate::Named)) = self.open_files.get(ino)
+            && file.is_acknowledged()
+        {
+            self.detach(target.as_ref(), to)?;
+            let replaces = match (target, replaced) {
+                (Some(joined), _) if joined.dirty => Replaces::Anything,
+                (_, Some(attr)) => Replaces::Version(Seen::of(attr)),
+                (_, None) => Replaces::Nothing,
+            };
+            if file.moved(to, replaces)? {
+                return Ok(());
             }
         }
-        Ok(())
+        self.commit_written(moved)?;
+        self.detach(target.as_ref(), to)?;
+        self.backend.rename(from, to)
+    }
+
+    fn commit_written(&self, files: &[Ino]) -> Result<()> {
+        let written = files.iter().copied();
+        let written = written.filter(|ino| self.being_written(*ino).is_some());
+        let failed = self.commit_many(written.collect(), |ino| match self.open_files.get(ino) {
+            Some((file, _)) => self.commit_named(ino, &*file),
+            None => Ok(()),
+        });
+        failed
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |(_, err)| Err(err))
     }
 
     /// Name and path for something new in `parent`.
@@ -268,11 +302,19 @@ impl Vfs {
     /// Lets go of it once its name is gone, or is not. Returns whether it was detached: then it
     /// cannot have the name back.
     fn settle(&self, open: Option<Joined>, removed: &Result<()>) -> bool {
-        let Some(Joined { ino, dirty, .. }) = open else {
+        let Some(Joined { ino, file, dirty }) = open else {
             return false;
         };
         let fate = self.open_files.get(ino).map(|(_, fate)| fate);
-        let detached = fate == Some(Fate::Detached);
+        let mut detached = fate == Some(Fate::Detached);
+        if detached && removed.is_ok() {
+            file.removed();
+            self.hasten(ino, removed);
+        }
+        if detached && removed.is_err() && file.reattach() {
+            self.open_files.set_fate(ino, Fate::Named);
+            detached = false;
+        }
         if detached && dirty && removed.is_err() {
             log::error!("inode {ino}: what was written to it is lost, for its name was given up");
             self.open_files.set_fate(ino, Fate::Lost);
@@ -280,6 +322,11 @@ impl Vfs {
         self.leave_quietly(ino);
         detached
     }
+}
+
+/// Whether the name was, or would have been, one of a file that is being written.
+fn written(open: Option<&Joined>) -> bool {
+    open.is_some_and(|open| open.dirty)
 }
 
 /// A file that is open under a name about to go.

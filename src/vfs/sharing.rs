@@ -137,7 +137,7 @@ impl Vfs {
             0 => Ok(()),
             _ => file.set_len(&self.io_path(ino)?, size),
         };
-        let result = set_len().and_then(|()| self.commit(ino, &*file));
+        let result = set_len().and_then(|()| self.store(ino, &*file));
         let closed = self.leave(ino);
         result.and(closed)
     }
@@ -165,8 +165,16 @@ impl Vfs {
         let result = file.commit(&at);
         if dirty {
             self.note_version(ino, file, &result);
+            self.hasten(ino, &result);
         }
         result
+    }
+
+    /// What was stored need not wait in line.
+    pub(super) fn hasten(&self, ino: Ino, stored: &Result<()>) {
+        if let (Some(writeback), Ok(())) = (self.writeback.get(), stored) {
+            writeback.hasten(ino);
+        }
     }
 
     /// Where the server is told of the open file `ino`; the root, which is no file, if it has no

@@ -33,128 +33,26 @@
 //! `unchanged` is the length of the prefix that is still what the server has. It is what tells an
 //! append (all of the old content unchanged, and more behind it) from a change, and it is another
 //! thing than being local: after a commit everything is local and unchanged.
+//!
+//! # What the journal has
+//!
+//! A record of the journal names the staged file and the ranges that count. From then on what it
+//! names is [frozen](Frozen): more may be written behind it, but the first change below its end
+//! goes to a copy, so that whenever ferryfs is killed, the file is what it was when it was recorded.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind as IoErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+mod dir;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::attr::SetAttr;
 use super::content::extents::Extents;
 use super::error::{Error, ErrorKind, Result};
-
-/// Where staged files live: a directory of the mount's own.
-#[derive(Debug)]
-pub(crate) struct StagingDir {
-    dir: PathBuf,
-    next: AtomicU64,
-}
-
-impl StagingDir {
-    /// Makes `dir` if need be, for this user alone.
-    pub(crate) fn new(dir: &Path) -> Result<Self> {
-        let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(dir);
-        made.map_err(|err| Error::local(dir.display(), &err))?;
-        let staging = Self {
-            dir: dir.to_path_buf(),
-            next: AtomicU64::new(1),
-        };
-        staging.rescue()?;
-        Ok(staging)
-    }
-
-    /// What a mount that was killed had not brought to the server goes to `lost+found`; the
-    /// directory is ours alone, so nobody is writing it.
-    fn rescue(&self) -> Result<()> {
-        let failed = |err: &io::Error| Error::local(self.dir.display(), err);
-        for entry in fs::read_dir(&self.dir).map_err(|err| failed(&err))? {
-            let path = entry.map_err(|err| failed(&err))?.path();
-            let file = File::open(&path).map_err(|err| failed(&err))?;
-            let empty = file.metadata().map_err(|err| failed(&err))?.len() == 0;
-            let mut named = Named {
-                file: file.into(),
-                path,
-                kept: false,
-            };
-            if !empty {
-                let kept = self.keep(&mut named, Path::new("unsent"))?;
-                log::warn!(
-                    "{}: written before ferryfs was killed, and not brought to the server",
-                    kept.display()
-                );
-            }
-        }
-        Ok(())
-    }
-
-    fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn new_file(&self) -> Result<Named> {
-        loop {
-            let path = self.dir.join(format!("staged-{}", self.number()));
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create_new(true).mode(0o600);
-            match options.open(&path) {
-                Ok(file) => {
-                    return Ok(Named {
-                        file: file.into(),
-                        path,
-                        kept: false,
-                    });
-                }
-                // Left by a mount that was killed.
-                Err(err) if err.kind() == IoErrorKind::AlreadyExists => {}
-                Err(err) => return Err(Error::local(path.display(), &err)),
-            }
-        }
-    }
-
-    /// Moves a staged file out of the way of its deletion, to `../lost+found/NAME-<n>`.
-    fn keep(&self, named: &mut Named, name: &Path) -> Result<PathBuf> {
-        // Whatever happens next: the bytes are not deleted.
-        named.kept = true;
-        let dir = self.dir.parent().unwrap_or(&self.dir).join("lost+found");
-        let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&dir);
-        made.map_err(|err| Error::local(dir.display(), &err))?;
-        loop {
-            let mut kept = name.as_os_str().to_os_string();
-            kept.push(format!("-{}", self.number()));
-            let kept = dir.join(kept);
-            if fs::symlink_metadata(&kept).is_ok() {
-                continue;
-            }
-            let moved = fs::rename(&named.path, &kept);
-            moved.map_err(|err| Error::local(kept.display(), &err))?;
-            return Ok(kept);
-        }
-    }
-}
-
-/// A file in the staging directory, deleted with this unless kept. It has a name all the time so
-/// that it survives a crash.
-#[derive(Debug)]
-struct Named {
-    file: Arc<File>,
-    path: PathBuf,
-    kept: bool,
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        if !self.kept
-            && let Err(err) = fs::remove_file(&self.path)
-        {
-            log::warn!("{}: {err}", self.path.display());
-        }
-    }
-}
+use super::path::RemotePath;
+pub(crate) use dir::{Named, StagingDir};
 
 /// Where the bytes at an offset are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,10 +80,38 @@ pub(crate) struct Snapshot {
     pub(crate) file: Arc<File>,
 }
 
+/// What a record of the journal says of a staged file.
+#[derive(Debug, Clone)]
+pub(crate) struct Frozen {
+    /// The staged file.
+    pub(crate) named: Arc<Named>,
+    /// Changes counted so far.
+    pub(crate) generation: u64,
+    /// See [`Staged`].
+    pub(crate) len: u64,
+    pub(crate) base_len: u64,
+    pub(crate) unchanged: u64,
+    /// The ranges that are local.
+    pub(crate) local: Vec<(u64, u64)>,
+    /// What to set with the content.
+    pub(crate) attr: SetAttr,
+}
+
+/// Bytes copied at a time.
+const COPY: usize = 1 << 20;
+
+/// Ranges that are worth recording; a file in more pieces is brought to the server at once.
+const MOST_RANGES: usize = 10_000;
+
 /// The staged state of one open file.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    named: Named,
+    dir: Arc<StagingDir>,
+    named: Arc<Named>,
+    /// For what is kept of it.
+    place: RemotePath,
+    /// The end of what the journal has of the present file.
+    frozen: Option<u64>,
     local: Extents,
     len: u64,
     base_len: u64,
@@ -199,9 +125,12 @@ pub(crate) struct Staged {
 
 impl Staged {
     /// An overlay without changes on a content of `base_len` bytes.
-    pub(crate) fn over(dir: &StagingDir, base_len: u64) -> Result<Self> {
+    pub(crate) fn over(dir: &Arc<StagingDir>, place: &RemotePath, base_len: u64) -> Result<Self> {
         let staged = Self {
-            named: dir.new_file()?,
+            dir: Arc::clone(dir),
+            named: Arc::new(dir.new_file(place)?),
+            place: place.clone(),
+            frozen: None,
             local: Extents::default(),
             len: base_len,
             base_len,
@@ -216,11 +145,99 @@ impl Staged {
     }
 
     /// An empty file that no server has yet.
-    pub(crate) fn create(dir: &StagingDir, mode: Option<u32>) -> Result<Self> {
-        let mut staged = Self::over(dir, 0)?;
+    pub(crate) fn create(
+        dir: &Arc<StagingDir>,
+        place: &RemotePath,
+        mode: Option<u32>,
+    ) -> Result<Self> {
+        let mut staged = Self::over(dir, place, 0)?;
         staged.attr.mode = mode;
         staged.changed_from(0);
         Ok(staged)
+    }
+
+    /// What another mount recorded.
+    pub(crate) fn restore(
+        dir: &Arc<StagingDir>,
+        place: &RemotePath,
+        frozen: Frozen,
+    ) -> Result<Self> {
+        let mut local = Extents::default();
+        frozen.local.iter().for_each(|(s, e)| local.insert(*s..*e));
+        let staged = Self {
+            dir: Arc::clone(dir),
+            named: frozen.named,
+            place: place.clone(),
+            frozen: Some(frozen.len),
+            local,
+            len: frozen.len,
+            base_len: frozen.base_len,
+            unchanged: frozen.unchanged,
+            unchanged_since: u64::MAX,
+            generation: 1,
+            committed: 0,
+            attr: frozen.attr,
+        };
+        // What was written behind the recorded end was never acknowledged.
+        staged.resize_file(frozen.len)?;
+        Ok(staged)
+    }
+
+    /// What is to be recorded; no change touches it from now on.
+    ///
+    /// # Errors
+    /// `Unsupported` for a file in too many pieces.
+    pub(crate) fn freeze(&mut self) -> Result<Frozen> {
+        if self.local.count() > MOST_RANGES {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        self.frozen = Some(self.len);
+        Ok(Frozen {
+            named: Arc::clone(&self.named),
+            generation: self.generation,
+            len: self.len,
+            base_len: self.base_len,
+            unchanged: self.unchanged,
+            local: self.local.ranges().map(|r| (r.start, r.end)).collect(),
+            attr: self.attr,
+        })
+    }
+
+    /// The journal does not need the file any more.
+    pub(crate) const fn unfreeze(&mut self) {
+        self.frozen = None;
+    }
+
+    /// Changes counted so far.
+    pub(crate) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Before a change from `offset` on: what the journal has is left alone, and what is kept of it
+    /// below `wanted` is copied.
+    fn thaw(&mut self, offset: u64, wanted: u64) -> Result<()> {
+        if self.frozen.is_none_or(|end| offset >= end) {
+            return Ok(());
+        }
+        let fresh = self.dir.new_file(&self.place)?;
+        let failed = |err: &std::io::Error| Error::local(fresh.path().display(), err);
+        fresh.file.set_len(self.len).map_err(|err| failed(&err))?;
+        let mut buf = vec![0; COPY];
+        for range in self.local.ranges() {
+            let mut at = range.start;
+            let end = range.end.min(wanted);
+            while at < end {
+                let most = usize::try_from(end - at).unwrap_or(COPY).min(COPY);
+                let part = buf.get_mut(..most).unwrap_or_default();
+                let copied = self.named.file.read_exact_at(part, at);
+                let copied = copied.and_then(|()| fresh.file.write_all_at(part, at));
+                copied.map_err(|err| failed(&err))?;
+                at += most as u64;
+            }
+        }
+        self.named = Arc::new(fresh);
+        self.frozen = None;
+        Ok(())
     }
 
     pub(crate) const fn len(&self) -> u64 {
@@ -271,6 +288,7 @@ impl Staged {
     /// Writes all of `data`, or leaves the size as it was.
     pub(crate) fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         let end = end_of(offset, data.len())?;
+        self.thaw(offset, u64::MAX)?;
         if let Err(err) = self.named.file.write_all_at(data, offset) {
             // A part of it may be behind the end, where a later growth promises zeros.
             self.resize_file(self.len)?;
@@ -288,6 +306,7 @@ impl Staged {
     /// Cuts or grows the file.
     pub(crate) fn set_len(&mut self, len: u64) -> Result<()> {
         end_of(len, 0)?;
+        self.thaw(len, len)?;
         self.resize_file(len)?;
         if len < self.len {
             self.local.truncate(len);
@@ -355,14 +374,14 @@ impl Staged {
         }
     }
 
-    /// Moves the staged bytes to `lost+found` under a name made from `name`.
-    pub(crate) fn keep(mut self, dir: &StagingDir, name: &Path) -> Result<PathBuf> {
-        dir.keep(&mut self.named, name)
+    /// Moves the staged bytes to `lost+found` under a name made from `name`, with the reason.
+    pub(crate) fn keep(self, name: &Path, what: &str, why: &str) -> Result<PathBuf> {
+        self.dir.keep(&self.named, name, what, why)
     }
 
-    /// Where the staged bytes are.
-    pub(crate) fn path(&self) -> &Path {
-        &self.named.path
+    /// The staged file.
+    pub(crate) const fn named(&self) -> &Arc<Named> {
+        &self.named
     }
 
     fn changed_from(&mut self, offset: u64) {
@@ -378,7 +397,7 @@ impl Staged {
     }
 
     fn failed(&self, err: &std::io::Error) -> Error {
-        Error::local(self.named.path.display(), err)
+        Error::local(self.named.path().display(), err)
     }
 }
 

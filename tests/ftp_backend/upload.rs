@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ferryfs::ftp::options::UploadMode;
-use ferryfs::vfs::backend::{Backend, Publish};
+use ferryfs::vfs::backend::{Backend, Publish, Replaces};
 use ferryfs::vfs::error::ErrorKind;
 
 use super::server::{Kind, Server};
@@ -42,6 +42,7 @@ fn a_new_content_replaces_the_old_in_one_step_with_its_time_set() {
             mtime: Some(moment()),
             mode: None,
             new: false,
+            replaces: Replaces::Anything,
         };
         let attr = upload.publish(&path("f"), &what).unwrap();
         assert_eq!((attr.size, attr.mtime), (Some(11), Some(moment())));
@@ -61,6 +62,7 @@ fn a_file_renamed_while_it_was_written_gets_its_new_name() {
         mtime: None,
         mode: None,
         new: false,
+        replaces: Replaces::Anything,
     };
     upload.publish(&path("b"), &what).unwrap();
     assert_eq!(server.names(), ["/b"]);
@@ -301,6 +303,7 @@ fn the_tail_is_appended_only_to_the_file_it_belongs_to() {
         mtime: Some(moment()),
         mode: None,
         new: false,
+        replaces: Replaces::Anything,
     };
     upload.publish(&path("f"), &what).unwrap();
     assert_eq!(get(&backend, "f", 0).unwrap(), "head and tail");

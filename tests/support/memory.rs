@@ -10,8 +10,11 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use ferryfs::vfs::Saved;
 use ferryfs::vfs::attr::{Attr, DirEntry, FileKind, SetAttr, Space};
-use ferryfs::vfs::backend::{Backend, Download, OpenFile, OpenHow, Publish, Transfers, Upload};
+use ferryfs::vfs::backend::{
+    Backend, Download, OpenFile, OpenHow, Publish, Replaces, Transfers, Upload,
+};
 use ferryfs::vfs::content::Contents;
 use ferryfs::vfs::error::{Error, ErrorKind, Result};
 use ferryfs::vfs::path::RemotePath;
@@ -319,6 +322,25 @@ impl State {
         }
     }
 
+    /// What is not what an upload may replace stays under another name.
+    fn keep_conflicting(&mut self, at: &RemotePath, what: &Publish) {
+        let Some(node) = self.nodes.get(at) else {
+            return;
+        };
+        let now = self.attr(node);
+        let ours = now.size == Some(what.size) && now.mtime == what.mtime;
+        let other = match what.replaces {
+            Replaces::Anything => false,
+            Replaces::Nothing => true,
+            Replaces::Version(seen) => seen.differs_from(&now),
+        };
+        if other && !ours {
+            let aside = path(&format!("{}.conflict-{}", at, self.nodes.len()));
+            let node = self.nodes[at].clone();
+            self.nodes.insert(aside, node);
+        }
+    }
+
     fn is_empty(&self, dir: &RemotePath) -> bool {
         !self.nodes.keys().any(|p| p != dir && p.is_within(dir))
     }
@@ -455,6 +477,7 @@ impl Upload for MemoryUpload {
         state.require_parent(at)?;
         state.traffic.publishes += 1;
         if !self.in_place {
+            state.keep_conflicting(at, what);
             let body = Body::File(Arc::clone(&self.body));
             state.place(at, body, 0o644);
         }
@@ -528,6 +551,10 @@ impl Backend for MemoryBackend {
         }
         self.contents
             .open(Arc::clone(&self.transfers), path, known, how)
+    }
+
+    fn restore(&self, saved: Saved) -> Result<Arc<dyn OpenFile>> {
+        self.contents.restore(Arc::clone(&self.transfers), saved)
     }
 
     fn mkdir(&self, path: &RemotePath, mode: Option<u32>) -> Result<()> {
@@ -808,6 +835,10 @@ impl<T: Backend + ?Sized> Backend for Faulty<T> {
     ) -> Result<Arc<dyn OpenFile>> {
         self.check(Op::Open)?;
         self.inner.open(path, known, how)
+    }
+
+    fn restore(&self, saved: Saved) -> Result<Arc<dyn OpenFile>> {
+        self.inner.restore(saved)
     }
 
     fn mkdir(&self, path: &RemotePath, mode: Option<u32>) -> Result<()> {

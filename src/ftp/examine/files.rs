@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::Examination;
 use crate::finding::Verdict;
 use crate::vfs::attr::SetAttr;
-use crate::vfs::backend::Publish;
+use crate::vfs::backend::{Publish, Replaces};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::{Name, RemotePath};
 
@@ -35,6 +35,7 @@ impl Examination<'_> {
             mtime: None,
             mode: None,
             new: false,
+            replaces: Replaces::Anything,
         };
         upload.publish(path, &what).map(drop)
     }
@@ -127,6 +128,7 @@ impl Examination<'_> {
             mtime: None,
             mode: None,
             new: false,
+            replaces: Replaces::Anything,
         };
         upload.publish(file, &what)?;
         let found = self.read(file, 0, usize::MAX)?;

@@ -6,7 +6,7 @@ use super::Examination;
 use super::files::{below, content};
 use crate::finding::Verdict;
 use crate::vfs::attr::FileKind;
-use crate::vfs::backend::Publish;
+use crate::vfs::backend::{Publish, Replaces};
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
 
@@ -31,6 +31,7 @@ impl Examination<'_> {
             mtime: None,
             mode: None,
             new: false,
+            replaces: Replaces::Anything,
         };
         upload.publish(&path, &what)?;
         self.findings

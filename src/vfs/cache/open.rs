@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Memory;
 use crate::vfs::attr::{Attr, SetAttr};
-use crate::vfs::backend::{OpenFile, OpenHow};
+use crate::vfs::backend::{OpenFile, OpenHow, Replaces};
 use crate::vfs::chunk::Chunk;
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
@@ -100,6 +100,26 @@ impl OpenFile for CachedFile {
 
     fn detach(&self, at: &RemotePath) -> Result<bool> {
         self.inner.detach(at)
+    }
+
+    fn removed(&self) {
+        self.inner.removed();
+    }
+
+    fn reattach(&self) -> bool {
+        self.inner.reattach()
+    }
+
+    fn acknowledge(&self, at: &RemotePath) -> Result<()> {
+        self.inner.acknowledge(at)
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.committing.load(Ordering::SeqCst) == 0 && self.inner.is_acknowledged()
+    }
+
+    fn moved(&self, to: &RemotePath, replaces: Replaces) -> Result<bool> {
+        self.inner.moved(to, replaces)
     }
 
     fn close(&self, at: Option<&RemotePath>) -> Result<()> {

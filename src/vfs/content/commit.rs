@@ -6,8 +6,9 @@ use super::file::Content;
 use super::live::{Live, is_trouble, send};
 use super::version::Version;
 use crate::vfs::attr::Attr;
-use crate::vfs::backend::{Publish, Upload};
+use crate::vfs::backend::{Publish, Replaces, Seen, Upload};
 use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::journal::Entry;
 use crate::vfs::path::RemotePath;
 use crate::vfs::staging::Snapshot;
 
@@ -41,6 +42,9 @@ enum Failure {
 impl Content {
     /// The caller holds the commit mutex.
     pub(super) fn commit_now(&self, at: &RemotePath) -> Result<()> {
+        if self.state.with(|state| state.unsure) {
+            self.look_back(at)?;
+        }
         let Some(mut job) = self.next_job() else {
             return Ok(());
         };
@@ -74,14 +78,46 @@ impl Content {
         Ok(())
     }
 
+    /// What an earlier mount recorded it may have stored before it was killed, or a part of it.
+    fn look_back(&self, at: &RemotePath) -> Result<()> {
+        let now = match self.transfers.stat_now(at) {
+            Ok(now) => now,
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(err) => return Err(err),
+        };
+        let Some(job) = self.next_job() else {
+            return Ok(());
+        };
+        if now.size == Some(job.snapshot.len) && now.mtime == job.publish.mtime && now.mtime_exact {
+            self.published(at, &job, now);
+            return Ok(());
+        }
+        let grown = |old| {
+            now.size
+                .is_some_and(|now| old < now && now <= job.snapshot.len)
+        };
+        self.state.with(|state| {
+            state.unsure = false;
+            if let Way::Tail(old) = job.way
+                && grown(old)
+            {
+                state.torn = true;
+                state.replaces = Some(Replaces::Version(Seen::of(&now)));
+            }
+        });
+        Ok(())
+    }
+
     /// What there is to do; `None` if the file is clean.
     fn next_job(&self) -> Option<Job> {
-        let (snapshot, live, base, torn) = self.state.with(|state| {
+        let (snapshot, live, base, torn, replaces) = self.state.with(|state| {
             let dirty = state.is_dirty();
+            let replaces = state.replaces();
             let staged = state.staged.as_mut().filter(|_| dirty)?;
             let snapshot = staged.snapshot();
             state.in_sequence = (snapshot.len == 0).then_some(0);
-            Some((snapshot, state.live.take(), state.base.clone(), state.torn))
+            let live = state.live.take();
+            Some((snapshot, live, state.base.clone(), state.torn, replaces))
         })?;
         let Snapshot {
             len,
@@ -104,7 +140,8 @@ impl Content {
             mtime: attr.mtime,
             // A new file takes the place of the old one and should not lose its mode.
             mode: attr.mode.or(old_mode),
-            new: base.is_none(),
+            new: replaces == Replaces::Nothing,
+            replaces,
         };
         Some(Job {
             snapshot,
@@ -124,11 +161,13 @@ impl Content {
         if let Some(base) = &job.base {
             base.adjust(&job.snapshot.attr);
         }
-        self.state.with(|state| {
+        let entry = self.state.with(|state| {
             if let Some(staged) = &mut state.staged {
                 staged.published(&job.snapshot);
             }
+            state.is_stored(job.snapshot.generation)
         });
+        entry.into_iter().for_each(Entry::remove);
         Ok(())
     }
 
@@ -230,13 +269,15 @@ impl Content {
         self.contents.blocks.forget(at);
         let version = Version::new(&self.contents, &self.transfers, at, attr);
         let version = Some(Arc::new(version));
-        let old = self.state.with(|state| {
+        let (old, entry) = self.state.with(|state| {
             state.torn = false;
             if let Some(staged) = &mut state.staged {
                 staged.published(&job.snapshot);
             }
-            std::mem::replace(&mut state.base, version)
+            let entry = state.is_stored(job.snapshot.generation);
+            (std::mem::replace(&mut state.base, version), entry)
         });
+        entry.into_iter().for_each(Entry::remove);
         // Its streams hang up, with nothing locked.
         drop(old);
     }

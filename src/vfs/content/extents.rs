@@ -48,6 +48,16 @@ impl Extents {
         Some(start..next.map_or(window.end, |s| s.min(window.end)))
     }
 
+    /// The ranges, in order.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().map(|(start, end)| *start..*end)
+    }
+
+    /// How many ranges there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Bytes in the set.
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().map(|(start, end)| end - start).sum()

@@ -1,18 +1,19 @@
 //! One open inode.
 
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use super::leftover::is_passing;
 use super::live::{Live, Next};
 use super::state::{Follow, Missing, Piece, State};
 use super::version::Version;
 use super::{Contents, lock};
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, SetAttr};
-use crate::vfs::backend::{OpenFile, OpenHow, Transfers};
+use crate::vfs::backend::{OpenFile, OpenHow, Replaces, Transfers};
 use crate::vfs::chunk::{Buffer, Chunk, Pool};
 use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::journal::{Entry, Saved};
 use crate::vfs::path::RemotePath;
 use crate::vfs::staging::{Staged, whole_seconds};
 
@@ -48,7 +49,7 @@ impl Content {
         };
         let new = base.is_none();
         let staged = match new {
-            true => Some(Staged::create(&contents.staging, how.create)?),
+            true => Some(Staged::create(&contents.staging, path, how.create)?),
             false => None,
         };
         let base = base.map(|attr| Arc::new(Version::new(contents, &transfers, path, attr)));
@@ -60,7 +61,7 @@ impl Content {
                 staged,
                 readable: how.read,
                 in_sequence: Some(0),
-                ..State::default()
+                ..State::new(path.clone())
             }),
             committing: Mutex::default(),
             opened_as: path.clone(),
@@ -73,10 +74,44 @@ impl Content {
         prepared.map(|()| content)
     }
 
+    /// What an earlier mount had acknowledged.
+    pub(super) fn restore(
+        contents: &Arc<Contents>,
+        transfers: Arc<dyn Transfers>,
+        saved: Saved,
+    ) -> Result<Self> {
+        let Saved {
+            entry,
+            frozen,
+            base,
+            replaces,
+        } = saved;
+        let place = entry.at.clone();
+        let base = base.map(|attr| Version::unseen(contents, &transfers, &place, attr));
+        Ok(Self {
+            contents: Arc::clone(contents),
+            transfers,
+            state: Locked::new(State {
+                base: base.map(Arc::new),
+                staged: Some(Staged::restore(&contents.staging, &place, frozen)?),
+                entry: Some(entry),
+                replaces,
+                unsure: true,
+                readable: true,
+                ..State::new(place.clone())
+            }),
+            committing: Mutex::default(),
+            opened_as: place,
+        })
+    }
+
     /// What an open for writing asks of the server at once.
     fn prepare(&self, at: &RemotePath, how: OpenHow, new: bool) -> Result<()> {
         if new || how.truncate {
-            let live = self.begin_upload(at)?;
+            let live = match self.contents.keeping.writeback {
+                true => None,
+                false => self.begin_upload(at)?,
+            };
             if !new {
                 let empty = |state: &mut State| {
                     state.in_sequence = Some(0);
@@ -219,23 +254,6 @@ impl Content {
         });
         Ok(())
     }
-
-    /// The last handle goes and the content could not be brought to the server.
-    fn keep(&self, staged: Staged, at: &RemotePath, why: &str) {
-        let name = at.split().map(|(_, name)| PathBuf::from(name.as_os_str()));
-        let missing = match staged.remote_bytes() {
-            0 => String::new(),
-            bytes => format!(", without {bytes} bytes of the old version"),
-        };
-        let staged_at = staged.path().to_path_buf();
-        let kept = staged.keep(&self.contents.staging, &name.unwrap_or_default());
-        let (place, trouble) = match kept {
-            Ok(place) => (place, String::new()),
-            Err(err) => (staged_at, format!(" ({err})")),
-        };
-        let place = place.display();
-        log::warn!("{at}: not on the server: {why}; kept as {place}{missing}{trouble}");
-    }
 }
 
 impl OpenFile for Content {
@@ -355,13 +373,19 @@ impl OpenFile for Content {
 
     fn detach(&self, at: &RemotePath) -> Result<bool> {
         let _turn = lock(&self.committing);
-        let (base, readable, live) = self
-            .state
-            .with(|state| (state.base.clone(), state.readable, state.live.take()));
+        let (base, readable, live, on_server) = self.state.with(|state| {
+            let on_server = state.is_on_server();
+            (
+                state.base.clone(),
+                state.readable,
+                state.live.take(),
+                on_server,
+            )
+        });
         if let Some(live) = live {
             live.give_up();
         }
-        let mut exists = base.is_some();
+        let mut exists = on_server;
         // A handle that only writes never asks for the old content.
         if readable {
             match self.localize(at) {
@@ -381,9 +405,14 @@ impl OpenFile for Content {
     fn close(&self, at: Option<&RemotePath>) -> Result<()> {
         let _turn = lock(&self.committing);
         let committed = at.map_or(Ok(()), |at| self.commit_now(at));
-        let (base, staged, live) = self.state.with(|state| {
+        let (base, staged, live, entry) = self.state.with(|state| {
             let staged = state.staged.take();
-            (state.base.clone(), staged, state.live.take())
+            (
+                state.base.clone(),
+                staged,
+                state.live.take(),
+                state.entry.take(),
+            )
         });
         if let Some(live) = live {
             live.give_up();
@@ -391,24 +420,75 @@ impl OpenFile for Content {
         if let Some(base) = base {
             base.hang_up();
         }
-        if let (Err(err), Some(staged), Some(at)) = (&committed, staged, at) {
-            self.keep(staged, at, &err.to_string());
+        match (&committed, staged, at) {
+            (Err(err), Some(staged), Some(at)) => {
+                self.put_away(staged, entry, at, &err.to_string(), !is_passing(err));
+            }
+            // The name is gone, or all is stored.
+            _ => entry.into_iter().for_each(Entry::remove),
         }
         committed
+    }
+
+    fn removed(&self) {
+        let entry = self.state.with(|state| state.entry.take());
+        entry.into_iter().for_each(Entry::remove);
+    }
+
+    fn reattach(&self) -> bool {
+        self.state.with(|state| {
+            let changed = state.staged.as_ref().is_some_and(Staged::is_dirty);
+            state.detached &= !changed;
+            changed
+        })
+    }
+
+    fn acknowledge(&self, at: &RemotePath) -> Result<()> {
+        if !self.contents.keeping.writeback {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        self.state
+            .with(|state| state.acknowledge(&self.contents, at))
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.state.with(|state| state.is_only_here())
+    }
+
+    fn moved(&self, to: &RemotePath, replaces: Replaces) -> Result<bool> {
+        self.state.with(|state| {
+            if !state.is_only_here() {
+                return Ok(false);
+            }
+            let before = state.replaces.replace(replaces);
+            let recorded = state.acknowledge(&self.contents, to);
+            if recorded.is_err() {
+                state.replaces = before;
+            } else {
+                state.place = to.clone();
+            }
+            recorded.map(|()| true)
+        })
     }
 }
 
 impl Drop for Content {
     fn drop(&mut self) {
-        let (live, staged) = self.state.with(|state| {
+        let (live, staged, entry, place) = self.state.with(|state| {
             let dirty = state.is_dirty();
-            (state.live.take(), state.staged.take_if(|_| dirty))
+            let staged = state.staged.take_if(|_| dirty);
+            (
+                state.live.take(),
+                staged,
+                state.entry.take(),
+                state.place.clone(),
+            )
         });
         if let Some(live) = live {
             live.give_up();
         }
         if let Some(staged) = staged {
-            self.keep(staged, &self.opened_as, "it was never closed");
+            self.put_away(staged, entry, &place, "it was never closed", false);
         }
     }
 }

@@ -9,11 +9,21 @@ use super::Contents;
 use super::live::{Live, Next};
 use super::version::Version;
 use crate::vfs::attr::{Attr, FileKind, SetAttr};
+use crate::vfs::backend::{Replaces, Seen};
 use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::journal::Entry;
+use crate::vfs::path::RemotePath;
 use crate::vfs::staging::{Run, Staged};
 
-#[derive(Default)]
 pub(super) struct State {
+    /// For what is kept of the file.
+    pub(super) place: RemotePath,
+    /// What the journal has of it.
+    pub(super) entry: Option<Entry>,
+    /// The mount that recorded it was killed, perhaps after the server had it.
+    pub(super) unsure: bool,
+    /// What it is to take the place of, where that is not the base.
+    pub(super) replaces: Option<Replaces>,
     /// The server's version; `None` if no commit has brought one there.
     pub(super) base: Option<Arc<Version>>,
     pub(super) staged: Option<Staged>,
@@ -57,6 +67,96 @@ pub(super) struct Missing {
 }
 
 impl State {
+    pub(super) const fn new(place: RemotePath) -> Self {
+        Self {
+            place,
+            entry: None,
+            unsure: false,
+            replaces: None,
+            base: None,
+            staged: None,
+            live: None,
+            torn: false,
+            detached: false,
+            readable: false,
+            in_sequence: None,
+        }
+    }
+
+    /// What the next commit may take the place of.
+    pub(super) fn replaces(&self) -> Replaces {
+        let of_base = || match &self.base {
+            // After a broken append nobody knows what is there.
+            Some(_) if self.torn => Replaces::Anything,
+            Some(base) => Replaces::Version(Seen::of(&base.attr())),
+            None => Replaces::Nothing,
+        };
+        self.replaces.unwrap_or_else(of_base)
+    }
+
+    /// Enters the content in the journal, as that of `at`.
+    pub(super) fn acknowledge(&mut self, contents: &Contents, at: &RemotePath) -> Result<()> {
+        if !self.is_dirty() {
+            return Ok(());
+        }
+        let base = self.base.as_ref().map(|base| base.attr());
+        let replaces = match self.torn {
+            true => Some(Replaces::Anything),
+            false => self.replaces,
+        };
+        // Of a file that grew by a broken append, only the size on the server tells how far.
+        if self.torn
+            && self
+                .staged
+                .as_ref()
+                .is_some_and(|s| s.first_missing().is_some())
+        {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        let Some(staged) = &mut self.staged else {
+            return Ok(());
+        };
+        let recorded = |entry: &Entry| entry.generation == staged.generation() && entry.at == *at;
+        if self.entry.as_ref().is_some_and(recorded) {
+            return Ok(());
+        }
+        let frozen = staged.freeze()?;
+        let entry = contents
+            .journal
+            .record(at, &frozen, base.as_ref(), replaces)?;
+        let old = self.entry.replace(entry);
+        if let (Some(old), Some(entry)) = (old, &self.entry) {
+            old.superseded(entry);
+        }
+        Ok(())
+    }
+
+    /// Whether all that was written is in the journal, and nothing of the file on the server.
+    pub(super) fn is_only_here(&self) -> bool {
+        let entry = self.entry.as_ref().zip(self.staged.as_ref());
+        let all = entry.is_some_and(|(e, staged)| e.generation == staged.generation());
+        all && self.base.is_none() && !self.unsure && !self.detached && self.is_dirty()
+    }
+
+    /// Whether the server has a file of this name, as far as anybody knows.
+    pub(super) fn is_on_server(&self) -> bool {
+        let replaced = !matches!(self.replaces, None | Some(Replaces::Nothing));
+        self.base.is_some() || self.unsure || replaced
+    }
+
+    /// The server has what was written up to `generation`.
+    pub(super) fn is_stored(&mut self, generation: u64) -> Option<Entry> {
+        self.replaces = None;
+        self.unsure = false;
+        let entry = self.entry.take_if(|entry| entry.generation <= generation)?;
+        if let Some(staged) = &mut self.staged
+            && entry.is_of(staged.named())
+        {
+            staged.unfreeze();
+        }
+        Some(entry)
+    }
+
     pub(super) fn is_dirty(&self) -> bool {
         !self.detached && self.staged.as_ref().is_some_and(Staged::is_dirty)
     }
@@ -76,7 +176,8 @@ impl State {
     pub(super) fn staged(&mut self, contents: &Contents) -> Result<&mut Staged> {
         if self.staged.is_none() {
             let size = self.base.as_ref().and_then(|base| base.size());
-            self.staged = Some(Staged::over(&contents.staging, size.unwrap_or(0))?);
+            let size = size.unwrap_or(0);
+            self.staged = Some(Staged::over(&contents.staging, &self.place, size)?);
         }
         let staged = self.staged.as_mut();
         staged.ok_or_else(|| ErrorKind::BadHandle.into())
@@ -108,12 +209,17 @@ impl State {
             return Err(refusal);
         }
         let staged = self.staged(contents)?;
+        let before = staged.file();
         change(staged)?;
         let file = staged.file();
         let Some(live) = self.live.clone() else {
             return Ok(None);
         };
-        let next = tell(&live);
+        let next = match Arc::ptr_eq(&before, &file) {
+            true => tell(&live),
+            // It sends the file that the journal has.
+            false => Next::GiveUp,
+        };
         match next {
             Next::Go => return Ok(None),
             // The refusal of an upload that ended is still to be told.

@@ -72,6 +72,21 @@ impl Version {
         }
     }
 
+    /// One that an earlier mount saw: the server is asked before anything is read of it.
+    pub(crate) fn unseen(
+        contents: &Arc<Contents>,
+        transfers: &Arc<dyn Transfers>,
+        at: &RemotePath,
+        attr: Attr,
+    ) -> Self {
+        let version = Self::new(contents, transfers, at, attr);
+        let long_ago = Instant::now().checked_sub(2 * VALID);
+        version
+            .validated
+            .with(|when| *when = long_ago.unwrap_or(*when));
+        version
+    }
+
     pub(crate) fn attr(&self) -> Attr {
         self.attr.with(|attr| attr.clone())
     }

@@ -1,11 +1,17 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::fs;
+
 use super::*;
 
-fn dir() -> (tempfile::TempDir, StagingDir) {
+fn dir() -> (tempfile::TempDir, Arc<StagingDir>) {
     let root = tempfile::tempdir().unwrap();
     let staging = StagingDir::new(&root.path().join("staging")).unwrap();
-    (root, staging)
+    (root, Arc::new(staging))
+}
+
+fn place() -> RemotePath {
+    RemotePath::parse(b"dir/letter").unwrap()
 }
 
 fn local(staged: &Staged, offset: u64, len: usize) -> Vec<u8> {
@@ -17,7 +23,7 @@ fn local(staged: &Staged, offset: u64, len: usize) -> Vec<u8> {
 #[test]
 fn what_was_cut_off_does_not_come_back() {
     let (_root, dir) = dir();
-    let mut staged = Staged::over(&dir, 100).unwrap();
+    let mut staged = Staged::over(&dir, &place(), 100).unwrap();
     staged.write(90, b"0123456789").unwrap();
     staged.set_len(50).unwrap();
     staged.set_len(100).unwrap();
@@ -29,7 +35,7 @@ fn what_was_cut_off_does_not_come_back() {
 #[test]
 fn a_hole_behind_the_end_is_zeros_and_local() {
     let (_root, dir) = dir();
-    let mut staged = Staged::over(&dir, 10).unwrap();
+    let mut staged = Staged::over(&dir, &place(), 10).unwrap();
     staged.write(20, b"x").unwrap();
     assert_eq!(staged.len(), 21);
     assert_eq!(staged.run(0), Run::Remote(10));
@@ -41,7 +47,7 @@ fn a_hole_behind_the_end_is_zeros_and_local() {
 #[test]
 fn what_comes_from_the_server_does_not_cover_what_was_written() {
     let (_root, dir) = dir();
-    let mut staged = Staged::over(&dir, 10).unwrap();
+    let mut staged = Staged::over(&dir, &place(), 10).unwrap();
     staged.write(4, b"WW").unwrap();
     assert_eq!(staged.first_missing(), Some(0..4));
     staged.fill(0, b"abcdefghij-beyond").unwrap();
@@ -52,7 +58,7 @@ fn what_comes_from_the_server_does_not_cover_what_was_written() {
 #[test]
 fn a_change_during_a_commit_leaves_the_file_dirty_and_known_from_where() {
     let (_root, dir) = dir();
-    let mut staged = Staged::create(&dir, None).unwrap();
+    let mut staged = Staged::create(&dir, &place(), None).unwrap();
     staged.write(0, &[1; 100]).unwrap();
     let snapshot = staged.snapshot();
     staged.write(100, b"tail").unwrap();
@@ -67,16 +73,23 @@ fn a_change_during_a_commit_leaves_the_file_dirty_and_known_from_where() {
 #[test]
 fn a_staged_file_is_deleted_or_kept_never_both() {
     let (root, dir) = dir();
-    let staged = Staged::create(&dir, None).unwrap();
-    let gone = staged.path().to_path_buf();
+    let staged = Staged::create(&dir, &place(), None).unwrap();
+    let gone = staged.named().path().to_path_buf();
     assert!(gone.exists());
     drop(staged);
     assert!(!gone.exists());
 
     for _ in 0..2 {
-        let mut staged = Staged::create(&dir, None).unwrap();
+        let mut staged = Staged::create(&dir, &place(), None).unwrap();
         staged.write(0, b"precious").unwrap();
-        let kept = staged.keep(&dir, Path::new("letter")).unwrap();
+        let kept = staged
+            .keep(Path::new("letter"), "/dir/letter", "no room")
+            .unwrap();
+        let reason = fs::read_to_string(format!("{}.reason", kept.display())).unwrap();
+        assert!(
+            reason.contains("/dir/letter") && reason.contains("no room"),
+            "{reason}"
+        );
         assert_eq!(fs::read(&kept).unwrap(), b"precious");
         assert!(kept.starts_with(root.path().join("lost+found")));
     }
@@ -85,7 +98,7 @@ fn a_staged_file_is_deleted_or_kept_never_both() {
 #[test]
 fn offsets_no_file_can_have_are_refused() {
     let (_root, dir) = dir();
-    let mut staged = Staged::create(&dir, None).unwrap();
+    let mut staged = Staged::create(&dir, &place(), None).unwrap();
     for offset in [u64::MAX, i64::MAX as u64] {
         let refused = staged.write(offset, b"xx").unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::TooLarge);
@@ -111,14 +124,37 @@ fn what_a_killed_mount_staged_is_kept() {
     fs::create_dir(&staging).unwrap();
     fs::write(staging.join("staged-7"), "unsent").unwrap();
     fs::write(staging.join("staged-8"), "").unwrap();
-    StagingDir::new(&staging).unwrap();
-    assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+    fs::write(staging.join("staged-9"), "in the journal").unwrap();
+    let dir = StagingDir::new(&staging).unwrap();
+    dir.rescue(|path| path.ends_with("staged-9")).unwrap();
+    assert_eq!(fs::read_dir(&staging).unwrap().count(), 1);
     let kept: Vec<_> = fs::read_dir(root.path().join("lost+found"))
         .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_none())
         .collect();
     assert_eq!(kept.len(), 1);
-    assert_eq!(
-        fs::read(kept[0].as_ref().unwrap().path()).unwrap(),
-        b"unsent"
-    );
+    assert_eq!(fs::read(&kept[0]).unwrap(), b"unsent");
+}
+
+#[test]
+fn what_the_journal_has_is_never_changed() {
+    let (_root, dir) = dir();
+    let mut staged = Staged::create(&dir, &place(), None).unwrap();
+    staged.write(0, b"0123456789").unwrap();
+    let frozen = staged.freeze().unwrap();
+    frozen.named.hold();
+    // Behind it in the same file, below its end in another.
+    staged.write(10, b"tail").unwrap();
+    assert!(Arc::ptr_eq(&frozen.named, staged.named()));
+    staged.write(2, b"xx").unwrap();
+    assert!(!Arc::ptr_eq(&frozen.named, staged.named()));
+    assert_eq!(local(&staged, 0, 14), b"01xx456789tail");
+    staged.set_len(3).unwrap();
+    assert_eq!(fs::read(frozen.named.path()).unwrap(), b"0123456789tail");
+
+    let restored = Staged::restore(&dir, &place(), frozen).unwrap();
+    assert!(restored.is_dirty());
+    assert_eq!((restored.len(), restored.remote_bytes()), (10, 0));
+    assert_eq!(local(&restored, 0, 10), b"0123456789");
 }

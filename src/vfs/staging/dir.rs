@@ -1,0 +1,203 @@
+//! The directory of staged files, and `lost+found` beside it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind as IoErrorKind};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use crate::vfs::error::{Error, Result};
+use crate::vfs::path::RemotePath;
+
+/// Names the file's place on the server, so that what a killed mount left can be told apart. Best
+/// effort: not every filesystem has extended attributes.
+const PLACE: &str = "user.ferryfs.path";
+
+/// Where staged files live: a directory of the mount's own.
+#[derive(Debug)]
+pub(crate) struct StagingDir {
+    dir: PathBuf,
+    next: AtomicU64,
+}
+
+impl StagingDir {
+    /// Makes `dir` if need be, for this user alone.
+    pub(crate) fn new(dir: &Path) -> Result<Self> {
+        make_private(dir)?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            next: AtomicU64::new(1),
+        })
+    }
+
+    /// What a mount that was killed had neither brought to the server nor entered in the journal
+    /// goes to `lost+found`; the directory is ours alone, so nobody is writing it. Those that
+    /// `is_claimed` knows by their name stay.
+    pub(crate) fn rescue(&self, is_claimed: impl Fn(&Path) -> bool) -> Result<()> {
+        let failed = |err: &io::Error| Error::local(self.dir.display(), err);
+        for entry in fs::read_dir(&self.dir).map_err(|err| failed(&err))? {
+            let path = entry.map_err(|err| failed(&err))?.path();
+            if is_claimed(&path) {
+                continue;
+            }
+            let named = Named::open(&path)?;
+            let empty = named.file.metadata().map_err(|err| failed(&err))?.len() == 0;
+            if empty {
+                named.release();
+                continue;
+            }
+            let place = place_of(&named.file);
+            let name = place.as_ref().and_then(|place| place.file_name());
+            let name = name.map_or_else(|| PathBuf::from("unsent"), PathBuf::from);
+            let what = place.map_or_else(|| "a file".to_owned(), |p| format!("/{}", p.display()));
+            let why = "ferryfs ended before the program that wrote it had closed it";
+            let kept = self.keep(&named, &name, &what, why)?;
+            log::warn!(
+                "{what}: not on the server: {why}; kept as {}",
+                kept.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// An empty staged file for what is to be at `place`.
+    pub(super) fn new_file(&self, place: &RemotePath) -> Result<Named> {
+        loop {
+            let path = self.dir.join(format!("staged-{}", self.number()));
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(0o600);
+            match options.open(&path) {
+                Ok(file) => {
+                    let flags = rustix::fs::XattrFlags::empty();
+                    let _ = rustix::fs::fsetxattr(&file, PLACE, place.as_bytes(), flags);
+                    return Ok(Named::new(file, path));
+                }
+                // Left by a mount that was killed.
+                Err(err) if err.kind() == IoErrorKind::AlreadyExists => {}
+                Err(err) => return Err(Error::local(path.display(), &err)),
+            }
+        }
+    }
+
+    /// The staged file of that name.
+    pub(crate) fn find(&self, name: &str) -> Result<Named> {
+        Named::open(&self.dir.join(name))
+    }
+
+    /// Moves a staged file out of the way of its deletion, to `../lost+found/NAME-<n>`, with
+    /// `NAME-<n>.reason` beside it: `what` it was, and `why` it is there.
+    pub(crate) fn keep(
+        &self,
+        named: &Named,
+        name: &Path,
+        what: &str,
+        why: &str,
+    ) -> Result<PathBuf> {
+        // Whatever happens next: the bytes are not deleted.
+        named.hold();
+        let dir = self.dir.parent().unwrap_or(&self.dir).join("lost+found");
+        make_private(&dir)?;
+        loop {
+            let mut kept = name.as_os_str().to_os_string();
+            kept.push(format!("-{}", self.number()));
+            let kept = dir.join(kept);
+            if fs::symlink_metadata(&kept).is_ok() {
+                continue;
+            }
+            let moved = fs::rename(&named.path, &kept);
+            moved.map_err(|err| Error::local(kept.display(), &err))?;
+            let mut reason = kept.clone().into_os_string();
+            reason.push(".reason");
+            let when = humantime::format_rfc3339_seconds(SystemTime::now());
+            let text = format!("path: {what}\nwhen: {when}\nwhy:  {why}\n");
+            if let Err(err) = fs::write(&reason, text) {
+                log::warn!("{}: {err}", reason.display());
+            }
+            return Ok(kept);
+        }
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn make_private(dir: &Path) -> Result<()> {
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(dir);
+    made.map_err(|err| Error::local(dir.display(), &err))
+}
+
+fn place_of(file: &File) -> Option<PathBuf> {
+    let mut place = vec![0; 4096];
+    let len = rustix::fs::fgetxattr(file, PLACE, place.as_mut_slice()).ok()?;
+    place.truncate(len);
+    Some(PathBuf::from(std::ffi::OsString::from_vec(place)))
+}
+
+/// A file in the staging directory, deleted with this unless held. It has a name all the time so
+/// that it survives a crash.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(super) file: Arc<File>,
+    pub(super) path: PathBuf,
+    held: AtomicBool,
+}
+
+impl Named {
+    fn new(file: File, path: PathBuf) -> Self {
+        Self {
+            file: file.into(),
+            path,
+            held: AtomicBool::new(false),
+        }
+    }
+
+    /// One that is there already; held.
+    fn open(path: &Path) -> Result<Self> {
+        let opened = File::options().read(true).write(true).open(path);
+        let file = opened.map_err(|err| Error::local(path.display(), &err))?;
+        let named = Self::new(file, path.to_path_buf());
+        named.hold();
+        Ok(named)
+    }
+
+    /// It stays when this goes.
+    pub(crate) fn hold(&self) {
+        self.held.store(true, Ordering::Relaxed);
+    }
+
+    /// It goes with this.
+    pub(crate) fn release(&self) {
+        self.held.store(false, Ordering::Relaxed);
+    }
+
+    /// Its name in the directory.
+    pub(crate) fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        String::from_utf8_lossy(name.as_bytes()).into_owned()
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file itself.
+    pub(crate) const fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if !self.held.load(Ordering::Relaxed)
+            && let Err(err) = fs::remove_file(&self.path)
+        {
+            log::warn!("{}: {err}", self.path.display());
+        }
+    }
+}
