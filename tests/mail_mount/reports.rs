@@ -150,7 +150,7 @@ fn a_full_disk_is_heard_at_the_write_and_half_a_message_is_never_sent() {
         lab.mount.expect_log("No space");
         lab.mount.expect_log("no space");
         let (status, printed) = lab.mount.try_sh(
-            "{ printf 'To: bob@example.org\n\n'; head -c 2000000 /dev/zero | tr '\0' x | fold; } > ../big
+            "{ printf 'To: bob@example.org\n\n'; head -c 2000000 /dev/zero | tr '\\0' x | fold; } > ../big
              cp ../big outbox/big",
         );
         assert!(
