@@ -136,6 +136,26 @@ impl Store {
         true
     }
 
+    pub(super) fn has_memory(&self) -> bool {
+        self.table.with(|table| !table.whole.is_empty())
+    }
+
+    /// Gives back the memory of whole contents that are on disk, or are not good any more.
+    pub(super) fn leave_memory(&self) {
+        let old = self.table.with(|table| {
+            let whole = table.whole.iter();
+            let entries = whole.filter_map(|(key, ..)| table.entries.get(key).cloned());
+            entries.collect::<Vec<_>>()
+        });
+        for entry in old {
+            let over = entry.volatile.is_some_and(|until| Instant::now() >= until);
+            if over || entry.charged() > 0 {
+                self.table.with(|table| table.forget_whole(&entry));
+                entry.set_whole(None);
+            }
+        }
+    }
+
     /// Writes the blocks of `chunk` that are not there yet. The writer's.
     pub(super) fn write(&self, entry: &Arc<Entry>, file: &File, offset: u64, chunk: &Chunk) {
         let Some(disk) = &self.disk else { return };

@@ -303,6 +303,19 @@ fn small_files_are_in_memory_at_once_and_bounded() {
     assert!(!version.put_whole(content(1, 9)), "another size");
 }
 
+#[test]
+fn what_is_on_disk_leaves_memory_and_is_read_from_there() {
+    let temp = tempfile::tempdir().unwrap();
+    let blocks = Blocks::open(temp.path(), LIMITS);
+    let version = blocks.version(&path("a"), &attr(70_000, 100)).unwrap();
+    assert!(version.put_whole(content(3, 70_000)));
+    blocks.settle();
+    assert!(version.peek(0, 10).is_some() && blocks.store.has_memory());
+    blocks.store.leave_memory();
+    assert!(version.peek(0, 10).is_none() && !blocks.store.has_memory());
+    assert!(read(&version, 0, 70_000) == content(3, 70_000));
+}
+
 /// What a stormy life of the cache consists of.
 #[derive(Debug, Clone)]
 enum Step {

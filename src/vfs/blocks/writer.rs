@@ -12,6 +12,9 @@ use crate::vfs::chunk::Chunk;
 /// How often what was not used for too long is looked for.
 const EXPIRY: Duration = Duration::from_secs(600);
 
+/// After so long without work, contents that are on disk leave memory.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// Nobody is kept waiting by the cache: it runs when nothing else wants the CPU.
 const NICE: i32 = 19;
 
@@ -112,7 +115,7 @@ impl Queue {
                 store.expire();
                 expired = Instant::now();
             }
-            match self.next() {
+            match self.next(if store.has_memory() { IDLE } else { EXPIRY }) {
                 Next::Write(to, offset, chunk) => {
                     let len = chunk.len();
                     // Most come one after the other.
@@ -127,7 +130,10 @@ impl Queue {
                     self.lock().bytes -= len;
                     self.changed.notify_all();
                 }
-                Next::Nothing => last = None,
+                Next::Nothing => {
+                    last = None;
+                    store.leave_memory();
+                }
                 Next::End => break,
             }
         }
@@ -135,9 +141,9 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    fn next(&self) -> Next {
+    fn next(&self, patience: Duration) -> Next {
         let idle = |jobs: &mut Jobs| jobs.waiting.is_empty() && !jobs.closed;
-        let waited = self.changed.wait_timeout_while(self.lock(), EXPIRY, idle);
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, idle);
         let mut jobs = waited.unwrap_or_else(PoisonError::into_inner).0;
         match jobs.waiting.pop_front() {
             Some((to, offset, chunk)) => Next::Write(to, offset, chunk),
