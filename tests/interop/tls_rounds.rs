@@ -5,6 +5,8 @@ use std::fs;
 use std::time::Duration;
 
 use super::Stage;
+use crate::support::mount::Mounting;
+use crate::support::real::RealServer;
 
 /// Uploads, downloads and listings in one mount: 60 of each, or `FERRYFS_TLS_ROUNDS`.
 pub(super) fn rounds(stage: &Stage) {
@@ -54,4 +56,32 @@ pub(super) fn rounds(stage: &Stage) {
     assert_eq!(status["tls_version"], version, "{status:#}");
     assert_eq!(status["in_clear"], serde_json::Value::Null);
     assert_eq!(status["certificate"]["trusted"], "given in cafile");
+}
+
+/// On request, and then `status` says so: Pure-FTPd is the one of the four that allows it.
+#[test]
+fn clear_text_on_request_works_and_is_shown() {
+    let Some(server) = RealServer::start("pure-ftpd", "user", &["tls"]) else {
+        return;
+    };
+    for (options, shown) in [
+        ("ccc", "control connection after the login"),
+        ("prot=C", "data connections"),
+        ("prot=C,ccc", "everything after the login"),
+    ] {
+        let mounting = server.mounting();
+        let Some(mount) = options.split(',').fold(mounting, Mounting::option).start() else {
+            return;
+        };
+        let content = options.repeat(10_000);
+        fs::write(mount.path(options), &content).unwrap();
+        assert_eq!(fs::read_to_string(mount.path(options)).unwrap(), content);
+        assert_eq!(fs::read_to_string(server.path(options)).unwrap(), content);
+        let root = mount.root();
+        let status = mount.ferryfs(&["status", root.to_str().unwrap(), "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        assert_eq!(status[0]["in_clear"], shown, "{status:#}");
+        assert_eq!(status[0]["tls"], true);
+        mount.finish();
+    }
 }
