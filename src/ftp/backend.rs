@@ -65,6 +65,12 @@ impl Backend for FtpBackend {
         self.server.list_ahead(dirs, each);
     }
 
+    fn fetch_ahead(&self, files: &[(RemotePath, Attr)]) {
+        if !files.is_empty() {
+            self.contents.fetch_ahead(&self.transfers(), files);
+        }
+    }
+
     fn open(
         &self,
         path: &RemotePath,
@@ -149,6 +155,10 @@ impl Transfers for FtpTransfers {
 
     fn append(&self, path: &RemotePath, base: u64) -> Result<Box<dyn Upload>> {
         self.0.append(path, base)
+    }
+
+    fn retrieve_ahead(&self, path: &RemotePath) -> Result<Box<dyn Download>> {
+        self.0.retrieve_ahead(path)
     }
 
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()> {

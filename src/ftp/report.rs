@@ -34,8 +34,19 @@ pub struct Report {
     pub set_time: Option<&'static str>,
     /// Seconds that LIST times are ahead of UTC: given, or measured.
     pub time_offset: Option<i64>,
+    /// What is done to save round trips, and whether it works here.
+    pub savings: Vec<Saving>,
     /// What is odd about it, in sentences for people.
     pub quirks: Vec<String>,
+}
+
+/// One way to save round trips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Saving {
+    /// What is done.
+    pub name: &'static str,
+    /// Whether this server is up to it; `None`: not tried. Given up at the first oddity.
+    pub works: Option<bool>,
 }
 
 /// A server's certificate.
@@ -56,6 +67,22 @@ impl FtpServer {
             (Protection::Private, true) => Some("control connection after the login"),
             (Protection::Clear, true) => Some("everything after the login"),
         }
+    }
+
+    /// What is done to save round trips, and whether it works here; nothing is asked.
+    pub(super) fn savings(&self) -> Vec<Saving> {
+        let (pipelining, read_behind) = self
+            .pool
+            .host()
+            .facts(|facts| (facts.pipelining, facts.read_behind));
+        // Where there is MLSD, it is not tried: the times of MLSD are better.
+        let stat_listing = self.ways.with(|ways| ways.stat_listing);
+        let saving = |name, works| Saving { name, works };
+        vec![
+            saving("commands sent ahead of replies", pipelining),
+            saving("226 read behind the reader", read_behind),
+            saving("directories listed by STAT", stat_listing),
+        ]
     }
 
     /// What is known now; nothing is asked.
@@ -81,6 +108,7 @@ impl FtpServer {
             listing: ways.listing.map(super::list_command::verb),
             set_time: ways.set_time.flatten().map(super::ways::TimeCommand::name),
             time_offset: self.options().time_offset.or(ways.time_offset),
+            savings: self.savings(),
             quirks: ways.quirks(),
         }
     }

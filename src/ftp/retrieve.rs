@@ -49,14 +49,29 @@ impl FtpServer {
         Ok(Box::new(retrieval))
     }
 
+    /// See [`Transfers::retrieve_ahead`](crate::vfs::backend::Transfers::retrieve_ahead).
+    pub(super) fn retrieve_ahead(self: &Arc<Self>, path: &RemotePath) -> Result<Box<dyn Download>> {
+        let lease = self.pool.lease(Purpose::Foresight, false)?;
+        Ok(Box::new(self.retrieve_on(lease, path, 0)?))
+    }
+
     fn begin_retrieve(
         self: &Arc<Self>,
         path: &RemotePath,
         offset: u64,
         wait: bool,
     ) -> Result<Retrieval> {
+        let lease = self.pool.lease(Purpose::Transfer, wait)?;
+        self.retrieve_on(lease, path, offset)
+    }
+
+    fn retrieve_on(
+        self: &Arc<Self>,
+        mut lease: Lease,
+        path: &RemotePath,
+        offset: u64,
+    ) -> Result<Retrieval> {
         let line = self.line("RETR", path)?;
-        let mut lease = self.pool.lease(Purpose::Transfer, wait)?;
         let rests = offset > 0 && self.ways.with(|ways| ways.rest) != Some(false);
         let mut begun = lease.begin_data(&line, if rests { offset } else { 0 })?;
         let mut to_discard = if rests { 0 } else { offset };

@@ -90,6 +90,16 @@ impl Behind for Ftp {
         let (server, files) = (self.ftp.report(), self.contents.report());
         let connections = &server.connections;
         let cache = self.contents.blocks().report();
+        let savings: Vec<String> = server
+            .savings
+            .iter()
+            .map(|saving| {
+                let state = saving
+                    .works
+                    .map_or("not tried", |works| if works { "yes" } else { "no" });
+                format!("{}: {state}", saving.name)
+            })
+            .collect();
         let status = json!({
             "server": server.banner,
             "system": server.system,
@@ -102,6 +112,7 @@ impl Behind for Ftp {
             "time_offset": server.time_offset,
             "pipelining": server.pipelining,
             "features": server.features.join(", "),
+            "savings": savings,
             "quirks": server.quirks,
             "connections": {
                 "open": connections.open,
@@ -116,6 +127,7 @@ impl Behind for Ftp {
                 "downloads": files.streams,
                 "uploads": files.uploads,
                 "buffered_bytes": files.buffered,
+                "fetched_ahead": self.contents.fetches(),
             },
             "cache": {
                 "directory": cache.dir.map(|dir| dir.display().to_string()),

@@ -40,6 +40,14 @@ pub trait Listener: Send + Sync {
     fn appeared(&self, dir: &RemotePath, names: Vec<Name>);
 }
 
+impl OpenHow {
+    /// Whether nothing of the file can change by it.
+    #[must_use]
+    pub const fn only_reads(self) -> bool {
+        self.read && !self.write && !self.truncate && self.create.is_none()
+    }
+}
+
 /// A remote tree of files. It answers in filesystem words and knows nothing of inodes or errno.
 pub trait Backend: Send + Sync {
     /// Attributes of one name, links not followed.
@@ -76,6 +84,10 @@ pub trait Backend: Send + Sync {
     /// else. Gives `each` a place in `dirs` and what was found there, as it comes, in any order;
     /// what could not be listed is left out, and will be asked for again when it is wanted.
     fn list_ahead(&self, _dirs: &[RemotePath], _each: &(dyn Fn(usize, Arc<[DirEntry]>) + Sync)) {}
+
+    /// Files that may be opened soon, the first first, with their attributes in the listing. What is
+    /// done about them is done behind, and for nothing that anybody waits for.
+    fn fetch_ahead(&self, _files: &[(RemotePath, Attr)]) {}
 
     /// Opens a file. `known` is what the caller believes the file to be, if that is fresh enough
     /// to be relied on: then no command need be sent. With `how.create` the name is new, and the
@@ -269,6 +281,15 @@ pub trait Transfers: Send + Sync {
     /// # Errors
     /// `Unsupported` where this server is not known to do it right: store the whole file instead.
     fn append(&self, path: &RemotePath, base: u64) -> Result<Box<dyn Upload>>;
+
+    /// As [`retrieve`](Self::retrieve) from the beginning, of what nobody has asked for yet: only on
+    /// a connection that nobody needs.
+    ///
+    /// # Errors
+    /// `Busy` at once if there is none.
+    fn retrieve_ahead(&self, _path: &RemotePath) -> Result<Box<dyn Download>> {
+        Err(super::error::ErrorKind::Busy.into())
+    }
 
     /// Sets times or mode of a file.
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()>;

@@ -7,6 +7,7 @@
 
 mod ahead;
 mod changes;
+mod copying;
 mod listing;
 mod listings;
 mod open;
@@ -252,7 +253,12 @@ impl Backend for Cached {
     ) -> Result<Arc<dyn OpenFile>> {
         let opened = self.inner.open(path, known, how);
         match opened {
-            Ok(file) => Ok(Arc::new(CachedFile::new(file, self.memory.clone()))),
+            Ok(file) => {
+                if let Some(ahead) = self.ahead.as_ref().filter(|_| how.only_reads()) {
+                    ahead.opened(path);
+                }
+                Ok(Arc::new(CachedFile::new(file, self.memory.clone())))
+            }
             Err(err) => {
                 self.memory.refuted(path, &err);
                 Err(err)

@@ -22,6 +22,7 @@ mod behind;
 mod commit;
 mod drop_behind;
 pub(super) mod extents;
+mod fetch;
 mod file;
 mod leftover;
 mod live;
@@ -47,6 +48,7 @@ use super::journal::{Journal, Saved};
 use super::path::RemotePath;
 use super::staging::StagingDir;
 use crate::sync::Locked;
+use fetch::Fetch;
 pub use file::Content;
 use live::Live;
 use pump::Pumps;
@@ -113,6 +115,7 @@ pub struct Contents {
     saved: Locked<Vec<Saved>>,
     budget: Arc<Budget>,
     turns: Turns,
+    fetch: Fetch,
     open: Locked<Open>,
     epoch: Instant,
     sweeper: OnceLock<Thread>,
@@ -174,6 +177,7 @@ impl Contents {
             saved: Locked::new(saved),
             budget: Arc::new(Budget::new(buffer_budget)),
             turns: Turns::default(),
+            fetch: Fetch::default(),
             open: Locked::default(),
             epoch: Instant::now(),
             sweeper: OnceLock::new(),

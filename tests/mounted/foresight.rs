@@ -4,11 +4,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::{bytes, mounting, stage};
-use crate::support::ftpd::{Completion, Ftpd, Quirks};
+use crate::support::ftpd::{Completion, Ftpd, Limit, Quirks};
 
 #[test]
 fn a_reader_does_not_wait_for_the_last_word() {
-    let Some((server, mount)) = stage(Quirks::default()) else {
+    let server = Ftpd::start();
+    let Some(mount) = mounting(&server).option("prefetch=off").start() else {
         return;
     };
     for name in ["a", "b", "c"] {
@@ -211,4 +212,107 @@ fn what_is_changed_here_while_it_is_fetched_ahead_stays_changed() {
         assert_eq!(mount.sh("ls d08"), "file0\nfile1\nfile2\nnewdir\nsub\n");
         mount.finish();
     }
+}
+
+/// As many small files as a copy is long, each different.
+fn plant_files(server: &Ftpd, files: usize) {
+    for n in 0..files {
+        server.put(
+            format!("dir/f{n:03}"),
+            [format!("{n} ").as_bytes(), &bytes(n * 37)].concat(),
+        );
+    }
+}
+
+#[test]
+fn a_copy_is_fetched_ahead_each_file_once() {
+    let server = Ftpd::with(Quirks::like_vsftpd().delay("RETR", Duration::from_millis(30)));
+    plant_files(&server, 120);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let copy = tempfile::tempdir().unwrap();
+    let to = copy.path().display();
+    server.clear_log();
+    let began = Instant::now();
+    mount.sh(&format!("cp -r dir {to}"));
+    let took = began.elapsed();
+    for n in 0..120 {
+        let name = format!("dir/f{n:03}");
+        assert_eq!(
+            fs::read(copy.path().join(&name)).unwrap(),
+            server.get(&name),
+            "{name}"
+        );
+    }
+    assert_eq!(server.count("RETR"), 120, "each once");
+    // One after the other they would take 3.6 s.
+    assert!(took < Duration::from_millis(2_500), "{took:?}");
+    assert!(server.sessions_peak() <= 8);
+    mount.finish();
+}
+
+#[test]
+fn reading_here_and_there_fetches_nothing_ahead() {
+    let server = Ftpd::start();
+    plant_files(&server, 60);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    server.clear_log();
+    mount.sh("cat dir/f007 dir/f003 dir/f050 dir/f021 dir/f030 >/dev/null; ls dir >/dev/null");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.count("RETR"), 5);
+    mount.finish();
+    let mount = mounting(&server).option("prefetch=off").start().unwrap();
+    server.clear_log();
+    mount.sh("cat dir/f00* >/dev/null");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.count("RETR"), 10);
+    mount.finish();
+}
+
+#[test]
+fn a_copy_on_a_server_with_two_connections_leaves_one() {
+    let server = Ftpd::with(Quirks {
+        limit: Some(Limit {
+            sessions: 2,
+            reply: "421 Too many connections.".into(),
+        }),
+        ..Quirks::default().delay("RETR", Duration::from_millis(5))
+    });
+    plant_files(&server, 60);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    mount.sh("cat dir/* | md5sum; stat dir/f000 >/dev/null");
+    assert_eq!(server.count("RETR"), 60);
+    assert!(server.sessions_peak() <= 2);
+    mount.finish();
+}
+
+#[test]
+fn what_is_written_here_while_it_is_fetched_ahead_stays_written() {
+    let server = Ftpd::with(Quirks::like_vsftpd());
+    plant_files(&server, 40);
+    let Some(mount) = mounting(&server).option("timeout=10s").start() else {
+        return;
+    };
+    mount.sh("ls -l dir >/dev/null");
+    server.change(|quirks| {
+        *quirks = quirks
+            .clone()
+            .delay("RETR /dir/f00*", Duration::from_millis(400));
+    });
+    let (old, same_size) = (server.get("dir/f005"), bytes(5 * 37 + 2));
+    assert_eq!(old.len(), same_size.len());
+    mount.sh("head -c1 dir/f000 dir/f001 dir/f002 >/dev/null");
+    fs::write(mount.path("dir/f005"), &same_size).unwrap();
+    fs::remove_file(mount.path("dir/f006")).unwrap();
+    assert_eq!(fs::read(mount.path("dir/f005")).unwrap(), same_size);
+    assert!(fs::read(mount.path("dir/f006")).is_err());
+    std::thread::sleep(Duration::from_millis(900));
+    assert_eq!(fs::read(mount.path("dir/f005")).unwrap(), same_size);
+    assert_eq!(server.get("dir/f005"), same_size);
+    mount.finish();
 }

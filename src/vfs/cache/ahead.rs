@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Memory;
+use super::copying::Copying;
 use super::listings::Flight;
 use super::walk::{Step, Walk};
 use crate::sync::Locked;
@@ -29,6 +30,7 @@ pub(super) struct Ahead {
 #[derive(Default)]
 struct State {
     walk: Walk,
+    copying: Copying,
     /// The thread is there.
     running: bool,
 }
@@ -63,9 +65,30 @@ impl Ahead {
         })
     }
 
+    /// A program opened the file at `path` to read it.
+    pub(super) fn opened(&self, path: &RemotePath) {
+        let now = Instant::now();
+        let Some((dir, name)) = path.split() else {
+            return;
+        };
+        let listing = self.memory.0.with(|listings| listings.listing(&dir, now));
+        let Some(listing) = listing else { return };
+        let files = self
+            .state
+            .with(|state| state.copying.opened(&dir, &name, &listing, now));
+        self.inner.fetch_ahead(&files);
+    }
+
     /// A program opened `dir`, which has `entries`, to read it.
     pub(super) fn listed(self: &Arc<Self>, dir: &RemotePath, entries: &[DirEntry]) {
         let now = Instant::now();
+        let copied = self.state.with(|state| state.copying.is_going_on(now));
+        if copied && let Some(listing) = self.memory.0.with(|listings| listings.listing(dir, now)) {
+            let files = self
+                .state
+                .with(|state| state.copying.entered(dir, &listing, now));
+            self.inner.fetch_ahead(&files);
+        }
         let step = self.state.with(|state| state.walk.listed(dir, now));
         if step == Step::None {
             return;

@@ -7,11 +7,11 @@ use crate::vfs::attr::{Attr, DirEntry};
 use crate::vfs::path::Name;
 
 /// A complete listing in the server's order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Listing {
     pub(super) entries: Arc<[DirEntry]>,
     /// Positions in `entries`, in the order of the names.
-    by_name: Box<[u32]>,
+    by_name: Arc<[u32]>,
     /// When the server was asked for it.
     pub(super) since: Instant,
 }
@@ -19,22 +19,37 @@ pub(super) struct Listing {
 impl Listing {
     /// Sorts out `entries`, true at `since`.
     pub(super) fn new(entries: Arc<[DirEntry]>, since: Instant) -> Self {
-        let mut by_name: Box<[u32]> = (0..).zip(entries.iter()).map(|(i, _)| i).collect();
+        let mut by_name: Vec<u32> = (0..).zip(entries.iter()).map(|(i, _)| i).collect();
         by_name.sort_by_key(|i| entries.get(*i as usize).map(|entry| &entry.name));
         Self {
             entries,
-            by_name,
+            by_name: by_name.into(),
             since,
         }
     }
 
     /// What it says of `name`.
     pub(super) fn get(&self, name: &Name) -> Option<&Attr> {
+        let entry = self.entries.get(self.position(name)?)?;
+        Some(&entry.attr)
+    }
+
+    /// Where `name` is in the server's order.
+    pub(super) fn position(&self, name: &Name) -> Option<usize> {
+        let position = self.by_name.get(self.rank(name)?)?;
+        Some(*position as usize)
+    }
+
+    /// Where `name` is in the order of the names.
+    pub(super) fn rank(&self, name: &Name) -> Option<usize> {
         let entry = |i: &u32| self.entries.get(*i as usize);
-        let found = self
-            .by_name
-            .binary_search_by(|i| entry(i).map(|entry| &entry.name).cmp(&Some(name)));
-        let position = self.by_name.get(found.ok()?)?;
-        entry(position).map(|entry| &entry.attr)
+        self.by_name
+            .binary_search_by(|i| entry(i).map(|entry| &entry.name).cmp(&Some(name)))
+            .ok()
+    }
+
+    /// The entry at a place in the order of the names.
+    pub(super) fn ranked(&self, rank: usize) -> Option<&DirEntry> {
+        self.entries.get(*self.by_name.get(rank)? as usize)
     }
 }

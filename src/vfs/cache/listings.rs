@@ -268,6 +268,12 @@ impl Listings {
         }
     }
 
+    /// The listing of `dir` as the server gave it.
+    pub(super) fn listing(&self, dir: &RemotePath, now: Instant) -> Option<Listing> {
+        self.listing_left(dir, now)?;
+        self.dirs.get(dir)?.listing.clone()
+    }
+
     /// Whether the listing of `dir` is known.
     pub(super) fn is_listed(&self, dir: &RemotePath, now: Instant) -> bool {
         self.listing_left(dir, now).is_some()

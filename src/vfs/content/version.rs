@@ -145,6 +145,7 @@ impl Version {
         let len = self.until_end(offset, len);
         self.behind.read_as(at);
         let mut passed = 0;
+        let mut asked = self.size().is_none_or(|size| size > SMALL);
         if len == 0 {
             return Ok(None);
         }
@@ -158,6 +159,13 @@ impl Version {
             let wanted = |version: &Self| version.has_kept(offset);
             if self.behind.wait_near(offset, || wanted(self)) && wanted(self) {
                 continue;
+            }
+            // Perhaps it is on its way already.
+            if !asked && self.cached.is_some() {
+                asked = true;
+                if self.contents.await_fetch(at) {
+                    continue;
+                }
             }
             let stream = self.stream_for(offset, passed);
             match stream.read(self, at, offset, len)? {
