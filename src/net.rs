@@ -200,6 +200,12 @@ pub fn end_connect(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     stream.set_nonblocking(false)
 }
 
+/// What comes next is acknowledged without delay. Linux forgets this again, so it is to be said
+/// before each read that matters; where it is not known, things are only slower.
+pub fn acknowledge_at_once(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_tcp_quickack(true);
+}
+
 /// Sets what every socket here has: no Nagle delay, keep-alive, and `limit` on reads, on writes
 /// and on data that the peer does not acknowledge.
 ///

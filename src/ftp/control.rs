@@ -330,6 +330,9 @@ impl Control {
 
     fn read(&mut self, buf: &mut [u8], deadline: Deadline) -> io::Result<usize> {
         self.tcp().set_read_timeout(Some(deadline.left()?))?;
+        // A server's second reply waits until the first is acknowledged (Nagle), and our kernel
+        // takes its time with that while we have nothing to send.
+        net::acknowledge_at_once(self.tcp());
         let got = match &mut self.channel {
             Channel::Plain(tcp) => tcp.read(buf)?,
             Channel::Tls(tls) => tls.read(buf)?,
