@@ -29,7 +29,10 @@ const CERTAIN: u32 = 4;
 /// Directories that may be ahead of the walker, at first and at most.
 const FIRST: usize = 16;
 const LEAST: usize = 4;
-const MOST: usize = 512;
+const MOST: usize = 1_024;
+
+/// Directories that are worth a batch of their own.
+const NEAR: usize = 8;
 
 /// Entries that may be ahead of the walker, in all directories together.
 const ENTRIES: usize = 30_000;
@@ -139,8 +142,15 @@ impl Walk {
             return Vec::new();
         }
         let room = self.trust.saturating_sub(self.ahead.len());
-        // Not one by one: a batch costs a round trip however many there are in it.
-        if room < self.trust.div_ceil(2) || self.entries >= ENTRIES {
+        let here = self.recent.back().map(|(dir, _)| dir);
+        let imminent = || {
+            let next = self.queue.front().and_then(RemotePath::parent);
+            next.is_some() && next.as_ref() == here
+        };
+        // What is far ahead must not keep what comes next from being fetched; and not one by one: a
+        // batch costs a round trip however many there are in it.
+        let room = if imminent() { room.max(NEAR) } else { room };
+        if room < NEAR.min(self.trust.div_ceil(2)) || self.entries >= ENTRIES {
             return Vec::new();
         }
         let mut dirs = Vec::new();
@@ -288,6 +298,20 @@ mod tests {
         let late = after(now, 6_000);
         walk.next(TTL, late);
         assert_eq!(walk.extent().1, 32);
+    }
+
+    #[test]
+    fn what_is_far_ahead_does_not_keep_the_next_from_being_fetched() {
+        let (mut walk, now) = (Walk::default(), Instant::now());
+        walk.listed(&path(""), now);
+        walk.expect(paths(0..17));
+        walk.listed(&path("d0000"), now);
+        for dir in walk.next(TTL, now) {
+            walk.fetched(&dir, 1, now);
+        }
+        assert!(walk.next(TTL, now).is_empty());
+        walk.expect(vec![path("d0000/a")]);
+        assert_eq!(walk.next(TTL, now), [path("d0000/a")]);
     }
 
     #[test]
