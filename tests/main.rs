@@ -16,6 +16,7 @@ mod cuts;
 mod ftp_backend;
 mod ftp_session;
 mod interop;
+mod kills;
 mod mail_fetch;
 mod mail_lab;
 mod mail_mime;
