@@ -148,6 +148,21 @@ fn how(status: ExitStatus) -> String {
     }
 }
 
+/// In the child, before anything is opened: what the caller had open beyond the standard streams
+/// would stay open for as long as the mount lives, and whoever reads a pipe to its end wait for it.
+pub(crate) fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<i32> = open
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // The one that listed them is closed already.
+        let _ = nix::unistd::close(descriptor);
+    }
+}
+
 /// In the child: reads what to do.
 pub(crate) fn receive() -> Result<(Order, Secrets), Failure> {
     let mut text = Vec::new();

@@ -132,6 +132,7 @@ fn order(words: MountWords) -> Result<Order, Failure> {
 
 /// What the process behind a background mount does. Its failure is printed by the one in front.
 fn serve_in_background() -> Result<(), Failure> {
+    daemon::close_inherited();
     let (order, secrets) = daemon::receive()?;
     log::start(order.verbosity, order.debug);
     let served = Config::with_secrets(&order, &secrets).and_then(|config| {

@@ -15,6 +15,7 @@ mod numbers;
 mod proxies;
 mod replies;
 mod small_files;
+mod system;
 mod whole;
 mod writing;
 

@@ -1,0 +1,182 @@
+//! As the system starts it: mount(8), fstab, systemd, shells and scripts.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::ftpd::{Ftpd, Quirks};
+use crate::support::mount::{Place, can_mount};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ferryfs");
+
+/// In a mount namespace where /usr/sbin has mount.ferryfs.
+#[test]
+fn mount_8_and_a_line_in_fstab() {
+    if !can_mount() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (server, place) = (Ftpd::start(), Place::new());
+    server.put("file", "content");
+    let (helpers, fstab) = (place.path("sbin"), place.path("fstab"));
+    fs::create_dir(&helpers).unwrap();
+    std::os::unix::fs::symlink(BINARY, helpers.join("mount.ferryfs")).unwrap();
+    std::os::unix::fs::symlink(BINARY, helpers.join("mount.fuse.ferryfs")).unwrap();
+    let (url, dir) = (server.url(""), place.mountpoint());
+    let line = format!(
+        "{url} {} ferryfs noauto,_netdev,timeout=5s 0 0\n",
+        dir.display()
+    );
+    fs::write(&fstab, line).unwrap();
+    let script = "set -e
+        mount -t overlay over -o \"lowerdir=$1:$(realpath /sbin)\" \"$(realpath /sbin)\"
+        for how in '-t ferryfs' '-t fuse.ferryfs'; do
+            mount $how -o rw,_netdev,timeout=5s \"$2\" \"$3\"
+            cat \"$3/file\"; umount \"$3\"
+        done
+        mount -T \"$4\" \"$3\"
+        cat \"$3/file\"; umount \"$3\"";
+    let output = place
+        .command_of("timeout".as_ref())
+        .args(["30", "unshare", "--mount", "sh", "-c", script, "sh"])
+        .args([&helpers, &url.into(), &dir, &fstab])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.stdout, b"contentcontentcontent", "{said}");
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn systemd_is_told_when_the_mount_is_ready_and_when_it_ends() {
+    if !can_mount() {
+        return;
+    }
+    let (server, place) = (Ftpd::start(), Place::new());
+    let socket = UnixDatagram::bind(place.path("notify")).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut child = place
+        .command()
+        .args(["-f", &server.url("")])
+        .arg(place.mountpoint())
+        .env("NOTIFY_SOCKET", place.path("notify"))
+        .spawn()
+        .unwrap();
+    let wait_for = |word: &str| {
+        let mut buf = [0; 1000];
+        loop {
+            let len = socket.recv(&mut buf).unwrap();
+            if String::from_utf8_lossy(&buf[..len]).contains(word) {
+                return;
+            }
+        }
+    };
+    wait_for("READY=1");
+    assert!(place.is_mounted());
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    wait_for("STOPPING=1");
+    assert!(child.wait().unwrap().success());
+    assert!(!place.is_mounted());
+}
+
+/// A pipe that a script reads to its end must not stay open in the mount.
+#[test]
+fn descriptors_of_the_caller_are_not_kept() {
+    if !can_mount() {
+        return;
+    }
+    let (server, place) = (Ftpd::start(), Place::new());
+    let mut script = place.command_of("sh".as_ref());
+    script
+        .args(["-c", "\"$@\" 9>&1 >/dev/null 2>&1", "sh", BINARY])
+        .arg(server.url(""))
+        .arg(place.mountpoint())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(script.output().unwrap()));
+    let output = told.recv_timeout(Duration::from_secs(20));
+    let mounted = place.is_mounted();
+    let umount = place
+        .command()
+        .arg("umount")
+        .arg(place.mountpoint())
+        .status();
+    assert!(output.is_ok_and(|output| output.status.success()) && mounted);
+    assert!(umount.unwrap().success());
+}
+
+#[test]
+fn shells_load_the_completions() {
+    let place = Place::new();
+    for (shell, check) in [
+        ("bash", ". \"$0\"; complete -p ferryfs >/dev/null"),
+        ("zsh", "zsh -n \"$0\""),
+        ("fish", "fish --no-execute \"$0\""),
+    ] {
+        let script = place.command().args(["completions", shell]).output();
+        let path = place.path(shell);
+        fs::write(&path, script.unwrap().stdout).unwrap();
+        let installed = Command::new("sh")
+            .args(["-c", &format!("command -v {shell}")])
+            .output();
+        if shell != "bash" && !installed.unwrap().status.success() {
+            continue;
+        }
+        let checked = Command::new("bash").args(["-c", check]).arg(&path).output();
+        let checked = checked.unwrap();
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert!(
+            checked.status.success() && said.is_empty(),
+            "{shell}: {said}"
+        );
+    }
+}
+
+#[test]
+fn exit_codes_of_a_certificate_and_of_content_that_is_left() {
+    if !can_mount() {
+        return;
+    }
+    let server = Ftpd::with(Quirks {
+        tls: true,
+        ..Quirks::default()
+    });
+    let place = Place::new();
+    let mut mount = place.command();
+    mount.arg(server.url("")).arg(place.mountpoint());
+    let untrusted = mount.args(["-o", "tls=require"]).output().unwrap();
+    let said = String::from_utf8_lossy(&untrusted.stderr);
+    assert_eq!(untrusted.status.code(), Some(6), "{said}");
+    assert!(!place.is_mounted());
+
+    let server = Ftpd::start();
+    let mut mount = place.command();
+    mount.arg(server.url("")).arg(place.mountpoint());
+    assert!(mount.args(["-o", "timeout=2s"]).status().unwrap().success());
+    let file = fs::File::create(place.mountpoint().join("file")).unwrap();
+    std::io::Write::write_all(&mut &file, b"content").unwrap();
+    server.go_down();
+    let flush = |how: &str| {
+        let mut command = place.command();
+        command.arg(how).arg(place.mountpoint()).output().unwrap()
+    };
+    for how in ["flush", "umount"] {
+        let left = flush(how);
+        let said = String::from_utf8_lossy(&left.stderr);
+        assert_eq!(left.status.code(), Some(11), "{how}: {said}");
+        assert!(said.contains("file"), "{how}: {said}");
+    }
+    assert!(place.is_mounted());
+    server.come_back();
+    drop(file);
+    assert_eq!(flush("umount").status.code(), Some(0));
+    assert_eq!(server.get("file"), b"content");
+}
