@@ -17,6 +17,7 @@ mod replies;
 mod small_files;
 mod system;
 mod whole;
+mod writeback;
 mod writing;
 
 /// A server with `quirks` and a mount of it; `None` where nothing can be mounted.
