@@ -34,6 +34,29 @@ pub(crate) use options::split_list;
 pub(crate) use order::Order;
 
 pub(crate) use settings::Writeback;
+
+/// See `fuzzing`: a URL of these bytes.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_url(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = url::proxy(&text);
+    if let Ok(parsed) = ServerUrl::parse(&text) {
+        let shown = parsed.shown(None);
+        assert!(
+            !shown.contains(',') && !shown.chars().any(char::is_control),
+            "{shown:?}"
+        );
+        let again = ServerUrl::parse(&shown).map(|url| url.shown(None));
+        assert_eq!(again.as_deref(), Ok(&*shown), "from {text:?}");
+    }
+}
+
+/// See `fuzzing`: a configuration file of these bytes.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_configuration(bytes: &[u8]) {
+    file::fuzz(&String::from_utf8_lossy(bytes));
+}
+
 use settings::{Settings, Tls};
 use url::{Scheme, ServerUrl};
 

@@ -47,5 +47,20 @@ mod upload;
 mod ways;
 mod xattrs;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use reply::fuzz_replies;
+
+/// See `fuzzing`: everything that is made of a reply.
+#[cfg(any(test, feature = "fuzzing"))]
+fn fuzz_reply(reply: &reply::Reply) {
+    let _ = refusal::refusal("TEST", reply);
+    let _ = refusal::is_crowded(reply);
+    let features = features::Features::parse(reply);
+    let _ = (features.opts_mlst(&["type", "size"]), features.has("MLST"));
+    let _ = rendezvous::fuzz_rendezvous(reply);
+    let _ = stat::size_of(reply);
+    login::fuzz_login(reply);
+}
+
 pub use backend::FtpBackend;
 pub use report::Report;

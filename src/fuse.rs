@@ -479,9 +479,13 @@ impl fuser::Filesystem for Filesystem {
             reply,
             move || vfs.statfs(),
             |reply, space| {
+                /// Of a server that does not tell its space: with 0 borg, file managers and others
+                /// that look before they write would not even begin.
+                const UNKNOWN_SPACE: u64 = 1 << 50;
                 const BLOCK: u64 = 4096;
-                let (total, free) =
-                    space.map_or((0, 0), |s| (s.total.unwrap_or(s.available), s.available));
+                let (total, free) = space.map_or((UNKNOWN_SPACE, UNKNOWN_SPACE), |s| {
+                    (s.total.unwrap_or(s.available), s.available)
+                });
                 let (total, free) = (total / BLOCK, free / BLOCK);
                 reply.statfs(
                     total,

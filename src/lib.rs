@@ -48,6 +48,9 @@ mod exit;
 pub mod finding;
 pub mod ftp;
 mod fuse;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 pub mod mail;
 mod metrics;

@@ -8,6 +8,13 @@ pub(crate) mod source;
 
 pub use private_file::read_private;
 
+/// See `fuzzing`: a `.netrc` of these bytes.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_netrc(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = netrc::find(&text, "h", "u");
+}
+
 /// A password or token. Never printed: `Debug` shows stars, there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);

@@ -8,6 +8,7 @@ mod cache;
 mod doctor;
 mod faults;
 mod foresight;
+mod interrupts;
 mod lifecycle;
 mod limits;
 mod listings;

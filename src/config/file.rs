@@ -114,6 +114,14 @@ struct Parsed {
     account: Option<String>,
 }
 
+/// See `fuzzing`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(text: &str) {
+    if let Err((line, cause)) = parse(text) {
+        assert!(line > 0 && !cause.contains('\n'), "{line}: {cause:?}");
+    }
+}
+
 fn read(path: &Path) -> io::Result<String> {
     let about = fs::metadata(path)?;
     // password_command= runs what the file says.

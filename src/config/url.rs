@@ -98,9 +98,10 @@ impl ServerUrl {
         shown.push('/');
         if let Some(below_root) = self.directory.strip_prefix(b"/") {
             shown.push_str("%2F");
-            encode(below_root, b",", &mut shown);
+            encode(below_root, b",@", &mut shown);
         } else {
-            encode(&self.directory, b",", &mut shown);
+            // An '@' behind a port would pass for the end of a password.
+            encode(&self.directory, b",@", &mut shown);
         }
         shown
     }

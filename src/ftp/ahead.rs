@@ -90,6 +90,7 @@ impl Session {
         let options = self.host().options();
         matches!(options.data, DataMode::Passive)
             && options.proxy.is_none()
+            && !self.features().has("PRET")
             && self.host().facts(|facts| {
                 facts.pipelining == Some(true)
                     && facts.epsv == Some(true)

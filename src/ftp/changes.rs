@@ -1,14 +1,21 @@
 //! Making, removing and renaming: commands that must not be sent twice. What became of one whose
 //! answer was lost is asked on another connection.
 
+use std::time::Duration;
+
 use super::probes::{self, Probes, Seen};
 use super::replace::Replacement;
 use super::reply::Reply;
 use super::server::FtpServer;
 use super::session::Session;
 use super::set_attr::done;
+use crate::net::Deadline;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
+
+/// How long `rmdir` waits for uploads in the directory that are being given up.
+const TIDY_LIMIT: Duration = Duration::from_secs(2);
+const TIDY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What mkdir gives on nearly all servers; another mode is asked for by SITE CHMOD.
 const USUAL_MODE: u32 = 0o755;
@@ -40,9 +47,35 @@ impl FtpServer {
     /// Removes an empty directory.
     pub(super) fn rmdir(&self, path: &RemotePath) -> Result<()> {
         let gone = |seen| seen == Seen::Missing;
-        self.change(("RMD", path), probes::REMOVE_DIRECTORY, gone, |_| Ok(()))?;
+        let remove = || self.change(("RMD", path), probes::REMOVE_DIRECTORY, gone, |_| Ok(()));
+        match remove() {
+            Err(err) if err.kind() == ErrorKind::NotEmpty && self.tidied(path)? => remove()?,
+            removed => removed?,
+        }
         self.forget(path);
         Ok(())
+    }
+
+    /// Whether there were temporary files of ours in `dir`, which no listing shows: what an upload
+    /// left there when its connection died is removed now, and one that is being given up waited
+    /// for.
+    fn tidied(&self, dir: &RemotePath) -> Result<bool> {
+        let ours = || {
+            self.in_flight
+                .with(|names| names.iter().any(|name| name.is_within(dir)))
+        };
+        let found = ours();
+        let deadline = Deadline::after(TIDY_LIMIT);
+        while ours() && deadline.left().is_ok() {
+            self.on_session(|s| {
+                self.sweep(s);
+                Ok(())
+            })?;
+            if ours() {
+                std::thread::sleep(TIDY_PAUSE);
+            }
+        }
+        Ok(found)
     }
 
     /// Renames, replacing a file or an empty directory.

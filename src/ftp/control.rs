@@ -109,12 +109,14 @@ impl Control {
         while let Some(owed) = self.owed.pop_front() {
             let reply = self.final_reply(deadline)?;
             let plausible = match owed {
-                Owed::Wish => reply.code() != 421,
+                Owed::Wish => !reply.is_farewell(),
                 Owed::Setting => reply.is_ok(),
-                Owed::Download => matches!(reply.code(), 225 | 226 | 250 | 422..=599),
+                Owed::Download => {
+                    matches!(reply.code(), 225 | 226 | 250 | 422..=599) && !reply.is_farewell()
+                }
             };
             if !plausible {
-                self.odd = reply.code() != 421;
+                self.odd = !reply.is_farewell();
                 return Err(Error::new(
                     ErrorKind::Disconnected,
                     format!("{}: out of step: {}", self.host, reply.text()),

@@ -5,8 +5,9 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::options::FtpOptions;
 use super::reply::Reply;
 use super::tls::TlsStream;
 use crate::net;
@@ -15,6 +16,10 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// How long the end of an upload waits for the server's close_notify and its TLS tickets.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Least bytes that must come while they are waited for twice the time limit: a peer that sends one
+/// now and then keeps the limit of each read, and would hold the reader for ever.
+const DRIP: u64 = 1024;
 
 /// Bytes of a file given to the kernel at once. Each call has the socket's time limit.
 const SENDFILE_MAX: usize = 1 << 20;
@@ -31,6 +36,11 @@ pub struct DataConnection {
     announced: bool,
     /// The end of data was read.
     ended: bool,
+    /// Time limit of one read.
+    limit: Duration,
+    /// Waited for, and got, since [`DRIP`] bytes were together.
+    waited: Duration,
+    got: u64,
     host: Box<str>,
     /// For whoever watches; none for listings.
     transfer: Option<Arc<Transfer>>,
@@ -46,13 +56,21 @@ pub(super) enum Stream {
 }
 
 impl DataConnection {
-    pub(super) fn new(stream: Stream, early: Option<Reply>, announced: bool, host: &str) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        early: Option<Reply>,
+        announced: bool,
+        options: &FtpOptions,
+    ) -> Self {
         Self {
             stream,
             early,
             announced,
             ended: false,
-            host: host.into(),
+            limit: options.timeout,
+            waited: Duration::ZERO,
+            got: 0,
+            host: options.host.as_str().into(),
             transfer: None,
         }
     }
@@ -188,6 +206,7 @@ impl DataConnection {
 /// [`net::failure`](crate::net::failure) makes an `Error` of them.
 impl Read for DataConnection {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let before = Instant::now();
         let read = match &mut self.stream {
             Stream::Plain(tcp) => tcp.read(buf),
             Stream::Tls(tls) => tls.read(buf),
@@ -195,6 +214,16 @@ impl Read for DataConnection {
         };
         self.ended |= !buf.is_empty() && matches!(read, Ok(0));
         let got = read.map_err(named)?;
+        if got > 0 {
+            self.waited += before.elapsed();
+            self.got += got as u64;
+            if self.got >= DRIP {
+                self.waited = Duration::ZERO;
+                self.got = 0;
+            } else if self.waited > self.limit * 2 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
         self.passed(&TRAFFIC.received, got as u64);
         Ok(got)
     }

@@ -95,9 +95,11 @@ pub(super) fn log_in(
 /// password at this moment, can tell.
 fn refused(host: &Host, reply: &Reply, words: &str) -> Failure {
     let options = host.options();
-    let crowded =
-        is_crowded(reply) || host.facts(|facts| facts.sessions > 0) || reply.code() == 421;
-    let temporary = reply.code() / 100 == 4 && reply.code() != 430;
+    // The process behind it died; that says nothing of the password, nor of how many there are.
+    let died = reply.is_farewell() && reply.code() != 421;
+    let many = reply.code() == 421 || host.facts(|facts| facts.sessions > 0);
+    let crowded = is_crowded(reply) || many && !died;
+    let temporary = reply.code() / 100 == 4 && reply.code() != 430 || reply.is_farewell();
     let kind = if crowded || temporary {
         ErrorKind::Disconnected
     } else {
@@ -262,11 +264,21 @@ fn found(replies: &[Reply]) -> Result<Found> {
     let [feat, pwd, ..] = replies else {
         return Err(ErrorKind::Disconnected.into());
     };
-    if let Some(farewell) = replies.iter().find(|reply| reply.code() == 421) {
+    if let Some(farewell) = replies.iter().find(|reply| reply.is_farewell()) {
         return Err(refusal("FEAT", farewell));
     }
     let home = quoted_path(pwd).unwrap_or_else(|| b"/".to_vec());
     Ok((Arc::new(Features::parse(feat)), home))
+}
+
+/// See `fuzzing`: a home directory may go into a command line.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz_login(reply: &Reply) {
+    let path = quoted_path(reply).unwrap_or_default();
+    assert!(
+        !path.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)),
+        "{path:?}"
+    );
 }
 
 /// The path in a 257 reply (RFC 959 appendix II): in quotes, with quotes in it doubled. What
@@ -288,7 +300,9 @@ fn quoted_path(reply: &Reply) -> Option<Vec<u8>> {
         }
         path.push(byte);
     }
-    (!path.is_empty() && !path.contains(&0)).then_some(path)
+    // What no command could name is no directory.
+    let nameable = !path.iter().any(|b| matches!(b, b'\r' | b'\n' | 0));
+    (!path.is_empty() && nameable).then_some(path)
 }
 
 #[cfg(test)]
@@ -310,6 +324,7 @@ mod tests {
             (b"257 \"C:\\dir\"", Some(b"C:\\dir")),
             (b"257 somewhere", None),
             (b"257 \"\"", None),
+            (b"257 \"/a\rb\"", None),
             (b"550 \"/x\"", None),
         ] {
             let found = quoted_path(&reply(&[text, b"\r\n"].concat()));

@@ -127,8 +127,13 @@ impl Pool {
         }
         drop(lease);
         // The others are as old, and most likely as dead.
-        drop(self.state.with(|state| std::mem::take(&mut state.idle)));
+        self.forget_idle();
         work(&mut *self.lease(purpose, true)?)
+    }
+
+    /// Drops the sessions that nobody uses.
+    pub(super) fn forget_idle(&self) {
+        drop(self.state.with(|state| std::mem::take(&mut state.idle)));
     }
 
     /// Whether somebody waits for a session for `purpose`: a holder that could do without should

@@ -27,6 +27,12 @@ pub fn refusal(what: &str, reply: &Reply) -> Error {
 /// Judges a reply by its text, else by its code.
 #[must_use]
 pub fn classify(reply: &Reply) -> Verdict {
+    if reply.is_farewell() && reply.code() != 421 {
+        return Verdict {
+            kind: ErrorKind::Disconnected,
+            told: true,
+        };
+    }
     if reply.code() >= 400
         && let Some(kind) = by_text(reply)
     {
@@ -337,6 +343,7 @@ mod tests {
             ("553 Prohibited file name: ./a?b", PermissionDenied, true),
             ("500 'MFMT a': command not understood.", Unsupported, true),
             ("550 Broken pipe", Disconnected, true),
+            ("500 OOPS: child died", Disconnected, true),
             ("426 Connection timed out", Disconnected, true),
             (
                 "522 SSL connection failed: session reuse required",

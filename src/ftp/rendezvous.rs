@@ -25,6 +25,12 @@ pub(super) enum Rendezvous {
     Expected(TcpListener),
 }
 
+/// See `fuzzing`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz_rendezvous(reply: &Reply) -> (Option<u16>, Option<SocketAddrV4>) {
+    (epsv_port(reply), pasv_address(reply))
+}
+
 impl Session {
     /// Arranges the next data connection.
     pub(super) fn arrange(&mut self) -> Result<Rendezvous> {

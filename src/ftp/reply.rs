@@ -42,6 +42,13 @@ impl Reply {
         self.code / 100 == 3
     }
 
+    /// The server will hang up: 421, or vsftpd's word for everything that ends it ("500 OOPS: child
+    /// died").
+    #[must_use]
+    pub fn is_farewell(&self) -> bool {
+        self.code == 421 || self.code == 500 && self.first_line().starts_with(b"OOPS:")
+    }
+
     /// All lines, first and last included; never empty. Lines between the first and the last keep
     /// their leading space (MLST facts have one).
     #[must_use]
@@ -186,6 +193,23 @@ impl Replies {
                 self.partial = Some(reply);
                 Ok(None)
             }
+        }
+    }
+}
+
+/// See `fuzzing`: a control connection of these bytes, cut into pieces by the first of them, and all
+/// that is read out of replies.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_replies(bytes: &[u8]) {
+    let step = usize::from(bytes.first().copied().unwrap_or_default()) + 1;
+    let mut replies = Replies::default();
+    for piece in bytes.chunks(step) {
+        replies.push(piece);
+        while let Ok(Some(reply)) = replies.next() {
+            assert!(!reply.lines().is_empty());
+            let shown = reply.text();
+            assert!(!shown.chars().any(char::is_control), "{shown:?}");
+            super::fuzz_reply(&reply);
         }
     }
 }

@@ -38,14 +38,8 @@ impl FtpServer {
         offset: u64,
         wait: bool,
     ) -> Result<Box<dyn Download>> {
-        let begun = self.begin_retrieve(path, offset, wait);
-        let retrieval = match begun {
-            // The session had died unnoticed. Reading twice does no harm.
-            Err(err) if err.kind() == ErrorKind::Disconnected => {
-                self.begin_retrieve(path, offset, wait)?
-            }
-            begun => begun?,
-        };
+        // Reading twice does no harm.
+        let retrieval = self.repeating(|| self.begin_retrieve(path, offset, wait))?;
         Ok(Box::new(retrieval))
     }
 
@@ -72,7 +66,7 @@ impl FtpServer {
         offset: u64,
     ) -> Result<Retrieval> {
         let line = self.line("RETR", path)?;
-        let rests = offset > 0 && self.ways.with(|ways| ways.rest) != Some(false);
+        let rests = offset > 0 && self.rests(&mut lease, path)?;
         let mut begun = lease.begin_data(&line, if rests { offset } else { 0 })?;
         let mut to_discard = if rests { 0 } else { offset };
         if rests && let Begun::Refused(reply) = &begun {
@@ -103,6 +97,49 @@ impl FtpServer {
                 Err(self.explain(&mut lease, probes::FILE, ("RETR", path), &reply))
             }
         }
+    }
+}
+
+impl FtpServer {
+    /// Whether REST may be sent. A server that does not claim to know it (RFC 3659 section 5.3) may
+    /// say 350 and send from the beginning all the same: that one is tried on the last byte first.
+    fn rests(&self, lease: &mut Lease, path: &RemotePath) -> Result<bool> {
+        if let Some(known) = self.ways.with(|ways| ways.rest) {
+            return Ok(known);
+        }
+        if lease.features().has("REST") {
+            return Ok(true);
+        }
+        let Some(last) = size_of(&self.ask(lease, "SIZE", path)?).and_then(|n| n.checked_sub(1))
+        else {
+            return Ok(false);
+        };
+        if last == 0 {
+            return Ok(false);
+        }
+        let mut data = match lease.begin_data(&self.line("RETR", path)?, last)? {
+            Begun::Open(data) => data,
+            // The caller finds out which of the two was refused.
+            Begun::Refused(_) => return Ok(true),
+        };
+        let mut bytes = [0; 64];
+        let mut count = 0;
+        while let Some(rest) = bytes.get_mut(count..).filter(|rest| !rest.is_empty()) {
+            match data.read(rest) {
+                Ok(0) => break,
+                Ok(more) => count += more,
+                Err(err) => return Err(net::failure(format_args!("RETR {path}"), &err)),
+            }
+        }
+        let obeys = count == 1;
+        if count == bytes.len() {
+            lease.close_early(data);
+        } else {
+            lease.end_data(data)?;
+        }
+        log::info!("REST, which FEAT does not name, works: {obeys}");
+        self.ways.with(|ways| ways.rest = Some(obeys));
+        Ok(obeys)
     }
 }
 

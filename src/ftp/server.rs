@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::encoding;
 use super::links::LinkTargets;
@@ -17,6 +17,9 @@ use crate::sync::Locked;
 use crate::vfs::attr::{Attr, Space};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
+
+/// When work that lost its connection is done again.
+const REPEAT_AFTER: [Duration; 2] = [Duration::ZERO, Duration::from_millis(100)];
 
 /// Most paths whose last refusal is kept for `user.ftp.reply`.
 const REPLIES_KEPT: usize = 256;
@@ -90,17 +93,29 @@ impl FtpServer {
         self.pool.host().options()
     }
 
-    /// Runs work that may be done twice, and does it twice if the connection is lost on the way.
+    /// Runs work that may be done twice, and does it again if the connection is lost on the way.
     pub(super) fn on_session<T>(
         &self,
         mut work: impl FnMut(&mut Session) -> Result<T>,
     ) -> Result<T> {
-        match self.pool.with_session(Purpose::Metadata, &mut work) {
-            Err(err) if err.kind() == ErrorKind::Disconnected => {
-                self.pool.with_session(Purpose::Metadata, work)
+        self.repeating(|| self.pool.with_session(Purpose::Metadata, &mut work))
+    }
+
+    /// Does work again that lost its connection and leases another by itself. A server that is
+    /// stopped or restarted takes all of them away, one after the other, and the one of the second
+    /// attempt may be among them.
+    pub(super) fn repeating<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+        for pause in REPEAT_AFTER {
+            match work() {
+                Err(err) if err.kind() == ErrorKind::Disconnected => {
+                    log::debug!("connection lost, once more: {err}");
+                    self.pool.forget_idle();
+                    std::thread::sleep(pause);
+                }
+                done => return done,
             }
-            done => done,
         }
+        work()
     }
 
     /// Removes what failed uploads left, and says goodbye.
@@ -135,8 +150,14 @@ impl FtpServer {
             Err(err) if session.is_broken() => {
                 log::debug!("connection lost, asking what happened: {err}");
                 *lease = None;
-                let session = lease.insert(self.pool.lease(Purpose::Metadata, true)?);
-                work(session, true)
+                self.repeating(|| {
+                    let session = lease.insert(self.pool.lease(Purpose::Metadata, true)?);
+                    let done = work(session, true);
+                    if session.is_broken() {
+                        *lease = None;
+                    }
+                    done
+                })
             }
             done => done,
         }

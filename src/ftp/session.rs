@@ -214,7 +214,7 @@ impl Session {
         let done = self.talk(|control| {
             control.exchange_each(lines, pipelined, deadline, &mut |at, reply| {
                 match reply.code() {
-                    421 => return Err(refusal(&host.options().host, &reply)),
+                    _ if reply.is_farewell() => return Err(refusal(&host.options().host, &reply)),
                     // The end of a transfer, which no command here began: some servers tell it twice.
                     225 | 226 | 426 => {
                         host.facts(|facts| facts.read_behind = Some(false));

@@ -50,6 +50,10 @@ impl Session {
     /// `Disconnected`, and the session is still good (see [`is_broken`](Self::is_broken)).
     pub fn begin_data(&mut self, command: &[u8], offset: u64) -> Result<Begun> {
         check(command)?;
+        // A distributed server (drftpd) must know what for before it names the address of data.
+        if self.features().has("PRET") {
+            self.command(&[b"PRET ", command].concat())?;
+        }
         let ahead = self.has_ahead();
         match self.begin_data_once(command, offset) {
             Ok(Begun::Refused(reply)) if ahead && matches!(reply.code(), 425 | 426) => {
@@ -74,7 +78,7 @@ impl Session {
         let announced = reply.as_ref().is_some_and(Reply::is_preliminary);
         let total = reply.as_ref().and_then(told_size);
         let early = match reply {
-            Some(reply) if reply.code() == 421 => {
+            Some(reply) if reply.is_farewell() => {
                 return Err(self.break_off(refusal(&Command(command).to_string(), &reply)));
             }
             Some(reply) if reply.is_ok() => Some(reply),
@@ -115,8 +119,8 @@ impl Session {
         });
         match stream {
             Ok(stream) => {
-                let host = &self.host.options().host;
-                let data = DataConnection::new(stream, early, announced, host);
+                let options = self.host.options();
+                let data = DataConnection::new(stream, early, announced, options);
                 Ok(Begun::Open(watch(data, command, offset, total)))
             }
             Err(error) => self.not_joined(error, early),
@@ -165,7 +169,7 @@ impl Session {
         self.transferring = false;
         self.suspect(over_tls13, &reply);
         match reply {
-            Ok(reply) if reply.code() == 421 => Err(self.break_off(error)),
+            Ok(reply) if reply.is_farewell() => Err(self.break_off(error)),
             Ok(reply) if reply.code() >= 400 => Ok(Begun::Refused(reply)),
             Ok(_) | Err(_) => Err(error),
         }
@@ -209,7 +213,7 @@ impl Session {
         self.answered += 1;
         self.suspect(suspect, &reply);
         let reply = reply?;
-        if reply.code() == 421 {
+        if reply.is_farewell() {
             return Err(self.break_off(refusal(&self.host.options().host, &reply)));
         }
         if let Err(err) = finished {
@@ -271,7 +275,7 @@ impl Session {
             // Not ABOR: servers answer it with one reply or two, in either order, or not at all.
             let reply = self.talk(|control| control.receive(Deadline::after(GIVE_UP_LIMIT)));
             match reply {
-                Ok(reply) if reply.code() == 421 => self.hang_up(),
+                Ok(reply) if reply.is_farewell() => self.hang_up(),
                 Ok(reply) if matches!(reply.code() / 100, 2 | 4) => return,
                 Ok(_) | Err(_) => {}
             }

@@ -53,11 +53,8 @@ impl FtpServer {
         path: &RemotePath,
         wait: bool,
     ) -> Result<Box<dyn Upload>> {
-        let storing = match self.begin_store(path, wait) {
-            // The session had died unnoticed; nothing of the content was sent yet.
-            Err(err) if err.kind() == ErrorKind::Disconnected => self.begin_store(path, wait)?,
-            begun => begun?,
-        };
+        // Nothing of the content was sent yet.
+        let storing = self.repeating(|| self.begin_store(path, wait))?;
         Ok(Box::new(storing))
     }
 
@@ -172,10 +169,7 @@ impl FtpServer {
         path: &RemotePath,
         base: u64,
     ) -> Result<Box<dyn Upload>> {
-        match self.begin_append(path, base) {
-            Err(err) if err.kind() == ErrorKind::Disconnected => self.begin_append(path, base),
-            begun => begun,
-        }
+        self.repeating(|| self.begin_append(path, base))
     }
 
     fn begin_append(self: &Arc<Self>, path: &RemotePath, base: u64) -> Result<Box<dyn Upload>> {

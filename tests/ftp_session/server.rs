@@ -16,15 +16,15 @@ use ferryfs::net::trust::TlsOptions;
 use ferryfs::secret::Secret;
 
 /// One connection as the server sees it.
-pub(super) struct Peer {
-    pub(super) lines: BufReader<TcpStream>,
+pub(crate) struct Peer {
+    pub(crate) lines: BufReader<TcpStream>,
     /// Which connection this is, from 1.
     pub(super) number: usize,
     pub(super) data: Option<TcpListener>,
 }
 
 impl Peer {
-    pub(super) fn say(&mut self, reply: &str) {
+    pub(crate) fn say(&mut self, reply: &str) {
         let _ = write!(self.lines.get_mut(), "{reply}\r\n");
     }
 
@@ -37,7 +37,7 @@ impl Peer {
     }
 
     /// Accepts the data connection that EPSV or PASV announced.
-    pub(super) fn accept(&mut self) -> TcpStream {
+    pub(crate) fn accept(&mut self) -> TcpStream {
         self.data.take().unwrap().accept().unwrap().0
     }
 
@@ -86,7 +86,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server. `fault` sees each line first, `""` for the greeting; it returns whether it
     /// dealt with it. Returning `None` hangs up.
-    pub(super) fn start(
+    pub(crate) fn start(
         fault: impl Fn(&mut Peer, &str) -> Option<bool> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -125,7 +125,7 @@ impl Server {
         Self { address, heard }
     }
 
-    pub(super) fn options(&self) -> FtpOptions {
+    pub(crate) fn options(&self) -> FtpOptions {
         Self::options_for(self.address)
     }
 

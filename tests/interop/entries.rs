@@ -195,6 +195,7 @@ pub(super) fn statvfs(stage: &Stage) {
     assert_eq!(about.f_namemax, 255);
     assert!(about.f_bsize > 0);
     // df and cp ask before they begin, and may not be frightened.
+    assert!(about.f_bavail > 0, "borg would not begin");
     stage.mount.sh("df . && stat -f .");
 }
 

@@ -2,11 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal, kill_process};
 
 use super::{bytes, names_there, stage};
 use crate::support::ftpd::{Break, Ftpd, Quirks};
@@ -151,59 +148,6 @@ fn data_that_stops_coming_is_no_end() {
     server.change(|quirks| quirks.faults.clear());
     assert!(fs::read(mount.path("file")).unwrap() == content);
     mount.finish();
-}
-
-/// Who waits for a silent server in `command` ends when it is told to.
-fn can_be_killed(stalled: &str, command: &str) {
-    let server = Ftpd::start();
-    server.put("dir/file", bytes(100));
-    server.put("other/file", "");
-    let mounting = Mounting::of(server.url("")).option("timeout=20s");
-    let Some(mount) = mounting.expect_log("no answer in time").start() else {
-        return;
-    };
-    fs::metadata(mount.path("dir/file")).unwrap();
-    server.change(|quirks| *quirks = quirks.clone().stall(stalled));
-    for signal in [Signal::INT, Signal::KILL] {
-        let mut waiting = Command::new("sh")
-            .args(["-c", &format!("exec {command}")])
-            .current_dir(mount.root())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        thread::sleep(Duration::from_millis(500));
-        assert!(
-            waiting.try_wait().unwrap().is_none(),
-            "{command} did not wait"
-        );
-        // Not with kill(1): starting a program can take seconds here, while others are tested.
-        let before = Instant::now();
-        kill_process(Pid::from_child(&waiting), signal).unwrap();
-        waiting.wait().unwrap();
-        let took = before.elapsed();
-        assert!(
-            took < Duration::from_secs(3),
-            "{command}: kill with {signal:?} took {took:?}"
-        );
-    }
-    server.change(|quirks| quirks.stalls.clear());
-    mount.finish();
-}
-
-#[test]
-fn who_waits_for_a_read_can_be_killed() {
-    can_be_killed("RETR", "cat dir/file");
-}
-
-#[test]
-fn who_waits_for_a_listing_can_be_killed() {
-    can_be_killed("MLSD", "ls other");
-}
-
-#[test]
-fn who_waits_for_a_change_can_be_killed() {
-    can_be_killed("MKD", "mkdir new");
 }
 
 /// Breaks the wire at one place after the other, while a file is replaced and read. Nothing may

@@ -14,7 +14,25 @@ use super::mount::{Mounting, skip};
 pub struct RealServer {
     name: &'static str,
     root: TempDir,
+    words: Vec<String>,
     facts: HashMap<String, String>,
+}
+
+/// Starts the server by its script, which tells the facts.
+fn run(name: &str, root: &Path, words: &[String], port: Option<&str>) -> HashMap<String, String> {
+    let mut command = Command::new(script(name));
+    command.arg("start").arg(root).args(words);
+    if let Some(port) = port {
+        command.env("FERRYFS_LAB_PORT", port);
+    }
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {errors}");
+    let told = String::from_utf8(output.stdout).unwrap();
+    told.lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 impl RealServer {
@@ -32,22 +50,63 @@ impl RealServer {
             .tempdir()
             .unwrap();
         fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
-        let output = Command::new(script(name))
-            .arg("start")
-            .arg(root.path())
-            .arg(mode)
-            .args(words)
-            .output()
-            .unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{name}: {errors}");
-        let facts = String::from_utf8(output.stdout)
+        let words = [&[mode][..], words].concat();
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        let facts = run(name, root.path(), &words, None);
+        Some(Self {
+            name,
+            root,
+            words,
+            facts,
+        })
+    }
+
+    /// Stops it, and starts it again on the same port.
+    pub fn restart(&mut self) {
+        self.kill_sessions();
+        self.stop();
+        let port = self.fact("port").to_owned();
+        self.facts = run(self.name, self.root.path(), &self.words, Some(&port));
+    }
+
+    /// Kills every process that serves a session; how many there were.
+    pub fn kill_sessions(&self) -> usize {
+        let server: i32 = self.fact("pid").parse().unwrap();
+        let parents: HashMap<i32, i32> = fs::read_dir("/proc")
             .unwrap()
-            .lines()
-            .filter_map(|line| line.split_once('='))
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .flatten()
+            .filter_map(|entry| {
+                let pid = entry.file_name().to_str()?.parse().ok()?;
+                let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+                // Behind the name in parentheses: state, parent.
+                let (_, rest) = stat.rsplit_once(") ")?;
+                let (state, rest) = rest.split_once(' ')?;
+                let parent = rest.split(' ').next()?.parse().ok()?;
+                (state != "Z").then_some((pid, parent))
+            })
             .collect();
-        Some(Self { name, root, facts })
+        let is_below = |mut pid: i32| {
+            while let Some(parent) = parents.get(&pid) {
+                if *parent == server {
+                    return true;
+                }
+                pid = *parent;
+            }
+            false
+        };
+        let sessions = parents.keys().filter(|pid| is_below(**pid));
+        sessions
+            .filter(|pid| {
+                let pid = rustix::process::Pid::from_raw(**pid).unwrap();
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
+            })
+            .count()
+    }
+
+    fn stop(&self) {
+        let _ = Command::new(script(self.name))
+            .args(["stop", self.fact("pid")])
+            .output();
     }
 
     /// Its name, `vsftpd` and so on.
@@ -105,9 +164,7 @@ impl RealServer {
 
 impl Drop for RealServer {
     fn drop(&mut self) {
-        let _ = Command::new(script(self.name))
-            .args(["stop", self.fact("pid")])
-            .output();
+        self.stop();
     }
 }
 

@@ -1,0 +1,79 @@
+//! Ctrl-C and `kill -9` reach whoever waits for a silent server, whatever it waits for.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::bytes;
+use crate::support::ftpd::Ftpd;
+use crate::support::mount::Mounting;
+
+/// Who waits for a silent server in `command` ends when it is told to.
+fn can_be_killed(stalled: &str, command: &str) {
+    let server = Ftpd::start();
+    server.put("dir/file", bytes(100));
+    server.put("dir/second", bytes(200_000));
+    server.put("other/file", "");
+    fs::create_dir(server.path("empty")).unwrap();
+    let mounting = Mounting::of(server.url("")).option("timeout=20s");
+    // What was interrupted goes on without its caller, and is told of when it fails.
+    let Some(mount) = mounting.expect_log("").start() else {
+        return;
+    };
+    fs::metadata(mount.path("dir/file")).unwrap();
+    fs::metadata(mount.path("empty")).unwrap();
+    server.change(|quirks| *quirks = quirks.clone().stall(stalled));
+    for signal in [Signal::INT, Signal::KILL] {
+        let mut waiting = Command::new("sh")
+            .args(["-c", &format!("exec {command}")])
+            .current_dir(mount.root())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(500));
+        assert!(
+            waiting.try_wait().unwrap().is_none(),
+            "{command} did not wait"
+        );
+        // Not with kill(1): starting a program can take seconds here, while others are tested.
+        let before = Instant::now();
+        kill_process(Pid::from_child(&waiting), signal).unwrap();
+        waiting.wait().unwrap();
+        let took = before.elapsed();
+        assert!(
+            took < Duration::from_secs(3),
+            "{command}: kill with {signal:?} took {took:?}"
+        );
+    }
+    server.change(|quirks| quirks.stalls.clear());
+    mount.finish();
+}
+
+macro_rules! cases {
+    ($($name:ident $stalled:literal $command:literal)*) => {
+        $(
+            #[test]
+            fn $name() {
+                can_be_killed($stalled, $command);
+            }
+        )*
+    };
+}
+
+cases! {
+    who_waits_for_a_read "RETR" "cat dir/second"
+    who_waits_for_a_listing "MLSD" "ls other"
+    who_waits_for_mkdir "MKD" "mkdir new"
+    who_waits_for_rmdir "RMD" "rmdir empty"
+    who_waits_for_a_removal "DELE" "rm dir/file"
+    who_waits_for_a_rename "RNTO" "mv dir/file dir/moved"
+    who_waits_for_a_mode "SITE" "chmod 600 dir/file"
+    who_waits_for_a_time "MFMT" "touch -d 2020-01-01 dir/file"
+    who_waits_for_a_close "STOR" "cp /etc/passwd new"
+    who_waits_for_fsync "STOR" "dd if=/dev/zero of=new bs=1k count=1 conv=fsync"
+    who_waits_for_the_end_of_an_upload "RNFR" "cp /etc/passwd dir/file"
+}
