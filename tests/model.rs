@@ -76,6 +76,13 @@ proptest! {
     }
 
     #[test]
+    fn own_changes_show_while_uploads_run_behind_them(
+        ops in prop::collection::vec(own_op(), 1..40),
+    ) {
+        Harness::writing_back().run(&ops);
+    }
+
+    #[test]
     fn everybodys_changes_show_without_a_cache(
         ops in prop::collection::vec(prop_oneof![4 => own_op(), 1 => others_op()], 1..40),
     ) {

@@ -77,6 +77,7 @@ impl Mount {
         let vfs = Arc::new(Vfs::new(Arc::new(Cached::new(inner, LONG, 10_000)), VIEW));
         vfs.start_writeback(Policy {
             enabled: true,
+            settle: Policy::SETTLE,
             uploads: 4,
             most_files: 100,
             most_bytes,

@@ -42,6 +42,7 @@ fn policy(config: &Config, options: &FtpOptions, contents: &Arc<Contents>) -> Po
     let descriptors = limit.and_then(|limit| usize::try_from(limit).ok());
     Policy {
         enabled: config.writeback.is_some(),
+        settle: Policy::SETTLE,
         uploads: options.connections.saturating_sub(1).max(1),
         // Each has a descriptor, and more than that are needed.
         most_files: descriptors.map_or(MOST_FILES, |all| MOST_FILES.min(all / 2)),

@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::queue::{After, Next, Queue, Verdict};
+use self::queue::{After, Next, Queue, SETTLE, Verdict};
 use super::attr::FileKind;
 use super::backend::OpenFile;
 use super::error::{Error, ErrorKind, Result};
@@ -43,6 +43,8 @@ const LANES: usize = 8;
 pub struct Policy {
     /// Whether a `close` is acknowledged before the upload.
     pub enabled: bool,
+    /// How long content is left alone before it is uploaded.
+    pub settle: Duration,
     /// Uploads side by side.
     pub uploads: usize,
     /// Files that may wait; beyond that, `close` waits for the server.
@@ -51,6 +53,11 @@ pub struct Policy {
     pub most_bytes: u64,
     /// Whether somebody waits for a connection.
     pub is_crowded: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Policy {
+    /// What serves most: a moment in which content is renamed, written again or removed.
+    pub const SETTLE: Duration = SETTLE;
 }
 
 impl std::fmt::Debug for Policy {
@@ -174,13 +181,16 @@ impl Shared {
 impl Vfs {
     /// Uploads behind the writers as `policy` says from now on.
     pub fn start_writeback(self: &Arc<Self>, policy: Policy) {
-        self.writeback.get_or_init(|| Writeback {
-            shared: Arc::new(Shared {
-                vfs: Arc::downgrade(self),
-                policy,
-                queue: Mutex::default(),
-                changed: Condvar::new(),
-            }),
+        self.writeback.get_or_init(|| {
+            let queue = Queue::new(policy.settle);
+            Writeback {
+                shared: Arc::new(Shared {
+                    vfs: Arc::downgrade(self),
+                    policy,
+                    queue: Mutex::new(queue),
+                    changed: Condvar::new(),
+                }),
+            }
         });
     }
 
@@ -247,6 +257,14 @@ impl Vfs {
         if !writeback.shared.policy.enabled || !writeback.has_room(ino, bytes) {
             return false;
         }
+        let acknowledged = self.acknowledge_named(ino, file);
+        if acknowledged {
+            self.enlist(ino, bytes);
+        }
+        acknowledged
+    }
+
+    fn acknowledge_named(&self, ino: Ino, file: &dyn OpenFile) -> bool {
         let Some(gates) = self.open_files.gates(ino) else {
             return false;
         };
@@ -259,7 +277,6 @@ impl Vfs {
         match file.acknowledge(&at) {
             Ok(()) => {
                 self.note_version(ino, file, &Ok(()));
-                self.enlist(ino, bytes);
                 true
             }
             Err(err) => {
@@ -340,7 +357,8 @@ impl Vfs {
     fn verdict(&self, err: &Error) -> Verdict {
         match Verdict::of(err) {
             Verdict::Refused if err.kind() == ErrorKind::PermissionDenied => {
-                match self.backend.list(&RemotePath::root()) {
+                // No cache answers this.
+                match self.backend.xattrs(&RemotePath::root()) {
                     Ok(_) => Verdict::Refused,
                     Err(_) => Verdict::Unreachable,
                 }

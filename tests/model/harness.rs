@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ferryfs::vfs::attr::FileKind;
 use ferryfs::vfs::backend::{Backend, OpenHow};
+use ferryfs::vfs::blocks::Blocks;
 use ferryfs::vfs::cache::Cached;
-use ferryfs::vfs::content::Contents;
+use ferryfs::vfs::content::{Contents, Keeping};
 use ferryfs::vfs::error::{ErrorKind, Result};
-use ferryfs::vfs::{Change, Ino, NewTime, ROOT, RenameHow, Stat, Vfs, View};
+use ferryfs::vfs::{Change, Ino, NewTime, Policy, ROOT, RenameHow, Stat, Vfs, View};
 
 use crate::support::memory::{MemoryBackend, MemoryServer};
 
@@ -150,7 +151,9 @@ struct Handle {
 
 /// A filesystem, the server behind it, and what both should be.
 pub struct Harness {
-    vfs: Vfs,
+    vfs: Arc<Vfs>,
+    /// Uploads run behind the operations.
+    writeback: bool,
     server: MemoryServer,
     _staging: tempfile::TempDir,
     /// By path without a leading slash; the root is "".
@@ -200,10 +203,25 @@ impl Harness {
         Self::new(Duration::ZERO)
     }
 
+    /// The same, and what is closed is uploaded while the next operations run.
+    pub fn writing_back() -> Self {
+        Self::with(LONG, true)
+    }
+
     fn new(ttl: Duration) -> Self {
+        Self::with(ttl, false)
+    }
+
+    fn with(ttl: Duration, writeback: bool) -> Self {
         let staging = tempfile::tempdir().unwrap();
         let server = MemoryServer::new();
-        let contents = Contents::new(staging.path(), 64 << 20).unwrap();
+        let keeping = Keeping {
+            writeback,
+            ..Keeping::default()
+        };
+        let blocks = Blocks::in_memory(16 << 20);
+        let dir = staging.path().join("staging");
+        let contents = Contents::with_cache(&dir, 64 << 20, blocks, keeping).unwrap();
         let inner: Arc<dyn Backend> = Arc::new(MemoryBackend::new(&server, &contents));
         let view = View {
             uid: 1,
@@ -214,8 +232,21 @@ impl Harness {
             read_only: false,
             validity: LONG,
         };
+        let vfs = Arc::new(Vfs::new(Arc::new(Cached::new(inner, ttl, 10_000)), view));
+        if writeback {
+            vfs.start_writeback(Policy {
+                enabled: true,
+                settle: Duration::ZERO,
+                uploads: 3,
+                // Now and then a close has to wait.
+                most_files: 4,
+                most_bytes: u64::MAX,
+                is_crowded: Arc::new(|| false),
+            });
+        }
         Self {
-            vfs: Vfs::new(Arc::new(Cached::new(inner, ttl, 10_000)), view),
+            vfs,
+            writeback,
             server,
             _staging: staging,
             tree: BTreeMap::from([(String::new(), Expected::new(Body::Dir))]),
@@ -357,11 +388,7 @@ impl Harness {
                 assert_eq!(self.vfs.setattr(ino, &change).unwrap().0.size, *len);
                 self.contents[content].resize(*len as usize, 0);
                 self.written(&path);
-                assert_eq!(
-                    self.server.get(&path).as_ref(),
-                    Some(&self.contents[content]),
-                    "truncate {path}"
-                );
+                self.check_stored(content, true);
             }
             Op::Flush { handle } => {
                 let Some(at) = self.pick_handle(handle) else {
@@ -370,6 +397,10 @@ impl Harness {
                 let Handle { fh, content, write } = self.handles[at];
                 self.vfs.flush(fh).unwrap();
                 self.check_stored(content, write);
+                if self.writeback && handle.0 % 2 == 0 {
+                    self.vfs.fsync(fh).unwrap();
+                    self.check_on_server(content, write);
+                }
             }
             Op::Close { handle } => {
                 let Some(at) = self.pick_handle(handle) else {
@@ -600,8 +631,15 @@ impl Harness {
         assert_eq!(kind_of(&self.vfs.flush(fh)), Err(ErrorKind::BadHandle));
     }
 
-    /// A flush by a writer succeeded: the server has the content, unless it was removed.
+    /// A flush by a writer succeeded: the server has the content, unless it was removed, or will
+    /// have it.
     fn check_stored(&self, content: usize, write: bool) {
+        if !self.writeback {
+            self.check_on_server(content, write);
+        }
+    }
+
+    fn check_on_server(&self, content: usize, write: bool) {
         if let Some(path) = self.path_of(content).filter(|_| write) {
             assert_eq!(
                 self.server.get(&path).as_ref(),
@@ -862,6 +900,13 @@ impl Harness {
     fn finish(mut self) {
         while let Some(Handle { fh, content, write }) = self.handles.pop() {
             self.close(fh, content, write);
+        }
+        self.vfs.commit_all().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let waits = |vfs: &Vfs| vfs.writeback_progress().is_some_and(|p| p.waiting > 0);
+        while waits(&self.vfs) || self.writeback && self.vfs.census().open_files > 0 {
+            assert!(Instant::now() < deadline, "{:?}", self.vfs.dirty());
+            std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(self.vfs.dirty(), []);
         let on_server: BTreeSet<String> = self

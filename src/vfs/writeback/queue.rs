@@ -7,8 +7,8 @@ use crate::vfs::error::{Error, ErrorKind};
 use crate::vfs::inodes::Ino;
 use crate::vfs::path::RemotePath;
 
-/// Content is left alone for a moment first: it is often renamed, written again or removed at once.
-const SETTLE: Duration = Duration::from_millis(60);
+/// How long content is left alone first: it is often renamed, written again or removed at once.
+pub(super) const SETTLE: Duration = Duration::from_millis(60);
 
 /// The first and the longest pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -85,6 +85,8 @@ pub struct Progress {
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
+    /// How long content is left alone before its turn can come.
+    settle: Duration,
     jobs: HashMap<Ino, Job>,
     line: BTreeMap<(Instant, u64), Ino>,
     next: u64,
@@ -99,6 +101,14 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Nothing waits.
+    pub(super) fn new(settle: Duration) -> Self {
+        Self {
+            settle,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.jobs.len()
     }
@@ -124,7 +134,7 @@ impl Queue {
     /// `ino` has `bytes` to be uploaded. Whether it was not in line before.
     pub(super) fn add(&mut self, ino: Ino, bytes: u64, now: Instant) -> bool {
         self.next += 1;
-        let key = (now + SETTLE, self.next);
+        let key = (now + self.settle, self.next);
         let Some(job) = self.jobs.get_mut(&ino) else {
             let job = Job {
                 key,
@@ -226,7 +236,7 @@ impl Queue {
                     return After::Done;
                 }
                 (job.refusals, job.error) = (0, None);
-                SETTLE
+                self.settle
             }
             Some((error, verdict)) => {
                 self.last_error = Some(error.clone());

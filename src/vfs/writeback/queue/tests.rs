@@ -16,7 +16,7 @@ struct Line {
 impl Line {
     fn new() -> Self {
         Self {
-            queue: Queue::default(),
+            queue: Queue::new(SETTLE),
             now: Instant::now(),
         }
     }
