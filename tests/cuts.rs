@@ -134,6 +134,15 @@ impl Lab {
         self.server.put("from", new());
     }
 
+    /// A temporary file that nobody removed.
+    fn litter(&self) -> Option<String> {
+        let mut names = std::fs::read_dir(self.server.root()).unwrap();
+        names.find_map(|entry| {
+            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+            name.contains(".ferryfs").then_some(name)
+        })
+    }
+
     fn connect(&self) -> Result<FtpBackend> {
         let contents = Contents::new(&self.staging.path().join("staging"), 4 << 20)?;
         FtpBackend::connect(self.options.clone(), contents)
@@ -382,6 +391,12 @@ fn play(lab: &Lab, point: &Point) -> (Option<Error>, Duration) {
     };
     next.unwrap_or_else(|err| panic!("the next operation: {err}, after {done:?}"));
     backend.close();
+    // The server may be about to notice yet that a session is gone.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while let (Some(name), false) = (lab.litter(), misled) {
+        assert!(Instant::now() < deadline, "{name} is left on the server");
+        thread::sleep(Duration::from_millis(10));
+    }
     (done.err(), took)
 }
 

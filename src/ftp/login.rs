@@ -288,6 +288,10 @@ fn quoted_path(reply: &Reply) -> Option<Vec<u8>> {
         return None;
     }
     let text = reply.first_line();
+    // What no command could name is no directory.
+    if text.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        return None;
+    }
     let Some(start) = text.iter().position(|b| *b == b'"') else {
         let bare = text.split(|b| *b == b' ').next()?;
         return bare.starts_with(b"/").then(|| bare.to_vec());
@@ -300,9 +304,7 @@ fn quoted_path(reply: &Reply) -> Option<Vec<u8>> {
         }
         path.push(byte);
     }
-    // What no command could name is no directory.
-    let nameable = !path.iter().any(|b| matches!(b, b'\r' | b'\n' | 0));
-    (!path.is_empty() && nameable).then_some(path)
+    (!path.is_empty()).then_some(path)
 }
 
 #[cfg(test)]
@@ -325,6 +327,7 @@ mod tests {
             (b"257 somewhere", None),
             (b"257 \"\"", None),
             (b"257 \"/a\rb\"", None),
+            (b"257 /a\0b", None),
             (b"550 \"/x\"", None),
         ] {
             let found = quoted_path(&reply(&[text, b"\r\n"].concat()));

@@ -86,8 +86,15 @@ impl FtpServer {
                 self.in_flight.with(|names| names.insert(name.clone()));
             }
             let begun = lease.begin_data(&self.line("STOR", &name)?, 0);
-            if temporary && !matches!(begun, Ok(Begun::Open(_))) {
-                self.in_flight.with(|names| names.remove(&name));
+            match &begun {
+                Ok(Begun::Open(_)) => {}
+                // It was refused before there was a file.
+                Ok(Begun::Refused(reply)) if temporary && reply.code() >= 500 => {
+                    self.in_flight.with(|names| names.remove(&name));
+                }
+                // There may be an empty one.
+                _ if temporary => self.litter.with(|litter| litter.push(name.clone())),
+                _ => {}
             }
             match begun? {
                 Begun::Open(data) => {
