@@ -8,13 +8,31 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// The longest that `/proc` is waited for.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Whether the process of thread `thread` still has `path` open for writing; then another FLUSH
 /// will come, be it when it is killed. Looks at `/proc` only, never at the mount itself.
+///
+/// On a thread of its own, and not for long: a process in the middle of `execve` closes its
+/// descriptors under a lock that readers of its `/proc/PID/fd` wait for. It would wait for our
+/// answer to that very FLUSH, and we for it.
 pub(super) fn has_open_for_writing(thread: u32, path: &Path) -> bool {
     if thread == 0 {
         return false;
     }
+    let (tell, told) = mpsc::sync_channel(1);
+    let path = path.to_owned();
+    let look = thread::Builder::new().name("descriptors".into());
+    let looking = look.spawn(move || tell.send(is_among_descriptors(thread, &path)));
+    looking.is_ok() && told.recv_timeout(PATIENCE).unwrap_or(false)
+}
+
+fn is_among_descriptors(thread: u32, path: &Path) -> bool {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{thread}/fd")) else {
         return false;
     };

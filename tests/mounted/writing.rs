@@ -3,7 +3,8 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::process::Command;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
@@ -94,6 +95,26 @@ fn a_redirection_stores_once() {
         assert_eq!(server.get(name), content.as_bytes(), "{command}");
         assert_eq!(server.count("STOR"), 1, "{command}");
     }
+    mount.finish();
+}
+
+/// Starting a program closes the descriptors it does not inherit while its `/proc` is locked.
+#[test]
+fn a_program_started_beside_a_new_file_does_not_hang() {
+    let Some((server, mount)) = stage(Quirks::default()) else {
+        return;
+    };
+    let mut new = fs::File::create(mount.path("new")).unwrap();
+    let begun = Instant::now();
+    assert!(Command::new("true").status().unwrap().success());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    new.write_all(b"whole").unwrap();
+    drop(new);
+    assert_eq!(server.get("new"), b"whole");
     mount.finish();
 }
 
