@@ -234,9 +234,7 @@ fn a_copy_is_fetched_ahead_each_file_once() {
     let copy = tempfile::tempdir().unwrap();
     let to = copy.path().display();
     server.clear_log();
-    let began = Instant::now();
     mount.sh(&format!("cp -r dir {to}"));
-    let took = began.elapsed();
     for n in 0..120 {
         let name = format!("dir/f{n:03}");
         assert_eq!(
@@ -246,9 +244,9 @@ fn a_copy_is_fetched_ahead_each_file_once() {
         );
     }
     assert_eq!(server.count("RETR"), 120, "each once");
-    // One after the other they would take 3.6 s.
-    assert!(took < Duration::from_millis(2_500), "{took:?}");
-    assert!(server.sessions_peak() <= 8);
+    // Side by side, however busy this machine is.
+    let peak = server.sessions_peak();
+    assert!((3..=8).contains(&peak), "{peak} connections");
     mount.finish();
 }
 
