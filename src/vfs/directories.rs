@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::attr::{DirEntry, FileKind};
 use super::error::{ErrorKind, Result};
 use super::inodes::Place;
+use super::path::Name;
 use super::{Entry, Ino, Vfs};
 use crate::sync::Locked;
 
@@ -67,21 +68,23 @@ impl Vfs {
     /// # Errors
     /// `NotFound`; `NotADirectory`; the server's.
     pub fn opendir(&self, ino: Ino) -> Result<u64> {
+        let written = self.written_in(ino);
         let listing = match self.directory(ino)? {
             Place::At(path) => self.backend.list(&path)?,
             Place::Orphan => Arc::from([]),
         };
-        Ok(self.open_listing(ino, listing))
+        Ok(self.open_listing(ino, listing, written))
     }
 
     /// As [`opendir`](Self::opendir) from memory; `None`: only the server can tell.
     pub fn opendir_cached(&self, ino: Ino) -> Option<Result<u64>> {
+        let written = self.written_in(ino);
         let listing = match self.directory(ino) {
             Ok(Place::At(path)) => self.backend.known_list(&path)?.0,
             Ok(Place::Orphan) => Arc::from([]),
             Err(err) => return Some(Err(err)),
         };
-        Some(Ok(self.open_listing(ino, listing)))
+        Some(Ok(self.open_listing(ino, listing, written)))
     }
 
     /// Tells `each` the items from `offset` on, until it returns `false`: its buffer is full, and
@@ -154,24 +157,34 @@ impl Vfs {
         }
     }
 
-    fn open_listing(&self, ino: Ino, listing: Arc<[DirEntry]>) -> u64 {
+    fn open_listing(&self, ino: Ino, listing: Arc<[DirEntry]>, written: Vec<DirEntry>) -> u64 {
         self.inodes.with(|inodes| inodes.pin(ino));
         self.directories.insert(OpenDirectory {
             ino,
-            snapshot: Locked::new(self.snapshot(ino, listing)),
+            snapshot: Locked::new(self.snapshot(ino, listing, written)),
         })
     }
 
-    fn snapshot(&self, ino: Ino, listing: Arc<[DirEntry]>) -> Snapshot {
-        let children = self.inodes.with(|inodes| inodes.children(ino));
-        let written: Arc<[DirEntry]> = children
-            .into_iter()
-            .filter_map(|(name, child)| {
-                let attr = self.being_written(child)?;
-                let listed = listing.iter().any(|entry| entry.name == name);
-                (!listed).then_some(DirEntry { name, attr })
-            })
-            .collect();
+    /// What is being written in `dir`. To be asked before the server is, and again after it: what
+    /// is stored in between is in one of the answers at least.
+    fn written_in(&self, dir: Ino) -> Vec<DirEntry> {
+        let children = self.inodes.with(|inodes| inodes.children(dir));
+        let written = children.into_iter().filter_map(|(name, child)| {
+            let attr = self.being_written(child)?;
+            Some(DirEntry { name, attr })
+        });
+        written.collect()
+    }
+
+    fn snapshot(&self, ino: Ino, listing: Arc<[DirEntry]>, mut written: Vec<DirEntry>) -> Snapshot {
+        for entry in self.written_in(ino) {
+            if !written.iter().any(|known| known.name == entry.name) {
+                written.push(entry);
+            }
+        }
+        let listed = |name: &Name| listing.iter().any(|entry| entry.name == *name);
+        written.retain(|entry| !listed(&entry.name));
+        let written: Arc<[DirEntry]> = written.into();
         let count = (listing.len() + written.len()) as u64;
         Snapshot {
             listing,
@@ -191,9 +204,10 @@ impl Vfs {
         });
         if rewound
             && let Ok(Place::At(path)) = self.place(dir.ino)
+            && let written = self.written_in(dir.ino)
             && let Some((listing, _)) = self.backend.known_list(&path)
         {
-            let mut fresh = self.snapshot(dir.ino, listing);
+            let mut fresh = self.snapshot(dir.ino, listing, written);
             fresh.begun = true;
             dir.snapshot.with(|snapshot| *snapshot = fresh);
         }

@@ -81,7 +81,12 @@ impl OpenFile for CachedFile {
     fn set_attr(&self, at: &RemotePath, change: &SetAttr) -> Result<()> {
         // Of a dirty file it is the commit that sets them.
         if self.inner.is_dirty() {
-            return self.inner.set_attr(at, change);
+            let set = self.inner.set_attr(at, change);
+            // A commit came in between, perhaps, and the server was told itself.
+            if !self.is_dirty() {
+                self.memory.doubt(at);
+            }
+            return set;
         }
         self.memory.change(
             &[at],

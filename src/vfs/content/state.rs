@@ -135,7 +135,7 @@ impl State {
     pub(super) fn is_only_here(&self) -> bool {
         let entry = self.entry.as_ref().zip(self.staged.as_ref());
         let all = entry.is_some_and(|(e, staged)| e.generation == staged.generation());
-        all && self.base.is_none() && !self.unsure && !self.detached && self.is_dirty()
+        all && !self.is_on_server() && !self.detached && self.is_dirty()
     }
 
     /// Whether the server has a file of this name, as far as anybody knows.
