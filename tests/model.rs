@@ -75,10 +75,7 @@ proptest! {
         Harness::caching().run(&ops);
     }
 
-    /// On a busy machine it fails in one run of four: a name is not listed for a moment after its
-    /// upload, or an upload takes our own earlier version for somebody else's (the manual, BUGS).
     #[test]
-    #[ignore = "finds races of writeback on a busy machine that are not mended yet"]
     fn own_changes_show_while_uploads_run_behind_them(
         ops in prop::collection::vec(own_op(), 1..40),
     ) {

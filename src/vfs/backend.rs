@@ -212,6 +212,12 @@ pub trait OpenFile: Send + Sync {
     /// later `commit` tries again.
     fn commit(&self, at: &RemotePath) -> Result<()>;
 
+    /// How often a commit brought something to the server so far, and what the server has of the
+    /// file since the last time. `None` where nobody counts. Never blocks.
+    fn stored(&self) -> Option<(u64, Attr)> {
+        None
+    }
+
     /// Whether there is content that no `commit` has brought to the server; a file that was
     /// created and not committed is dirty even if empty. Never blocks.
     fn is_dirty(&self) -> bool;
@@ -275,6 +281,15 @@ pub trait Transfers: Send + Sync {
     /// # Errors
     /// The server's refusal; `Busy` as for [`retrieve`](Self::retrieve).
     fn store(&self, path: &RemotePath, wait: bool) -> Result<Box<dyn Upload>>;
+
+    /// As [`store`](Self::store), of a content of `len` bytes that is all there: a refusal may be
+    /// told later.
+    ///
+    /// # Errors
+    /// As those of `store`.
+    fn store_all(&self, path: &RemotePath, _len: u64, wait: bool) -> Result<Box<dyn Upload>> {
+        self.store(path, wait)
+    }
 
     /// Begins to append at the end of `path`, which must have `base` bytes now.
     ///

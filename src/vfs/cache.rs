@@ -148,11 +148,24 @@ impl Memory {
         change: impl FnOnce() -> Result<T>,
         outcome: impl FnOnce(&mut Listings, Instant, &T),
     ) -> Result<T> {
+        self.change_if(paths, change, |_| true, outcome)
+    }
+
+    /// As [`change`](Self::change), where only the result tells whether anything was `changed`.
+    fn change_if<T>(
+        &self,
+        paths: &[&RemotePath],
+        change: impl FnOnce() -> Result<T>,
+        changed: impl FnOnce(&T) -> bool,
+        outcome: impl FnOnce(&mut Listings, Instant, &T),
+    ) -> Result<T> {
         let since = self.generation();
         let result = change();
-        if let Err(err) = &result
-            && changed_nothing(err.kind())
-        {
+        let as_before = match &result {
+            Ok(value) => !changed(value),
+            Err(err) => changed_nothing(err.kind()),
+        };
+        if as_before {
             return result;
         }
         let now = Instant::now();

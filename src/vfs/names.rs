@@ -136,11 +136,20 @@ impl Vfs {
         let (name, from) = self.child(parent, name)?;
         let (new_name, to) = self.child(new_parent, new_name)?;
         let (attr, _) = self.attr_of_child(parent, &name, &from)?;
-        let target = match self.attr_of_child(new_parent, &new_name, &to) {
-            Ok((attr, _)) => Some(attr),
+        let written = self.child_being_written(new_parent, &new_name);
+        let replaces = written.as_ref().map(|_| Replaces::Anything);
+        let found = written.map_or_else(|| self.attr(&to).map(|(attr, _)| attr), Ok);
+        let target = match found {
+            Ok(attr) => Some(attr),
             Err(err) if err.kind() == ErrorKind::NotFound => None,
             Err(err) => return Err(err),
         };
+        let version = |attr: &Attr| match attr.kind {
+            FileKind::File => Replaces::Version(Seen::of(attr)),
+            // A version is one of a file's.
+            FileKind::Symlink | FileKind::Directory => Replaces::Anything,
+        };
+        let replaces = replaces.or_else(|| target.as_ref().map(version));
         if how.no_replace && target.is_some() {
             return Err(ErrorKind::Exists.into());
         }
@@ -163,7 +172,7 @@ impl Vfs {
         let result = self.rename_open(
             (parent, &name, &from),
             (new_parent, &new_name, &to),
-            target.clone(),
+            (target.clone(), replaces.unwrap_or(Replaces::Nothing)),
         );
         if result.is_err()
             && let Some(dir) = target.filter(Attr::is_dir)
@@ -179,7 +188,7 @@ impl Vfs {
         &self,
         (parent, name, from): (Ino, &Name, &RemotePath),
         (new_parent, new_name, to): (Ino, &Name, &RemotePath),
-        replaced: Option<Attr>,
+        (replaced, replaces): (Option<Attr>, Replaces),
     ) -> Result<()> {
         let open = self.open_files.all().into_iter().map(|(ino, _)| ino);
         let below = |ino: &Ino| self.path(*ino).is_ok_and(|path| path.is_within(from));
@@ -197,7 +206,7 @@ impl Vfs {
                 .map(|gates| gates.naming.write().unwrap_or_else(PoisonError::into_inner))
                 .collect();
             let source = self.inodes.with(|inodes| inodes.find(parent, name));
-            let renamed = self.rename_named(source, &moved, (from, to), &target, replaced.as_ref());
+            let renamed = self.rename_named(source, &moved, (from, to), &target, replaces);
             if renamed.is_ok() {
                 let names = ((parent, name), (new_parent, new_name));
                 self.inodes
@@ -220,7 +229,7 @@ impl Vfs {
         moved: &[Ino],
         (from, to): (&RemotePath, &RemotePath),
         target: &Option<Joined>,
-        replaced: Option<&Attr>,
+        replaces: Replaces,
     ) -> Result<()> {
         // What is only in the journal yet is renamed there, and takes the place of the other when
         // it is uploaded.
@@ -229,10 +238,10 @@ impl Vfs {
             && file.is_acknowledged()
         {
             self.detach(target.as_ref(), to)?;
-            let replaces = match (target, replaced) {
-                (Some(joined), _) if joined.dirty => Replaces::Anything,
-                (_, Some(attr)) => Replaces::Version(Seen::of(attr)),
-                (_, None) => Replaces::Nothing,
+            let replaces = match target {
+                // Nobody saw which version of it is on the server, if any.
+                Some(joined) if joined.dirty => Replaces::Anything,
+                _ => replaces,
             };
             if file.moved(to, replaces)? {
                 return Ok(());

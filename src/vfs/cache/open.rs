@@ -1,7 +1,7 @@
 //! An open file whose commits show in the cache.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Memory;
 use crate::vfs::attr::{Attr, SetAttr};
@@ -14,31 +14,65 @@ use crate::vfs::path::RemotePath;
 pub(super) struct CachedFile {
     inner: Arc<dyn OpenFile>,
     memory: Memory,
-    /// Commits whose result is not in the cache yet. Until it is, the file says that it is dirty,
-    /// so that nobody takes an older listing for the truth.
-    committing: AtomicUsize,
+    /// How many of the commits that [`stored`](OpenFile::stored) counts are in the cache.
+    entered: AtomicU64,
+    /// Commits under way where nobody counts.
+    uncounted: AtomicUsize,
 }
 
 impl CachedFile {
-    pub(super) const fn new(inner: Arc<dyn OpenFile>, memory: Memory) -> Self {
+    pub(super) fn new(inner: Arc<dyn OpenFile>, memory: Memory) -> Self {
+        let entered = inner.stored().map_or(0, |(count, _)| count);
         Self {
             inner,
             memory,
-            committing: AtomicUsize::new(0),
+            entered: AtomicU64::new(entered),
+            uncounted: AtomicUsize::new(0),
         }
     }
 
-    /// Runs what stores the content. If there was any, the cache learns what the file has become.
+    /// Runs what stores the content. If that gave the server something, the cache learns what it
+    /// has now. Whether it did is not to be told from outside: a writer may come before it, or
+    /// somebody who takes the name away.
     fn publish(&self, at: &RemotePath, store: impl FnOnce() -> Result<()>) -> Result<()> {
-        if !self.inner.is_dirty() {
-            return store();
-        }
-        self.committing.fetch_add(1, Ordering::SeqCst);
-        let result = self.memory.change(&[at], store, |listings, now, ()| {
-            listings.put(at, self.inner.attr(), now);
-        });
-        self.committing.fetch_sub(1, Ordering::SeqCst);
-        result
+        let before = self.inner.stored();
+        let uncounted = before.is_none() && self.inner.is_dirty();
+        self.uncounted
+            .fetch_add(usize::from(uncounted), Ordering::SeqCst);
+        let mut outcome = Ok(());
+        // Only of what this commit enters: another may have stored more, and is about to enter it.
+        let mut count = 0;
+        let store = || {
+            outcome = store();
+            match (&before, self.inner.stored()) {
+                (Some((before, _)), Some((now, attr))) if now != *before => {
+                    count = now;
+                    Ok(Some(attr))
+                }
+                _ => outcome
+                    .clone()
+                    .map(|()| uncounted.then(|| self.inner.attr())),
+            }
+        };
+        let entered =
+            self.memory
+                .change_if(&[at], store, Option::is_some, |listings, now, attr| {
+                    if let Some(attr) = attr {
+                        listings.put(at, attr.clone(), now);
+                    }
+                });
+        self.uncounted
+            .fetch_sub(usize::from(uncounted), Ordering::SeqCst);
+        self.entered.fetch_max(count, Ordering::SeqCst);
+        outcome.and(entered.map(drop))
+    }
+
+    /// Whether a commit has stored something that is not in the cache yet. Until it is, the file
+    /// says that it is dirty, so that nobody takes an older listing for the truth.
+    fn is_entering(&self) -> bool {
+        let stored = self.inner.stored().map(|(count, _)| count);
+        stored.is_some_and(|count| count > self.entered.load(Ordering::SeqCst))
+            || self.uncounted.load(Ordering::SeqCst) > 0
     }
 
     fn refute<T>(&self, at: &RemotePath, result: Result<T>) -> Result<T> {
@@ -82,8 +116,9 @@ impl OpenFile for CachedFile {
         // Of a dirty file it is the commit that sets them.
         if self.inner.is_dirty() {
             let set = self.inner.set_attr(at, change);
-            // A commit came in between, perhaps, and the server was told itself.
-            if !self.is_dirty() {
+            // A commit came in between, perhaps, and the server was told itself: what that commit
+            // is about to enter in the cache may be older.
+            if !self.inner.is_dirty() {
                 self.memory.doubt(at);
             }
             return set;
@@ -99,8 +134,13 @@ impl OpenFile for CachedFile {
         self.publish(at, || self.inner.commit(at))
     }
 
+    fn stored(&self) -> Option<(u64, Attr)> {
+        self.inner.stored()
+    }
+
+    // In this order: a commit that makes it clean in between has counted that.
     fn is_dirty(&self) -> bool {
-        self.committing.load(Ordering::SeqCst) > 0 || self.inner.is_dirty()
+        self.inner.is_dirty() || self.is_entering()
     }
 
     fn detach(&self, at: &RemotePath) -> Result<bool> {
@@ -120,7 +160,7 @@ impl OpenFile for CachedFile {
     }
 
     fn is_acknowledged(&self) -> bool {
-        self.committing.load(Ordering::SeqCst) == 0 && self.inner.is_acknowledged()
+        !self.is_entering() && self.inner.is_acknowledged()
     }
 
     fn moved(&self, to: &RemotePath, replaces: Replaces) -> Result<bool> {
@@ -134,3 +174,6 @@ impl OpenFile for CachedFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use super::state::{Follow, Missing, Piece, State};
 use super::version::Version;
 use super::{Contents, lock};
 use crate::sync::Locked;
-use crate::vfs::attr::{Attr, SetAttr};
+use crate::vfs::attr::{Attr, FileKind, SetAttr};
 use crate::vfs::backend::{OpenFile, OpenHow, Replaces, Transfers};
 use crate::vfs::chunk::{Buffer, Chunk, Pool};
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -365,6 +365,14 @@ impl OpenFile for Content {
     fn commit(&self, at: &RemotePath) -> Result<()> {
         let _turn = lock(&self.committing);
         self.commit_now(at)
+    }
+
+    fn stored(&self) -> Option<(u64, Attr)> {
+        self.state.with(|state| {
+            let base = state.base.as_ref().map(|base| base.attr());
+            let attr = base.unwrap_or_else(|| Attr::new(FileKind::File));
+            Some((state.stored, attr))
+        })
     }
 
     fn is_dirty(&self) -> bool {

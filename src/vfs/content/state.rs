@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) base: Option<Arc<Version>>,
     pub(super) staged: Option<Staged>,
     pub(super) live: Option<Arc<Live>>,
+    /// How often a commit gave the server something.
+    pub(super) stored: u64,
     /// An append failed in the middle, maybe: the server's file may have some of the tail.
     pub(super) torn: bool,
     /// The name is gone; nothing is ever uploaded again.
@@ -76,6 +78,7 @@ impl State {
             base: None,
             staged: None,
             live: None,
+            stored: 0,
             torn: false,
             detached: false,
             readable: false,
@@ -148,6 +151,7 @@ impl State {
     pub(super) fn is_stored(&mut self, generation: u64) -> Option<Entry> {
         self.replaces = None;
         self.unsure = false;
+        self.stored += 1;
         let entry = self.entry.take_if(|entry| entry.generation <= generation)?;
         if let Some(staged) = &mut self.staged
             && entry.is_of(staged.named())
