@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
 use crate::ftp::options::{
-    ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection, TlsMode,
-    UploadMode,
+    ChmodPolicy, Conflict, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection,
+    TlsMode, UploadMode,
 };
 use crate::mail::options::MailOptions;
 use crate::net::ClientCert;
@@ -464,6 +464,7 @@ fn ftp_options(
         chmod: settings.chmod.unwrap_or(ChmodPolicy::Strict),
         links: settings.links.unwrap_or(LinkPolicy::Contain),
         upload: settings.upload.unwrap_or(UploadMode::Auto),
+        conflict: settings.conflict.unwrap_or(Conflict::Keep),
     })
 }
 

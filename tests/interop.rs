@@ -71,6 +71,9 @@ impl Stage {
 fn play(server: &'static str, words: &str, case: fn(&Stage)) {
     let mut words = words.split(' ');
     let mode = words.next().unwrap();
+    // Somebody else changes what is open here.
+    let clash = mode == "clash";
+    let mode = if clash { "user" } else { mode };
     let Some(server) = RealServer::start(server, mode, &words.collect::<Vec<_>>()) else {
         return;
     };
@@ -82,6 +85,9 @@ fn play(server: &'static str, words: &str, case: fn(&Stage)) {
     if mode == "anon" {
         // What was refused at the last close is told there, too.
         mounting = mounting.expect_log("not on the server");
+    }
+    if clash {
+        mounting = mounting.expect_log("somebody else has changed it");
     }
     let Some(mount) = mounting.start() else {
         return;
@@ -117,6 +123,7 @@ macro_rules! servers {
                 cases!($server, "user", changes:
                     close_means_stored fsync_means_stored big_file overwritten_in_the_middle
                     replaced_many_times changed_behind_our_back deep_tree many_small_files);
+                cases!($server, "clash", changes: changed_while_it_is_open_here);
                 cases!($server, "user", names:
                     odd_names longest_name listed_names blanks_at_the_end);
                 cases!($server, "user", programs:

@@ -5,6 +5,7 @@ use crate::support::ftpd::{Ftpd, Quirks};
 use crate::support::mount::{Mounting, TestMount};
 
 mod cache;
+mod conflicts;
 mod doctor;
 mod faults;
 mod foresight;

@@ -3,7 +3,7 @@
 
 use super::settings::{Settings, Tls, Writeback};
 use super::value;
-use crate::ftp::options::{ChmodPolicy, LinkPolicy, ListingMode, Protection, UploadMode};
+use crate::ftp::options::{ChmodPolicy, Conflict, LinkPolicy, ListingMode, Protection, UploadMode};
 
 /// One option that `-o` and the configuration file take.
 #[derive(Debug)]
@@ -258,6 +258,15 @@ pub const OPTIONS: &[OptionSpec] = &[
             ("auto", UploadMode::Auto),
             ("rename", UploadMode::Rename),
             ("direct", UploadMode::Direct),
+        ])),
+    ),
+    with(
+        "conflict",
+        "fail|keep|overwrite",
+        put!(conflict <- |text| value::choice(text, &[
+            ("fail", Conflict::Fail),
+            ("keep", Conflict::Keep),
+            ("overwrite", Conflict::Overwrite),
         ])),
     ),
     with("smtp", "URL|mx", put!(smtp <- value::submission)).help("mail: send through this server"),

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::url::ServerUrl;
-use crate::ftp::options::{ChmodPolicy, Family, LinkPolicy, ListingMode, Protection, UploadMode};
+use crate::ftp::options::{
+    ChmodPolicy, Conflict, Family, LinkPolicy, ListingMode, Protection, UploadMode,
+};
 use crate::mail::fetch::ServerDelete;
 use crate::net::proxy::Proxy;
 use crate::net::trust::TlsOptions;
@@ -92,6 +94,7 @@ pub(crate) struct Settings {
     pub(crate) chmod: Option<ChmodPolicy>,
     pub(crate) links: Option<LinkPolicy>,
     pub(crate) upload: Option<UploadMode>,
+    pub(crate) conflict: Option<Conflict>,
     pub(crate) smtp: Option<Smtp>,
     pub(crate) dns: Option<SocketAddr>,
     pub(crate) linger: Option<Duration>,

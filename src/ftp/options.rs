@@ -61,6 +61,8 @@ pub struct FtpOptions {
     pub links: LinkPolicy,
     /// How a new content gets its name.
     pub upload: UploadMode,
+    /// What becomes of a version that an upload would replace and that nobody here has seen.
+    pub conflict: Conflict,
 }
 
 /// Whether TLS is used on the control and the data connections.
@@ -157,4 +159,15 @@ pub enum UploadMode {
     Rename,
     /// Always straight to the final name.
     Direct,
+}
+
+/// What happens where somebody else changed a file between its opening and its upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conflict {
+    /// The upload fails, and its content goes to `lost+found`.
+    Fail,
+    /// The other version is kept as `NAME.conflict-HOST-TIME`.
+    Keep,
+    /// The other version is replaced.
+    Overwrite,
 }

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::replace::Replacement;
 use super::reply::Reply;
 use super::server::FtpServer;
 use super::session::Session;
@@ -24,9 +25,10 @@ struct Dressing {
 }
 
 impl FtpServer {
-    /// One round trip for SIZE, the time and the mode of the file just stored at `name`. Returns
-    /// the time that was set. A server that cannot set time or mode is no error: the content is
-    /// what matters, and what the file shows is the truth.
+    /// One round trip for SIZE, the time and the mode of the file just stored at `name`, and for
+    /// the version that is at `at` where the upload minds. Returns the time that was set, and that
+    /// version. A server that cannot set time or mode is no error: the content is what matters, and
+    /// what the file shows is the truth.
     ///
     /// # Errors
     /// `Protocol` for a wrong size; those of the connection.
@@ -36,13 +38,21 @@ impl FtpServer {
         name: &RemotePath,
         at: &RemotePath,
         what: &Publish,
-    ) -> Result<Option<SystemTime>> {
+    ) -> Result<(Option<SystemTime>, Option<Attr>)> {
         let dressing = self.dressing(name, what)?;
-        let replies = match name == at {
-            true => s.batch_at_end(dressing.lines.clone())?,
-            false => s.batch(&dressing.lines)?,
-        };
-        self.dressed(s, name, what, &dressing, &replies)
+        let mut lines = dressing.lines.clone();
+        if name == at {
+            let replies = s.batch_at_end(lines)?;
+            let set = self.dressed(s, name, what, &dressing, &replies)?;
+            return Ok((set, None));
+        }
+        if self.minds(what) {
+            lines.extend(self.version_lines(s, at)?);
+        }
+        let mut replies = s.batch(&lines)?;
+        let told = replies.split_off(dressing.lines.len().min(replies.len()));
+        let set = self.dressed(s, name, what, &dressing, &replies)?;
+        Ok((set, self.version_told(&told)))
     }
 
     /// The commands that dress the file stored at `name`.
@@ -103,34 +113,56 @@ impl FtpServer {
         Ok(set.map(whole_seconds))
     }
 
-    /// [`dress`](Self::dress) and the rename to `at`, which has no file, all in one round trip. The
+    /// [`dress`](Self::dress) and the rename to its name, where there should be no file, all in one
+    /// round trip; what is there nevertheless is moved to `aside` before, where one is given. The
     /// answer is `None` if nothing came of it and each step must be taken, and told, for itself.
     ///
     /// # Errors
-    /// As those of `dress`; a file of the wrong size does not keep the name.
+    /// As those of `dress`; a file of the wrong size does not keep the name. `IsADirectory` if there
+    /// is one.
     pub(super) fn dress_and_name(
         &self,
         s: &mut Session,
-        name: &RemotePath,
-        at: &RemotePath,
+        job: &Replacement<'_>,
+        aside: Option<&RemotePath>,
         what: &Publish,
     ) -> Result<Option<Option<SystemTime>>> {
+        let (name, at) = (job.from, job.to);
         let dressing = self.dressing(name, what)?;
         if !dressing.learned || !s.is_pipelined() {
             return Ok(None);
         }
         let mut lines = dressing.lines.clone();
+        // Mostly nothing is there, so that both are refused.
+        if let Some(aside) = aside {
+            lines.push(self.line("RNFR", at)?);
+            lines.push(self.line("RNTO", aside)?);
+        }
         lines.push(self.line("RNFR", name)?);
         lines.push(self.line("RNTO", at)?);
         let mut replies = s.batch_at_end(lines)?;
-        if !replies.pop().is_some_and(|renamed| renamed.is_ok()) {
+        let mut last_succeeded = || {
+            let renamed = replies.pop().is_some_and(|to| to.is_ok());
+            replies.pop();
+            renamed
+        };
+        let named = last_succeeded();
+        let in_the_way = aside.filter(|_| last_succeeded());
+        if !named {
+            if let Some(aside) = in_the_way {
+                self.take_back(s, aside, at);
+            }
             return Ok(None);
         }
-        replies.pop();
         let dressed = self.dressed(s, at, what, &dressing, &replies);
         if dressed.is_err() && !s.is_broken() {
             let removed = self.ask(s, "DELE", at)?;
             log::debug!("{at}: incomplete, removed: {}", removed.text());
+            if let Some(aside) = in_the_way {
+                self.take_back(s, aside, at);
+            }
+        } else if let Some(aside) = in_the_way {
+            self.made_way(s, job, aside, what)?;
         }
         dressed.map(Some)
     }

@@ -212,7 +212,7 @@ impl FtpServer {
     }
 
     /// RNFR and RNTO, in one round trip where possible: RNTO after a refused RNFR is a 503.
-    fn rename_once(
+    pub(super) fn rename_once(
         &self,
         s: &mut Session,
         from: &RemotePath,

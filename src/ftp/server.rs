@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::encoding;
 use super::links::LinkTargets;
@@ -41,6 +41,8 @@ pub(crate) struct FtpServer {
     pub(super) litter: Locked<Vec<RemotePath>>,
     /// Old versions that wait aside, and where they belong.
     pub(super) displaced: Locked<Vec<(RemotePath, RemotePath)>>,
+    /// The file of which a version was last kept under another name, and when.
+    pub(super) set_aside: Locked<Option<(RemotePath, SystemTime)>>,
     pub(super) space: Locked<Option<(Instant, Option<Space>)>>,
     /// Directories too large to be listed by STAT.
     pub(super) large: Locked<HashSet<RemotePath>>,
@@ -75,6 +77,7 @@ impl FtpServer {
             in_flight: Locked::default(),
             litter: Locked::default(),
             displaced: Locked::default(),
+            set_aside: Locked::default(),
             space: Locked::default(),
             large: Locked::default(),
             mentioned: Locked::default(),

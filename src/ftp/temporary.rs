@@ -19,8 +19,15 @@ pub(super) fn dotted(path: &RemotePath, suffix: &str) -> Result<RemotePath> {
 /// # Errors
 /// As for [`dotted`].
 pub(super) fn tilde(path: &RemotePath) -> Result<RemotePath> {
+    beside(path, &format!(".ferryfs-{:04x}~", random()? & 0xFFFF))
+}
+
+/// `path` with `suffix` at its end, the name before it cut short if need be.
+///
+/// # Errors
+/// `IsADirectory` for the root.
+pub(super) fn beside(path: &RemotePath, suffix: &str) -> Result<RemotePath> {
     let (dir, name) = split(path)?;
-    let suffix = format!(".ferryfs-{:04x}~", random()? & 0xFFFF);
     let mut stem = name.as_bytes();
     while stem.len() + suffix.len() > NAME_MAX {
         // Not in the middle of a UTF-8 character: some servers refuse such a name.

@@ -169,7 +169,7 @@ impl ExactTimes {
 }
 
 /// Whether LIST would show `exact` as `listed`: cut to the minute, or to the day when it is old.
-fn agrees(listed: SystemTime, exact: SystemTime, now: SystemTime) -> bool {
+pub(crate) fn agrees(listed: SystemTime, exact: SystemTime, now: SystemTime) -> bool {
     let old = !shows_minutes(exact, now);
     let within = if old { DAY } else { 60 };
     exact

@@ -4,9 +4,11 @@
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use super::conflict::{Sign, sign};
 use super::data::DataConnection;
-use super::options::UploadMode;
+use super::options::{Conflict, UploadMode};
 use super::pool::{Lease, Purpose};
 use super::probes;
 use super::refusal::{classify, refusal};
@@ -292,28 +294,74 @@ impl Storing {
         let server = &*self.server;
         let job = Replacement::new(server, &self.name, at, Some(what.size))?;
         let temporary = self.name != *at;
+        let minds = temporary && server.minds(what);
+        let aside = minds.then(|| server.aside_name(at)).transpose()?;
+        // What is in the way shall stay there: then it must be asked for first.
+        let asks = minds && server.options().conflict == Conflict::Fail;
         let at_once = server.recovering(lease, |s, resumed| {
-            if !temporary || !what.new {
+            if !temporary || !what.new || asks {
                 Ok(None)
             } else if resumed {
                 // The connection was lost in the middle: is it there already?
                 let named = server.resume_naming(s, &job)?;
                 Ok(named.then_some(None))
             } else {
-                server.dress_and_name(s, &self.name, at, what)
+                server.dress_and_name(s, &job, aside.as_ref(), what)
             }
         })?;
         let mtime = match at_once {
             Some(mtime) => mtime,
-            None => server.recovering(lease, |s, _| server.dress(s, &self.name, at, what))?,
+            None => {
+                let dressed =
+                    server.recovering(lease, |s, _| server.dress(s, &self.name, at, what));
+                let (mtime, found) = dressed?;
+                if temporary {
+                    let found = found.as_ref().zip(aside.as_ref());
+                    self.replace(lease, &job, what, mtime, found)?;
+                }
+                mtime
+            }
         };
         if temporary {
-            if at_once.is_none() {
-                server.replace(lease, &job)?;
-            }
             server.in_flight.with(|names| names.remove(&self.name));
         }
         server.recovering(lease, |s, _| server.published(s, at, what, mtime))
+    }
+
+    /// Takes the file's place, where a version was `found` that can be moved aside.
+    fn replace(
+        &self,
+        lease: &mut Option<Lease>,
+        job: &Replacement<'_>,
+        what: &Publish,
+        mtime: Option<SystemTime>,
+        found: Option<(&Attr, &RemotePath)>,
+    ) -> Result<()> {
+        let server = &*self.server;
+        let times_tell = server.ways.with(|ways| ways.keeps_times) != Some(false);
+        let conflict = found.and_then(|(found, aside)| {
+            let sign = sign(what, found, SystemTime::now())?;
+            (sign == Sign::Plain || times_tell).then_some((sign, aside))
+        });
+        let Some((sign, aside)) = conflict else {
+            return server.replace(lease, job);
+        };
+        server.make_way(lease, job, aside)?;
+        let replaced = server.replace(lease, job);
+        if replaced.is_err() {
+            let back = server.recovering(lease, |s, _| {
+                server.take_back(s, aside, job.to);
+                Ok(())
+            });
+            back.unwrap_or_else(|err| log::error!("{}: stays {aside}: {err}", job.to));
+        }
+        replaced?;
+        match (sign, mtime) {
+            (Sign::Time, Some(mtime)) => {
+                server.recovering(lease, |s, _| server.check_times(s, job.to, mtime))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

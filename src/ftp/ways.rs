@@ -81,6 +81,8 @@ pub(crate) struct Ways {
     pub(crate) append: Option<bool>,
     /// RNTO replaces a file.
     pub(crate) rename_over: Option<bool>,
+    /// A time that was set is still shown when the file has got its name.
+    pub(crate) keeps_times: Option<bool>,
     /// Which names a new content may have; only ever moved on to the next kind.
     pub(crate) new_name: Option<NewName>,
     /// A name may end in a space and keeps it.

@@ -344,7 +344,12 @@ impl Vfs {
         let after = writeback.queue().ended(ino, failed, Instant::now());
         if let (After::Refused, Some(err), Ok(path)) = (&after, error, path) {
             log::error!("{path}: given up: {err}");
-            writeback.queue().note_failure(path, err);
+            let told = match err.kind() {
+                // An open that fails with ESTALE is tried again by the kernel, and nobody hears of it.
+                ErrorKind::Stale => Error::new(ErrorKind::Protocol, err.detail()),
+                _ => err,
+            };
+            writeback.queue().note_failure(path, told);
         }
         if after != After::Stays {
             // The last user of what was refused puts it into lost+found.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ferryfs::ftp::FtpBackend;
 use ferryfs::ftp::options::{
-    ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection, TlsMode,
-    UploadMode,
+    ChmodPolicy, Conflict, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection,
+    TlsMode, UploadMode,
 };
 use ferryfs::net::trust::TlsOptions;
 use ferryfs::secret::Secret;
@@ -170,6 +170,7 @@ impl Server {
             chmod: ChmodPolicy::Strict,
             links: LinkPolicy::Contain,
             upload: UploadMode::Auto,
+            conflict: Conflict::Keep,
         }
     }
 

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use ferryfs::ftp::options::{
-    ChmodPolicy, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection, TlsMode,
-    UploadMode,
+    ChmodPolicy, Conflict, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection,
+    TlsMode, UploadMode,
 };
 use ferryfs::ftp::pool::Pool;
 use ferryfs::ftp::session::Session;
@@ -156,6 +156,7 @@ impl Server {
             chmod: ChmodPolicy::Strict,
             links: LinkPolicy::Contain,
             upload: UploadMode::Auto,
+            conflict: Conflict::Keep,
         }
     }
 

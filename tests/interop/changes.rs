@@ -134,6 +134,40 @@ pub(super) fn changed_behind_our_back(stage: &Stage) {
     assert!(fs::read(stage.path("removed")).is_err());
 }
 
+pub(super) fn changed_while_it_is_open_here(stage: &Stage) {
+    stage.put("old", "before");
+    // Twice: what was just stored here is known exactly.
+    for (theirs, ours) in [("their first", "ours"), ("their second one", "ours, too")] {
+        let mut file = File::create(stage.path("old")).unwrap();
+        stage.put("old", theirs);
+        file.write_all(ours.as_bytes()).unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+        assert_eq!(fs::read(stage.there("old")).unwrap(), ours.as_bytes());
+        thread::sleep(Duration::from_millis(1100));
+    }
+    let mut file = File::create_new(stage.path("new")).unwrap();
+    stage.put("new", "theirs");
+    file.write_all(b"ours").unwrap();
+    drop(file);
+    stage.mount.sh("sync new");
+    assert_eq!(fs::read(stage.there("new")).unwrap(), b"ours");
+    let mut kept: Vec<_> = names_there(stage).into_iter().collect();
+    kept.retain(|name| name.contains(".conflict-"));
+    let kept: Vec<_> = kept
+        .iter()
+        .map(|name| fs::read_to_string(stage.there(name)).unwrap())
+        .collect();
+    assert_eq!(kept, ["theirs", "their first", "their second one"]);
+    assert_eq!(names_there(stage).len(), 5, "{:?}", names_there(stage));
+    // Who replaces a name does so knowingly.
+    stage.mount.sh("echo newer >tmp");
+    stage.put("old", "unseen");
+    stage.mount.sh("mv tmp old && rm new");
+    assert_eq!(fs::read(stage.there("old")).unwrap(), b"newer\n");
+    assert_eq!(names_there(stage).len(), 4);
+}
+
 pub(super) fn deep_tree(stage: &Stage) {
     let deep = vec!["level"; 20].join("/");
     fs::create_dir_all(stage.path(&deep)).unwrap();

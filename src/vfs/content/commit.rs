@@ -156,10 +156,12 @@ impl Content {
         match self.transfers.set_attr(at, &job.snapshot.attr) {
             // As `publish`, which sets what the server can.
             Err(err) if err.kind() == ErrorKind::Unsupported => log::debug!("{at}: {err}"),
-            other => other?,
-        }
-        if let Some(base) = &job.base {
-            base.adjust(&job.snapshot.attr);
+            other => {
+                other?;
+                if let Some(base) = &job.base {
+                    base.adjust(&job.snapshot.attr);
+                }
+            }
         }
         let entry = self.state.with(|state| {
             if let Some(staged) = &mut state.staged {
@@ -179,7 +181,14 @@ impl Content {
         let begin = |_| self.transfers.append(at, base);
         let mut upload = match self.contents.connection(begin) {
             Ok(upload) => upload,
-            Err(err) if matches!(err.kind(), ErrorKind::Unsupported | ErrorKind::NotFound) => {
+            // Whether it may be replaced is found out where the whole file is published.
+            Err(err)
+                if matches!(
+                    err.kind(),
+                    ErrorKind::Unsupported | ErrorKind::NotFound | ErrorKind::Stale
+                ) =>
+            {
+                log::debug!("{at}: the whole file is sent: {err}");
                 return Ok(None);
             }
             Err(err) => return Err(err),

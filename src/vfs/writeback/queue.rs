@@ -258,9 +258,10 @@ impl Queue {
                         Duration::ZERO
                     }
                     Verdict::Later => pause(job.attempts),
-                    Verdict::Refused => {
+                    Verdict::Refused | Verdict::Final => {
                         job.refusals += 1;
-                        if job.refusals >= REFUSALS && !again {
+                        let enough = verdict == Verdict::Final || job.refusals >= REFUSALS;
+                        if enough && !again {
                             self.bytes -= job.bytes;
                             self.jobs.remove(&ino);
                             return After::Refused;
@@ -323,6 +324,8 @@ pub(super) enum Verdict {
     Later,
     /// Not this file: after a few attempts it is given up.
     Refused,
+    /// Never: what it was to replace, or where it was to be, is not there any more.
+    Final,
 }
 
 impl Verdict {
@@ -337,6 +340,7 @@ impl Verdict {
             | ErrorKind::NoSpace
             | ErrorKind::QuotaExceeded
             | ErrorKind::Local(_) => Self::Later,
+            ErrorKind::Stale => Self::Final,
             _ => Self::Refused,
         }
     }

@@ -122,6 +122,16 @@ fn while_the_server_is_away_one_file_asks_at_growing_intervals() {
 }
 
 #[test]
+fn a_conflict_is_final_at_once() {
+    let mut line = Line::new();
+    line.add(1, 10);
+    line.after(SETTLE);
+    assert_eq!(line.next(), Next::Take(1));
+    assert_eq!(line.ended(1, error(ErrorKind::Stale)), After::Refused);
+    assert_eq!(line.queue.len(), 0);
+}
+
+#[test]
 fn a_full_disk_is_waited_for_and_a_refusal_is_final_at_the_sixth() {
     let mut line = Line::new();
     line.add(1, 1);
