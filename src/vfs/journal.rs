@@ -43,6 +43,7 @@ pub(crate) struct Journal {
 pub(crate) struct Entry {
     path: PathBuf,
     named: Arc<Named>,
+    sync: bool,
     /// The changes it has.
     pub(crate) generation: u64,
     /// Where the content belongs.
@@ -52,7 +53,12 @@ pub(crate) struct Entry {
 impl Entry {
     /// The content is on the server, or nobody wants it any more.
     pub(crate) fn remove(self) {
-        match fs::remove_file(&self.path) {
+        let removed = fs::remove_file(&self.path).and_then(|()| match self.sync {
+            // Else a power cut brings back what was removed, or replaced by others, meanwhile.
+            true => sync_dir(self.path.parent()),
+            false => Ok(()),
+        });
+        match removed {
             Err(err) if err.kind() != io::ErrorKind::NotFound => {
                 // Then its bytes must stay as well.
                 log::error!("{}: {err}", self.path.display());
@@ -139,6 +145,7 @@ impl Journal {
         Ok(Entry {
             path,
             named: Arc::clone(&frozen.named),
+            sync: self.sync,
             generation: frozen.generation,
             at: at.clone(),
         })
@@ -196,6 +203,7 @@ impl Journal {
             let entry = Entry {
                 path,
                 named: Arc::clone(&named),
+                sync: self.sync,
                 generation: 1,
                 at: at.clone(),
             };
