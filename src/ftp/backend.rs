@@ -150,7 +150,11 @@ impl Transfers for FtpTransfers {
     }
 
     fn store(&self, path: &RemotePath, wait: bool) -> Result<Box<dyn Upload>> {
-        self.0.store(path, wait)
+        self.0.store(path, None, wait)
+    }
+
+    fn store_all(&self, path: &RemotePath, len: u64, wait: bool) -> Result<Box<dyn Upload>> {
+        self.0.store(path, Some(len), wait)
     }
 
     fn append(&self, path: &RemotePath, base: u64) -> Result<Box<dyn Upload>> {

@@ -41,6 +41,8 @@ pub(crate) struct FtpServer {
     pub(super) litter: Locked<Vec<RemotePath>>,
     /// Old versions that wait aside, and where they belong.
     pub(super) displaced: Locked<Vec<(RemotePath, RemotePath)>>,
+    /// Until when contents are sent only after the server's word.
+    pub(super) careful: Locked<Option<Instant>>,
     /// The file of which a version was last kept under another name, and when.
     pub(super) set_aside: Locked<Option<(RemotePath, SystemTime)>>,
     pub(super) space: Locked<Option<(Instant, Option<Space>)>>,
@@ -77,6 +79,7 @@ impl FtpServer {
             in_flight: Locked::default(),
             litter: Locked::default(),
             displaced: Locked::default(),
+            careful: Locked::default(),
             set_aside: Locked::default(),
             space: Locked::default(),
             large: Locked::default(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::control::{Command, Owed};
 use super::data::{DataConnection, Stream};
-use super::options::FtpOptions;
+use super::options::{DataMode, FtpOptions};
 use super::refusal::refusal;
 use super::rendezvous::Rendezvous;
 use super::reply::Reply;
@@ -62,6 +62,30 @@ impl Session {
             }
             begun => begun,
         }
+    }
+
+    /// Begins to store what is so small that it may be sent before the server has said that it
+    /// takes it, which saves a round trip; a refusal is the answer to
+    /// [`end_data`](Self::end_data). `None`, with nothing sent, where the server's 1xx must be
+    /// waited for: the TLS of a data connection begins behind it.
+    ///
+    /// # Errors
+    /// As [`begin_data`](Self::begin_data).
+    pub(super) fn begin_blind(&mut self, command: &[u8]) -> Result<Option<DataConnection>> {
+        let announces = self.host.facts(|facts| facts.unannounced == Some(false));
+        let passive = matches!(self.host.options().data, DataMode::Passive);
+        if !announces || !passive || self.tls.is_some() || self.features().has("PRET") {
+            return Ok(None);
+        }
+        check(command)?;
+        let Rendezvous::Connected(tcp) = self.arrange()? else {
+            return Ok(None);
+        };
+        self.settle(false)?;
+        self.talk(|control| control.send(&[command]))?;
+        self.transferring = true;
+        let data = DataConnection::new(Stream::Plain(tcp), None, false, self.host.options());
+        Ok(Some(watch(data, command, 0, None)))
     }
 
     fn begin_data_once(&mut self, command: &[u8], offset: u64) -> Result<Begun> {

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::conflict::{Sign, sign};
 use super::data::DataConnection;
@@ -26,6 +26,12 @@ use crate::vfs::backend::{Publish, Upload};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
+/// What fits into the buffers of a new connection.
+const SMALL: u64 = 32 << 10;
+
+/// How long nothing is sent before the server's word, after a content that it did not take.
+const CAREFUL: Duration = Duration::from_secs(30);
+
 /// What becomes of the file at the name that is written to, if the upload fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -46,21 +52,36 @@ struct Storing {
     /// The name that is written to.
     name: RemotePath,
     place: Place,
+    /// The server has not said yet that it takes it.
+    blind: bool,
 }
 
 impl FtpServer {
-    /// Begins to store; see [`Transfers::store`](crate::vfs::backend::Transfers::store).
+    /// Begins to store; see [`Transfers::store`](crate::vfs::backend::Transfers::store). `len` is
+    /// the length of what is there to be sent at once.
     pub(super) fn store(
         self: &Arc<Self>,
         path: &RemotePath,
+        len: Option<u64>,
         wait: bool,
     ) -> Result<Box<dyn Upload>> {
+        let small = len.is_some_and(|len| len <= SMALL);
+        let careful = || {
+            let until = self.careful.with(|until| *until);
+            until.is_some_and(|until| Instant::now() < until)
+        };
+        let blind = small && !careful();
         // Nothing of the content was sent yet.
-        let storing = self.repeating(|| self.begin_store(path, wait))?;
+        let storing = self.repeating(|| self.begin_store(path, blind, wait))?;
         Ok(Box::new(storing))
     }
 
-    fn begin_store(self: &Arc<Self>, path: &RemotePath, wait: bool) -> Result<Storing> {
+    fn begin_store(
+        self: &Arc<Self>,
+        path: &RemotePath,
+        blind: bool,
+        wait: bool,
+    ) -> Result<Storing> {
         let mut lease = self.pool.lease(Purpose::Transfer, wait)?;
         self.sweep(&mut lease);
         self.check_name(&mut lease, path)?;
@@ -87,7 +108,24 @@ impl FtpServer {
             if temporary {
                 self.in_flight.with(|names| names.insert(name.clone()));
             }
-            let begun = lease.begin_data(&self.line("STOR", &name)?, 0);
+            let line = self.line("STOR", &name)?;
+            if blind && temporary && self.ways.with(|ways| ways.new_name) == Some(kind) {
+                let begun = lease.begin_blind(&line);
+                if begun.is_err() {
+                    self.litter.with(|litter| litter.push(name.clone()));
+                }
+                if let Some(data) = begun? {
+                    data.is_for(path.to_string());
+                    return Ok(Storing {
+                        server: Arc::clone(self),
+                        open: Some((lease, data)),
+                        name,
+                        place,
+                        blind: true,
+                    });
+                }
+            }
+            let begun = lease.begin_data(&line, 0);
             match &begun {
                 Ok(Begun::Open(_)) => {}
                 // It was refused before there was a file.
@@ -111,6 +149,7 @@ impl FtpServer {
                         open,
                         name,
                         place,
+                        blind: false,
                     });
                 }
                 Begun::Refused(reply) => {
@@ -206,6 +245,7 @@ impl FtpServer {
                 open: Some((lease, data)),
                 name: path.clone(),
                 place: Place::Tail,
+                blind: false,
             })),
             Begun::Refused(reply) if cannot_append(&reply) => {
                 self.ways.with(|ways| ways.append = Some(false));
@@ -249,6 +289,14 @@ impl Storing {
     /// during write to file") say it of a full disk, and name the disk only by chance. A 451 that
     /// does not even speak of writing is worth another try.
     fn cut_short(&self, reply: &Reply) -> Error {
+        if self.blind {
+            // It may be the refusal of the name or of the directory. The next attempt goes step by
+            // step, and is told properly.
+            let until = Instant::now() + CAREFUL;
+            self.server.careful.with(|careful| *careful = Some(until));
+            let detail = format!("STOR {}: {}", self.name, reply.text());
+            return Error::new(ErrorKind::Disconnected, detail);
+        }
         let err = refusal(&format!("STOR {}", self.name), reply);
         let text = String::from_utf8_lossy(reply.first_line()).to_ascii_lowercase();
         let disk = reply.code() == 451
@@ -284,6 +332,9 @@ impl Storing {
             };
             if reply.is_ok() {
                 return Ok(());
+            }
+            if self.blind && matches!(reply.code(), 425 | 426) {
+                s.arrange_no_more("a data connection made ahead was not used");
             }
             Err(self.cut_short(&reply))
         })
