@@ -26,6 +26,9 @@ use crate::vfs::path::RemotePath;
 /// Times this near to each other may be one: FAT keeps every other second.
 const SLACK: Duration = Duration::from_secs(2);
 
+/// A day, wherever it begins.
+const DAYS: Duration = Duration::from_secs(2 * 86_400);
+
 /// What shows that a version is not the one that was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
@@ -67,9 +70,18 @@ fn another(seen: &backend::Seen, found: &Attr, now: SystemTime) -> Option<Sign> 
         apart(then, exact) <= SLACK
     } else {
         // Shown to the minute, or to the day; perhaps before the zone was known.
-        agrees(then, exact, now) || zone_between(then, exact, now).is_some()
+        agrees(then, exact, now)
+            || zone_between(then, exact, now).is_some()
+            || may_be_a_day(then) && apart(then, exact) < DAYS
     };
     (!same).then_some(Sign::Time)
+}
+
+/// Whether `listed` may stand for a day, as in some listings even of new files: midnight, in some
+/// zone.
+fn may_be_a_day(listed: SystemTime) -> bool {
+    let since = listed.duration_since(SystemTime::UNIX_EPOCH);
+    since.is_ok_and(|since| since.as_secs() % 900 == 0)
 }
 
 impl FtpServer {
@@ -323,6 +335,9 @@ mod tests {
         let sign = |found: &Attr| sign(&seen(3, day, false), found, at(NOW));
         assert_eq!(sign(&found(3, day + 80_000)), None);
         assert_eq!(sign(&found(3, NOW - 100)), Some(Sign::Time));
+        let today = NOW / 86_400 * 86_400;
+        let seen = seen(3, today, false);
+        assert_eq!(super::sign(&seen, &found(3, NOW - 100), at(NOW)), None);
     }
 
     #[test]
