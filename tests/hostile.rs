@@ -274,20 +274,52 @@ fn nobody_else_is_connected_to() {
 
 #[test]
 fn rest_that_is_ignored_shows_no_wrong_byte() {
-    // FEAT does not name it: who says that it can and cannot is beyond help.
-    let feat = "211-x\r\n MLST type*;size*;modify*;\r\n SIZE\r\n EPSV\r\n211 End";
-    let mut quirks = Quirks::default().reply_instead("FEAT", feat);
-    quirks.rest_ignored = true;
+    for feat in ["", " REST STREAM\r\n"] {
+        let feat =
+            format!("211-x\r\n MLST type*;size*;modify*;\r\n SIZE\r\n EPSV\r\n{feat}211 End");
+        let mut quirks = Quirks::default().reply_instead("FEAT", &feat);
+        quirks.rest_ignored = true;
+        let stage = Stage::new(quirks);
+        let whole = content(3 << 20);
+        stage.server.put("big", &whole);
+        let backend = stage.connect().unwrap();
+        for offset in [2 << 20, 0, (3 << 20) - 10] {
+            let bytes = read_at(&backend, "big", offset, 1000).unwrap();
+            let at = usize::try_from(offset).unwrap();
+            let expected = &whole[at..(at + 1000).min(whole.len())];
+            assert!(bytes == expected, "wrong bytes at {offset}");
+        }
+        // It was tried once.
+        assert_eq!(stage.server.count("REST"), 1);
+        backend.close();
+    }
+}
+
+/// A file that somebody writes to when REST is tried says nothing about REST.
+#[test]
+fn rest_is_not_given_up_for_a_file_that_grows() {
+    let quirks = Quirks::default().delay("RETR", Duration::from_millis(300));
     let stage = Stage::new(quirks);
     let whole = content(3 << 20);
+    let path = stage.server.put("growing", &whole);
     stage.server.put("big", &whole);
     let backend = stage.connect().unwrap();
-    for offset in [0, 2 << 20, (3 << 20) - 10] {
-        let bytes = read_at(&backend, "big", offset, 1000).unwrap();
-        let at = usize::try_from(offset).unwrap();
-        let expected = &whole[at..(at + 1000).min(whole.len())];
-        assert!(bytes == expected, "wrong bytes at {offset}");
-    }
+    let reader = thread::scope(|scope| {
+        let reader = scope.spawn(|| read_at(&backend, "growing", 2 << 20, 1000));
+        while stage.server.count("RETR") == 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let mut file = fs::File::options().append(true).open(&path).unwrap();
+        file.write_all(b"more").unwrap();
+        reader.join().unwrap()
+    });
+    // It has changed, which may be told.
+    assert!(reader.is_err() || reader.unwrap() == whole[2 << 20..][..1000]);
+    let before = stage.server.count("REST");
+    let bytes = read_at(&backend, "big", 2 << 20, 1000).unwrap();
+    assert!(bytes == whole[2 << 20..][..1000]);
+    assert!(stage.server.count("REST") > before);
+    assert!(!format!("{:?}", backend.report()).contains("no REST"));
     backend.close();
 }
 

@@ -66,7 +66,7 @@ impl FtpServer {
         offset: u64,
     ) -> Result<Retrieval> {
         let line = self.line("RETR", path)?;
-        let rests = offset > 0 && self.rests(&mut lease, path)?;
+        let rests = offset > 0 && self.rests(&mut lease, path, offset)?;
         let mut begun = lease.begin_data(&line, if rests { offset } else { 0 })?;
         let mut to_discard = if rests { 0 } else { offset };
         if rests && let Begun::Refused(reply) = &begun {
@@ -75,9 +75,9 @@ impl FtpServer {
             begun = lease.begin_data(&line, 0)?;
             if let Begun::Open(_) = &begun {
                 // An offset behind the end of the file is refused too, by servers that know REST.
-                if matches!(first.code(), 500 | 502 | 503 | 504) {
+                if is_unknown(&first) {
                     log::info!("no REST, reading from the start: {}", first.text());
-                    self.ways.with(|ways| ways.rest = Some(false));
+                    self.ways.with(|ways| ways.rest.learn(offset, false));
                 }
                 to_discard = offset;
             }
@@ -101,25 +101,23 @@ impl FtpServer {
 }
 
 impl FtpServer {
-    /// Whether REST may be sent. A server that does not claim to know it (RFC 3659 section 5.3) may
-    /// say 350 and send from the beginning all the same: that one is tried on the last byte first.
-    fn rests(&self, lease: &mut Lease, path: &RemotePath) -> Result<bool> {
-        if let Some(known) = self.ways.with(|ways| ways.rest) {
+    /// Whether REST may be sent. A server may say 350, and name REST in FEAT, and send from the
+    /// beginning all the same, or forget the upper half of an offset: how much comes is the only
+    /// witness. So it is tried on the last byte of a file before anything is believed.
+    fn rests(&self, lease: &mut Lease, path: &RemotePath, offset: u64) -> Result<bool> {
+        if let Some(known) = self.ways.with(|ways| ways.rest.known(offset)) {
             return Ok(known);
         }
-        if lease.features().has("REST") {
-            return Ok(true);
-        }
-        let Some(last) = size_of(&self.ask(lease, "SIZE", path)?).and_then(|n| n.checked_sub(1))
-        else {
+        let Some(last) = self.last_byte(lease, path)?.filter(|last| *last > 0) else {
             return Ok(false);
         };
-        if last == 0 {
-            return Ok(false);
-        }
         let mut data = match lease.begin_data(&self.line("RETR", path)?, last)? {
             Begun::Open(data) => data,
-            // The caller finds out which of the two was refused.
+            Begun::Refused(reply) if is_unknown(&reply) => {
+                self.ways.with(|ways| ways.rest.learn(0, false));
+                return Ok(false);
+            }
+            // Not for REST, most likely: the caller finds out.
             Begun::Refused(_) => return Ok(true),
         };
         let mut bytes = [0; 64];
@@ -131,16 +129,42 @@ impl FtpServer {
                 Err(err) => return Err(net::failure(format_args!("RETR {path}"), &err)),
             }
         }
-        let obeys = count == 1;
         if count == bytes.len() {
             lease.close_early(data);
         } else {
             lease.end_data(data)?;
         }
-        log::info!("REST, which FEAT does not name, works: {obeys}");
-        self.ways.with(|ways| ways.rest = Some(obeys));
+        let obeys = count == 1;
+        // Somebody may just be writing to the file: then nothing is learned.
+        if !obeys && self.last_byte(lease, path)? != Some(last) {
+            return Ok(false);
+        }
+        log::info!("REST before byte {last} works: {obeys}");
+        self.ways.with(|ways| {
+            ways.rest.learn(last, obeys);
+            if !obeys {
+                ways.rest.learn(offset, false);
+            }
+        });
         Ok(obeys)
     }
+
+    /// Where the last byte of a file is, if the server tells its size and it has one.
+    fn last_byte(&self, lease: &mut Lease, path: &RemotePath) -> Result<Option<u64>> {
+        let size = match size_of(&self.ask(lease, "SIZE", path)?) {
+            Some(size) => Some(size),
+            None => match self.stat_by_listing(lease, path) {
+                Err(err) if lease.is_broken() => return Err(err),
+                found => found.ok().flatten().and_then(|attr| attr.size),
+            },
+        };
+        Ok(size.and_then(|size| size.checked_sub(1)))
+    }
+}
+
+/// Whether it is the command that is refused, and not the file.
+const fn is_unknown(reply: &Reply) -> bool {
+    matches!(reply.code(), 500 | 502 | 503 | 504)
 }
 
 impl Retrieval {

@@ -48,6 +48,31 @@ pub(crate) enum NewName {
     Direct,
 }
 
+/// Whether REST before RETR is obeyed: at offsets that fit into 31 bits, into 32, and beyond.
+/// Servers exist that keep only the lower half of a larger one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rest([Option<bool>; 3]);
+
+impl Rest {
+    const fn class(offset: u64) -> usize {
+        (offset >> 31 != 0) as usize + (offset >> 32 != 0) as usize
+    }
+
+    pub(crate) fn known(self, offset: u64) -> Option<bool> {
+        self.0.get(Self::class(offset)).copied().flatten()
+    }
+
+    /// What works there works at smaller offsets, too; what does not, does not at larger ones.
+    pub(crate) fn learn(&mut self, offset: u64, obeys: bool) {
+        let class = Self::class(offset);
+        for (at, known) in self.0.iter_mut().enumerate() {
+            if if obeys { at <= class } else { at >= class } {
+                *known = Some(obeys);
+            }
+        }
+    }
+}
+
 /// What was found out by trying, shared by all sessions; `None`: not tried yet.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ways {
@@ -76,7 +101,7 @@ pub(crate) struct Ways {
     /// MDTM is understood.
     pub(crate) mdtm: Option<bool>,
     /// REST before RETR is obeyed.
-    pub(crate) rest: Option<bool>,
+    pub(crate) rest: Rest,
     /// APPE is understood.
     pub(crate) append: Option<bool>,
     /// RNTO replaces a file.
@@ -125,7 +150,7 @@ impl Ways {
             "no SIZE: uploads cannot be verified by it",
         );
         say(
-            self.rest == Some(false),
+            self.rest.known(0) == Some(false),
             "no REST: a read at an offset reads from the start",
         );
         say(
@@ -161,5 +186,25 @@ impl Ways {
             "modification times of directories cannot be set",
         );
         quirks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rest;
+
+    #[test]
+    fn rest_is_known_up_to_the_size_it_was_tried_at() {
+        let mut rest = Rest::default();
+        assert_eq!(rest.known(1), None);
+        rest.learn(10, true);
+        assert_eq!(rest.known(0x7fff_ffff), Some(true));
+        assert_eq!(rest.known(0x8000_0000), None);
+        rest.learn(0x8000_0001, false);
+        assert_eq!(rest.known(1 << 32), Some(false));
+        assert_eq!(rest.known(5), Some(true));
+        let mut rest = Rest::default();
+        rest.learn(1 << 40, true);
+        assert_eq!(rest.known(0x9000_0000), Some(true));
     }
 }
