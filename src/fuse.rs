@@ -13,6 +13,7 @@ mod pages;
 mod requests;
 mod watch;
 mod workers;
+mod writers;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -35,6 +36,7 @@ use self::attr::{bare, file_attr, file_type, ino};
 use self::descriptors::has_open_for_writing;
 use self::pages::Pages;
 use self::requests::{Class, Request, Requests};
+use self::writers::Writers;
 use crate::vfs::backend::OpenHow;
 use crate::vfs::error::{ErrorKind, Result};
 use crate::vfs::path::NAME_MAX;
@@ -46,6 +48,7 @@ pub(crate) struct Filesystem {
     directory: PathBuf,
     requests: Requests,
     pages: Pages,
+    writers: Writers,
 }
 
 impl Filesystem {
@@ -56,6 +59,7 @@ impl Filesystem {
             directory: directory.to_owned(),
             requests: Requests::new(limit)?,
             pages: Pages::default(),
+            writers: Writers::default(),
         })
     }
 
@@ -353,9 +357,10 @@ impl fuser::Filesystem for Filesystem {
 
     /// On the event thread: writes go to the local staging file and never wait for the network.
     fn write(
-        &self, _: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64, data: &[u8],
+        &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64, data: &[u8],
         _: WriteFlags, _: OpenFlags, _: Option<LockOwner>, reply: ReplyWrite,
     ) {
+        self.writers.note(fh.0, req.pid());
         match self.vfs.write(fh.0, offset, data) {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
             Err(err) => reply.error(failed("write", of, &err)),
@@ -370,7 +375,15 @@ impl fuser::Filesystem for Filesystem {
             let path = self.directory.join(path.to_os_string());
             Some(has_open_for_writing(req.pid(), &path))
         };
-        if self.vfs.is_clean(fh.0) || comes_again() == Some(true) {
+        let is_bystander = || {
+            let path = self.vfs.path_of(fh.0)?;
+            let path = self.directory.join(path.to_os_string());
+            Some(self.writers.is_bystander(fh.0, req.pid(), &path))
+        };
+        if self.vfs.is_clean(fh.0)
+            || comes_again() == Some(true)
+            || is_bystander() == Some(true)
+        {
             return reply.ok();
         }
         let pages = self.pages.clone();
@@ -385,6 +398,7 @@ impl fuser::Filesystem for Filesystem {
         &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, _: OpenFlags,
         _: Option<LockOwner>, _flush: bool, reply: ReplyEmpty,
     ) {
+        self.writers.forget(fh.0);
         self.empty_op(
             request("release", Class::Content, req, of),
             reply,

@@ -239,6 +239,15 @@ impl Vfs {
         }
     }
 
+    /// Where the file of `fh` is. Never blocks.
+    pub fn path_of(&self, fh: u64) -> Option<RemotePath> {
+        let handle = self.handles.get(fh).ok()?;
+        match self.place(handle.ino) {
+            Ok(Place::At(path)) => Some(path),
+            _ => None,
+        }
+    }
+
     /// Everything written to the file, by whomever, is on the server when this returns `Ok`.
     ///
     /// # Errors

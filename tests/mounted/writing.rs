@@ -118,6 +118,35 @@ fn a_program_started_beside_a_new_file_does_not_hang() {
     mount.finish();
 }
 
+/// A copy of a descriptor that another program got is closed when that begins or ends. Who only got
+/// it has nothing to publish; who wrote has.
+#[test]
+fn a_program_that_starts_others_does_not_publish_half_of_its_file() {
+    let Some((server, mount)) = stage(Quirks::default()) else {
+        return;
+    };
+    server.put("file", OLD);
+    let there = server.path("file");
+    let said = mount.sh(&format!(
+        "python3 -c 'import subprocess
+def there(): return open(\"{}\").read()
+f = open(\"file\", \"wb\", buffering=0)
+f.write(b\"half\")
+subprocess.run([\"true\"])
+subprocess.run([\"sh\", \"-c\", \"true; exit 0\"], pass_fds=[f.fileno()])
+print(there())
+subprocess.run([\"sh\", \"-c\", \"echo more >&$0\", str(f.fileno())], pass_fds=[f.fileno()])
+print(there())
+f.write(b\"end\")
+subprocess.run([\"true\"])
+f.close()
+print(there())'",
+        there.display()
+    ));
+    assert_eq!(said, "the old version\nhalfmore\n\nhalfmore\nend\n");
+    mount.finish();
+}
+
 #[test]
 fn a_refused_upload_is_eacces_and_changes_nothing() {
     let quirks = Quirks::default()
