@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+pub(crate) use crate::vfs::error::words;
+
 /// Exit codes; `man/ferryfs.1` documents them and scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -139,15 +141,6 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
-
-/// An error of the system in its own words, without Rust's `(os error 2)`.
-pub(crate) fn words(err: &std::io::Error) -> String {
-    let text = err.to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
-    }
-}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -400,7 +400,20 @@ fn refused(url: &str, err: &Error) -> Failure {
         ErrorKind::Disconnected | ErrorKind::TimedOut | ErrorKind::Busy => Exit::Connect,
         _ => Exit::Failed,
     };
-    Failure::new(code, format!("{url}: {err}"))
+    let told = err.to_string();
+    let remedy = match code {
+        Exit::Login => "; check the user and the password",
+        Exit::NoDirectory => {
+            "; the path begins in the login directory, one from the server's root with %2F"
+        }
+        Exit::Connect if told.contains("unknown host") => "; check the name in the URL",
+        Exit::Connect if told.contains("cannot connect") => "; check the host and the port",
+        Exit::Tls if told.contains(": no TLS") || told.contains("not speak TLS") => {
+            "; only ftp:// with -o tls=off goes without, in clear text; ftps:// has its own port"
+        }
+        _ => "",
+    };
+    Failure::new(code, format!("{url}: {told}{remedy}"))
 }
 
 fn left_over(failures: &[(RemotePath, Error)]) -> Failure {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::error::{Error, ErrorKind, Result, words};
 
 pub mod certificate;
 mod client_cert;
@@ -35,7 +35,7 @@ pub fn failure(what: impl std::fmt::Display, err: &io::Error) -> Error {
     } else if let Some(refusal) = trust::refused_ours(err) {
         Error::new(ErrorKind::Untrusted, format!("{what}: {refusal}"))
     } else {
-        Error::new(ErrorKind::Disconnected, format!("{what}: {err}"))
+        Error::new(ErrorKind::Disconnected, format!("{what}: {}", words(err)))
     }
 }
 
@@ -110,7 +110,7 @@ pub fn resolve(
             Ok(Err(err)) => {
                 return Err(Error::new(
                     ErrorKind::Disconnected,
-                    format!("{host}: unknown host: {err}"),
+                    format!("{host}: unknown host: {}", words(&err)),
                 ));
             }
             Err(_) => {
@@ -131,6 +131,15 @@ pub fn resolve(
     Ok(addresses)
 }
 
+fn socket_for(address: SocketAddr, bind: Option<IpAddr>) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(local) = bind {
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+    }
+    Ok(socket)
+}
+
 /// Connects to `address` within `limit`, which then is the time limit of each read and write.
 ///
 /// # Errors
@@ -140,14 +149,7 @@ pub fn connect(
     bind: Option<IpAddr>,
     limit: Duration,
 ) -> io::Result<TcpStream> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if let Some(local) = bind {
-        socket.bind(&SocketAddr::new(local, 0).into())?;
-    }
+    let socket = socket_for(address, bind)?;
     socket.connect_timeout(&address.into(), limit)?;
     let stream = socket.into();
     tune(&stream, limit)?;
@@ -163,14 +165,7 @@ pub fn begin_connect(
     bind: Option<IpAddr>,
     limit: Duration,
 ) -> io::Result<TcpStream> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if let Some(local) = bind {
-        socket.bind(&SocketAddr::new(local, 0).into())?;
-    }
+    let socket = socket_for(address, bind)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&address.into()) {
         Err(err) if err.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {

@@ -62,7 +62,9 @@ fn reports(dir: Option<&Path>) -> Result<Vec<Value>, Failure> {
             .is_none_or(|dir| *dir == found.record.mountpoint)
         {
             reports.push(report(&found));
-            if !found.alive && !found.has_leftovers() {
+            // A dead mount is shown for as long as the kernel has it.
+            let mounted = matches!(mounts::find(&found.record.mountpoint), Ok(Some(_)));
+            if !found.alive && !mounted && !found.has_leftovers() {
                 found.clean();
             }
         }
@@ -189,7 +191,8 @@ fn plain(key: &str, value: &Value) -> String {
                 ("path" | "line" | "at" | "bytes" | "size", value) => plain(key, value),
                 (key, value) => format!("{} {}", key.replace('_', " "), plain(key, value)),
             };
-            members.iter().map(member).collect::<Vec<_>>().join(", ")
+            let known = members.iter().filter(|(_, value)| !value.is_null());
+            known.map(member).collect::<Vec<_>>().join(", ")
         }
     }
 }

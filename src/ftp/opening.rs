@@ -74,11 +74,10 @@ pub(super) fn open(
         (TlsMode::Explicit, _) | (TlsMode::Auto, Some(true)) => {
             match explicit(host, number, deadline)? {
                 Explicit::Secured(opened) => Ok(*opened),
-                Explicit::Declined(reply, _) => Err(Failure::refused(
-                    &host.options().host,
-                    ErrorKind::Untrusted,
-                    &reply,
-                )),
+                Explicit::Declined(reply, _) => {
+                    let host = format!("{}: no TLS", host.options().host);
+                    Err(Failure::refused(&host, ErrorKind::Untrusted, &reply))
+                }
             }
         }
         (TlsMode::Auto, None) => match explicit(host, number, deadline)? {

@@ -293,6 +293,11 @@ impl TlsIdentity {
                     | AlertDescription::DecryptError,
                 )),
             ) => Error::new(ErrorKind::Disconnected, format!("{host}: TLS: {tls}")),
+            // Plain text, most often.
+            Some(tls @ rustls::Error::InvalidMessage(_)) => Error::new(
+                ErrorKind::Untrusted,
+                format!("{host}: what answers does not speak TLS ({tls})"),
+            ),
             Some(tls) => Error::new(
                 ErrorKind::Untrusted,
                 match refused_ours(err) {

@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use super::attr::Attr;
 use super::chunk::Chunk;
+use super::error::words;
 use super::path::RemotePath;
 use entry::Entry;
 use store::Store;
@@ -106,7 +107,11 @@ impl Blocks {
             return Self::with(Store::off(limits, None));
         }
         let store = Store::open(dir, limits).unwrap_or_else(|err| {
-            let line = format!("{}: {err}; reading without a cache on disk", dir.display());
+            let line = format!(
+                "{}: {}; reading without a cache on disk",
+                dir.display(),
+                words(&err)
+            );
             log::warn!("{line}");
             Store::off(limits, Some(line))
         });

@@ -117,8 +117,19 @@ impl Error {
             Some(errno) => ErrorKind::Local(errno),
             None => ErrorKind::Protocol,
         };
-        Self::new(kind, format!("{thing}: {err}"))
+        Self::new(kind, format!("{thing}: {}", words(err)))
     }
+}
+
+/// An error of the system in its own words, without Rust's.
+pub(crate) fn words(err: &std::io::Error) -> String {
+    let text = err.to_string();
+    let lookup = "failed to lookup address information: ";
+    let text = text.strip_prefix(lookup).unwrap_or(&text);
+    let words = text
+        .split_once(" (os error")
+        .map_or(text, |(words, _)| words);
+    words.to_owned()
 }
 
 impl From<ErrorKind> for Error {
