@@ -18,6 +18,7 @@ mod doctor;
 mod entries;
 mod names;
 mod programs;
+mod suite;
 mod tls_rounds;
 
 /// A mount and, behind its back, the server's disk.
@@ -121,9 +122,11 @@ macro_rules! servers {
                     mkdir rmdir unlink symlink link readdir readdir_repeated readdir_sees_changes
                     rename rename_over rename_directory rename_noreplace special_files statvfs);
                 cases!($server, "user", changes:
-                    close_means_stored fsync_means_stored big_file overwritten_in_the_middle
-                    replaced_many_times changed_behind_our_back deep_tree many_small_files);
+                    close_means_stored fsync_means_stored others_see_whole_versions big_file
+                    overwritten_in_the_middle replaced_many_times changed_behind_our_back deep_tree
+                    many_small_files);
                 cases!($server, "clash", changes: changed_while_it_is_open_here);
+                cases!($server, "user", suite: twenty_nine_functions);
                 cases!($server, "user", names:
                     odd_names longest_name listed_names blanks_at_the_end);
                 cases!($server, "user", programs:

@@ -30,6 +30,7 @@ mod mail_smtp;
 mod model;
 mod mounted;
 mod scripted_server;
+mod semantics;
 mod soak;
 mod support;
 mod vfs;

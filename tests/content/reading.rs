@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use ferryfs::vfs::error::ErrorKind;
 
 use super::*;
+use crate::support::memory::Op;
 
 const MB: usize = 1 << 20;
 
@@ -247,6 +248,44 @@ fn a_file_changed_by_another_is_stale_never_a_mix() {
     let known = mount.server.peek("a");
     file.file.reopen(&path("a"), known.as_ref(), READ).unwrap();
     assert_eq!(file.read_all(MB), new[..3 * MB]);
+}
+
+/// No size tells, and the download goes on: who reads to the end learns of it there.
+#[test]
+fn a_file_written_to_in_place_during_a_long_read_is_stale_at_its_end() {
+    let mount = Mount::new();
+    let old = pattern(16 * MB);
+    mount.server.put("a", old.clone());
+    let file = mount.open("a", READ);
+    assert_eq!(file.read(0, MB), old[..MB]);
+    mount.server.put_in_place("a", vec![7; 16 * MB]);
+    // A look at the server is good for five seconds.
+    std::thread::sleep(Duration::from_millis(5100));
+    let mut end = MB;
+    let err = loop {
+        match file.try_read(end as u64, 128 << 10) {
+            Ok(piece) => end += piece.len(),
+            Err(err) => break err,
+        }
+        assert!(end < 16 * MB, "the end was shown");
+    };
+    assert_eq!(err.kind(), ErrorKind::Stale);
+    assert_eq!(kind(file.try_read(0, 10)), Some(ErrorKind::Stale));
+}
+
+#[test]
+fn the_end_of_a_long_read_asks_once_whether_the_file_is_what_it_was() {
+    let mount = Mount::new();
+    let content = pattern(4 * MB);
+    mount.server.put("a", content.clone());
+    let file = mount.open("a", READ);
+    assert_eq!(file.read(0, MB), content[..MB]);
+    std::thread::sleep(Duration::from_millis(5100));
+    assert_eq!(file.read_all(MB), content);
+    mount
+        .faulty
+        .fail_always(Op::StatNow, ErrorKind::Disconnected);
+    assert_eq!(file.read_all(MB), content);
 }
 
 #[test]

@@ -367,7 +367,19 @@ pub(super) fn locks(stage: &Stage) {
     assert_eq!(second, Err(Errno::WOULDBLOCK));
     flock(&a, FlockOperation::Unlock).unwrap();
     flock(&b, FlockOperation::NonBlockingLockExclusive).unwrap();
-    stage.mount.sh("python3 -c 'import fcntl
-f = open(\"file\", \"r+\")
-fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)'");
+    // Between processes, and gone with the one that had it.
+    let said = stage.mount.sh("python3 -c 'import fcntl, subprocess, sys
+def lock():
+    f = open(\"file\", \"r+\")
+    fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return f
+if len(sys.argv) > 1:
+    lock()
+    sys.exit()
+other = [sys.executable, \"-c\", open(\"/proc/self/cmdline\").read().split(chr(0))[2], \"x\"]
+kept = lock()
+print(subprocess.run(other, stderr=subprocess.DEVNULL).returncode)
+kept.close()
+print(subprocess.run(other).returncode)'");
+    assert_eq!(said, "1\n0\n");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
@@ -117,6 +118,41 @@ pub(super) fn replaced_many_times(stage: &Stage) {
     }
     // Temporary names are gone.
     assert_eq!(names_there(stage), BTreeSet::from(["file".to_owned()]));
+}
+
+/// Each version is one byte again and again, as often as is right for that byte.
+pub(super) fn others_see_whole_versions(stage: &Stage) {
+    let version = |round: u8| vec![round; 300_000 + usize::from(round) * 10_000];
+    fs::write(stage.path("file"), version(1)).unwrap();
+    let over = AtomicBool::new(false);
+    let (seen, looks) = thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let (mut seen, mut looks) = (BTreeSet::new(), 0);
+            while !over.load(SeqCst) {
+                let found = fs::read(stage.there("file")).expect("it always has its name");
+                let round = *found.first().expect("it is never empty");
+                assert!(found == version(round), "{} bytes of {round}", found.len());
+                seen.insert(round);
+                looks += 1;
+            }
+            (seen, looks)
+        });
+        // At once, and with pauses. By a program of its own: whoever starts another program while a
+        // file is open closes the copy of its descriptor, too.
+        let written = stage.mount.try_sh(
+            "python3 -c 'import time
+for n in range(2, 26):
+    size = 300000 + n * 10000
+    with open(\"file\", \"wb\", buffering=0) as f:
+        for at in range(0, size, 90000):
+            f.write(bytes([n]) * min(90000, size - at))
+            if n % 2: time.sleep(.002)'",
+        );
+        over.store(true, SeqCst);
+        assert!(written.0.success(), "{}", written.1);
+        other.join().unwrap()
+    });
+    assert!(seen.len() > 3 && looks > 25, "{looks} looks saw {seen:?}");
 }
 
 pub(super) fn changed_behind_our_back(stage: &Stage) {

@@ -123,6 +123,54 @@ fn a_damaged_cache_is_noticed_and_mended() {
     mount.finish();
 }
 
+/// Each of two mounts, at two places, of one server with one `cache_dir` shows what is there, while
+/// both read, one writes, and after one was killed.
+#[test]
+fn two_mounts_with_one_cache_directory_do_each_other_no_harm() {
+    let server = Ftpd::start();
+    let shared = tempfile::tempdir().unwrap();
+    let contents: Vec<_> = (0..8).map(|n| bytes(400_000 + n * 1000)).collect();
+    for (n, content) in contents.iter().enumerate() {
+        put(&server, &format!("file{n}"), content, 40);
+    }
+    let mount = || {
+        let option = format!("cache_dir={},dir_cache=0s", shared.path().display());
+        mounting(&server).option(option).expect_log("cache").start()
+    };
+    let (Some(one), Some(two)) = (mount(), mount()) else {
+        return;
+    };
+    let all_are_right = |mount: &TestMount| {
+        for (n, content) in contents.iter().enumerate() {
+            let read = fs::read(mount.path(format!("file{n}"))).unwrap();
+            assert!(read == *content, "file{n}");
+        }
+    };
+    thread::scope(|scope| {
+        for mount in [&one, &two, &one, &two] {
+            scope.spawn(move || (0..3).for_each(|_| all_are_right(mount)));
+        }
+    });
+    // The same size, through one of them; another second, for that is all that FTP tells.
+    let changed: Vec<u8> = contents[3].iter().map(|byte| !byte).collect();
+    fs::write(one.path("file3"), &changed).unwrap();
+    for mount in [&one, &two] {
+        assert!(fs::read(mount.path("file3")).unwrap() == changed);
+    }
+    thread::sleep(Duration::from_millis(1100));
+    fs::write(two.path("file3"), &contents[3]).unwrap();
+    all_are_right(&one);
+    // Who had the cache is killed; the other goes on, and so does the next.
+    drop(one.kill());
+    all_are_right(&two);
+    let Some(third) = mount() else { return };
+    all_are_right(&third);
+    all_are_right(&two);
+    for mount in [two, third] {
+        mount.finish();
+    }
+}
+
 #[test]
 fn the_cache_keeps_its_limit() {
     let server = Ftpd::start();

@@ -1,6 +1,8 @@
 //! As the system starts it: mount(8), fstab, systemd, shells and scripts.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -51,6 +53,63 @@ fn mount_8_and_a_line_in_fstab() {
     assert!(output.status.success(), "{said}");
 }
 
+/// The first address of a host is dead: refused at once, or silent. In a mount namespace with an
+/// /etc/hosts of its own.
+#[test]
+fn a_host_with_a_dead_address_is_reached_at_the_next() {
+    if !can_mount() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let quirks = Quirks {
+        login: Some(("lab".into(), "secret".into())),
+        ..Quirks::default()
+    };
+    // The resolver puts 127.0.0.1, our own address, in front of the others.
+    let server = Ftpd::on(IpAddr::from([127, 0, 0, 2]), quirks);
+    server.put("file", "content");
+    let port = server.address().port();
+    for silent in [false, true] {
+        let place = Place::new();
+        let _dead = silent.then(|| silent_listener(port));
+        let (hosts, password) = (place.path("hosts"), place.path("password"));
+        fs::write(&hosts, "127.0.0.1 twins.test\n127.0.0.2 twins.test\n").unwrap();
+        fs::write(&password, "secret").unwrap();
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
+        let script = "set -e
+            umount -i --lazy --all --types fuse,fuse.ferryfs 2>/dev/null || :
+            mount --bind \"$1\" /etc/hosts
+            test \"$(getent ahostsv4 twins.test | head -n1 | cut -d' ' -f1)\" = 127.0.0.1
+            \"$2\" \"$3\" \"$4\" -o \"timeout=4s,password_file=$5\"
+            cat \"$4/file\"; echo new >\"$4/new\"; \"$2\" umount \"$4\"";
+        let output = place
+            .command_of("timeout".as_ref())
+            .args(["30", "unshare", "--mount", "sh", "-c", script, "sh"])
+            .arg(&hosts)
+            .args([BINARY, &format!("ftp://lab@twins.test:{port}/")])
+            .args([&place.mountpoint(), &password])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "silent {silent}: {said}");
+        assert_eq!(output.stdout, b"content", "silent {silent}: {said}");
+        assert_eq!(server.get("new"), b"new\n");
+    }
+}
+
+/// Somebody at 127.0.0.1 who never takes a connection: the few that may wait are there already.
+fn silent_listener(port: u16) -> (socket2::Socket, Vec<TcpStream>) {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(0).unwrap();
+    let waiting =
+        (0..8).map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok());
+    let waiting: Vec<_> = waiting.collect();
+    assert!(waiting.len() < 8, "it takes all of them");
+    (socket, waiting)
+}
+
 #[test]
 fn systemd_is_told_when_the_mount_is_ready_and_when_it_ends() {
     if !can_mount() {
@@ -83,6 +142,76 @@ fn systemd_is_told_when_the_mount_is_ready_and_when_it_ends() {
     kill_process(pid, Signal::TERM).unwrap();
     wait_for("STOPPING=1");
     assert!(child.wait().unwrap().success());
+    assert!(!place.is_mounted());
+}
+
+/// The unit that the manual shows: systemd takes it, and its commands do what it is for.
+#[test]
+fn the_unit_of_the_manual_works() {
+    if !can_mount() {
+        return;
+    }
+    let quirks = Quirks {
+        login: Some(("anna".into(), "secret".into())),
+        ..Quirks::default()
+    };
+    let (server, place) = (Ftpd::with(quirks), Place::new());
+    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/man/ferryfs.1");
+    let manual = fs::read_to_string(manual).unwrap();
+    let (_, unit) = manual.split_once(".Pa site.service :\n").unwrap();
+    let (_, unit) = unit.split_once('\n').unwrap();
+    let (unit, _) = unit.split_once(".Ed").unwrap();
+    let here = place.mountpoint().display().to_string();
+    let unit = unit
+        .replace("/usr/local/bin/ferryfs", BINARY)
+        .replace("ftp://anna@ftp.example.org/", &server.url(""))
+        .replace("/mnt/site", &here);
+    let path = place.path("site.service");
+    fs::write(&path, &unit).unwrap();
+    let verified = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(&path)
+        .output();
+    if let Ok(verified) = verified {
+        let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+        let ours: Vec<_> = said
+            .lines()
+            .filter(|line| line.contains("site.service"))
+            .collect();
+        assert!(ours.is_empty(), "{ours:#?}");
+    }
+    let value = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_else(|| panic!("no {key} in\n{unit}"))
+            .to_owned()
+    };
+    assert_eq!(value("Type="), "notify");
+    let credentials = place.path("credentials");
+    fs::create_dir(&credentials).unwrap();
+    let credential = value("LoadCredential=");
+    let credential = credentials.join(credential.split(':').next().unwrap());
+    fs::write(&credential, "secret").unwrap();
+    fs::set_permissions(&credential, fs::Permissions::from_mode(0o400)).unwrap();
+    let socket = UnixDatagram::bind(place.path("notify")).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let run = |line: &str| {
+        let mut command = place.command_of("sh".as_ref());
+        command.args(["-c", &format!("exec {line}")]);
+        command.env("NOTIFY_SOCKET", place.path("notify"));
+        command.env("CREDENTIALS_DIRECTORY", &credentials);
+        command.stdin(Stdio::null()).spawn().unwrap()
+    };
+    let mut service = run(&value("ExecStart="));
+    let mut buf = [0; 1000];
+    while !String::from_utf8_lossy(&buf).contains("READY=1") {
+        socket.recv(&mut buf).unwrap();
+    }
+    fs::write(place.mountpoint().join("file"), "content").unwrap();
+    assert!(run(&value("ExecStop=")).wait().unwrap().success());
+    assert!(service.wait().unwrap().success());
+    assert_eq!(server.get("file"), b"content");
     assert!(!place.is_mounted());
 }
 

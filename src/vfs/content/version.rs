@@ -47,6 +47,8 @@ pub(crate) struct Version {
     streams: Locked<Vec<Arc<Stream>>>,
     validated: Locked<Instant>,
     stale: AtomicBool,
+    /// Bytes were asked for that [`confirm`](Self::confirm) has not vouched for.
+    unconfirmed: AtomicBool,
     behind: Behind,
     /// Where the data ended, of a file whose size the server does not tell.
     end: Locked<Option<u64>>,
@@ -67,6 +69,7 @@ impl Version {
             streams: Locked::default(),
             validated: Locked::new(Instant::now()),
             stale: AtomicBool::new(false),
+            unconfirmed: AtomicBool::new(false),
             behind: Behind::default(),
             end: Locked::default(),
         }
@@ -142,6 +145,19 @@ impl Version {
         offset: u64,
         len: usize,
     ) -> Result<Option<Chunk>> {
+        let read = self.read_unconfirmed(at, offset, len)?;
+        if let Some(chunk) = &read {
+            self.confirm(at, offset, chunk.len())?;
+        }
+        Ok(read)
+    }
+
+    fn read_unconfirmed(
+        self: &Arc<Self>,
+        at: &RemotePath,
+        offset: u64,
+        len: usize,
+    ) -> Result<Option<Chunk>> {
         let len = self.until_end(offset, len);
         self.behind.read_as(at);
         let mut passed = 0;
@@ -180,7 +196,7 @@ impl Version {
     /// in one piece. Never waits for anything.
     pub(crate) fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
         let len = self.until_end(offset, len);
-        if len == 0 || self.is_stale() {
+        if len == 0 || self.is_stale() || self.wants_confirmation(offset, len) {
             return None;
         }
         let kept = self.cached.as_ref().and_then(|c| c.peek(offset, len));
@@ -190,6 +206,27 @@ impl Version {
             stream.peek(self, offset, len)
         });
         found.filter(|chunk| chunk.len() == len)
+    }
+
+    /// A download that is under way shows the bytes of another version, if somebody writes to the
+    /// file in place. So who reads its last bytes makes sure that the file still is what it was.
+    fn confirm(&self, at: &RemotePath, offset: u64, len: usize) -> Result<()> {
+        if self.wants_confirmation(offset, len) {
+            self.unconfirmed.store(false, Ordering::Relaxed);
+            let confirmed = self.validate(at);
+            if confirmed.is_err() {
+                self.unconfirmed.store(true, Ordering::Relaxed);
+            }
+            return confirmed;
+        }
+        Ok(())
+    }
+
+    fn wants_confirmation(&self, offset: u64, len: usize) -> bool {
+        let to_end = self.size().is_some_and(|size| offset + len as u64 >= size);
+        to_end
+            && self.unconfirmed.load(Ordering::Relaxed)
+            && self.validated.with(|when| when.elapsed()) > VALID
     }
 
     fn until_end(&self, offset: u64, len: usize) -> usize {
@@ -281,6 +318,7 @@ impl Version {
         offset: u64,
         in_turn: bool,
     ) -> Result<Option<Box<dyn Download>>> {
+        self.unconfirmed.store(true, Ordering::Relaxed);
         let retrieve = |wait| self.transfers.retrieve(at, offset, wait);
         let begun = if in_turn {
             self.contents.connection(retrieve)
@@ -354,6 +392,7 @@ impl Version {
         for stream in connected.iter().take(surplus) {
             stream.hang_up_soon();
         }
+        self.unconfirmed.store(true, Ordering::Relaxed);
         self.contents
             .connection(|wait| self.transfers.retrieve(at, offset, wait))
     }
