@@ -33,7 +33,6 @@ use self::answers::{
     answer_entry, answer_lookup, answer_xattr, failed, how, look_again, open_flags, request, tune,
 };
 use self::attr::{bare, file_attr, file_type, ino};
-use self::descriptors::has_open_for_writing;
 use self::pages::Pages;
 use self::requests::{Class, Request, Requests};
 use self::writers::Writers;
@@ -371,19 +370,11 @@ impl fuser::Filesystem for Filesystem {
         &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty,
     ) {
         let comes_again = || {
-            let path = self.vfs.is_unwritten(fh.0)?;
-            let path = self.directory.join(path.to_os_string());
-            Some(has_open_for_writing(req.pid(), &path))
+            let path = self.directory.join(self.vfs.path_of(fh.0)?.to_os_string());
+            let unwritten = self.vfs.is_unwritten(fh.0);
+            Some(self.writers.flush_again(fh.0, req.pid(), &path, unwritten))
         };
-        let is_bystander = || {
-            let path = self.vfs.path_of(fh.0)?;
-            let path = self.directory.join(path.to_os_string());
-            Some(self.writers.is_bystander(fh.0, req.pid(), &path))
-        };
-        if self.vfs.is_clean(fh.0)
-            || comes_again() == Some(true)
-            || is_bystander() == Some(true)
-        {
+        if self.vfs.is_clean(fh.0) || comes_again() == Some(true) {
             return reply.ok();
         }
         let pages = self.pages.clone();

@@ -39,18 +39,24 @@ impl Writers {
         self.0.with(|all| all.remove(&fh));
     }
 
-    /// Whether the process of `thread`, which closes a descriptor of `fh`, wrote nothing itself,
-    /// and its parent, who did, still has `path` open for writing: then another FLUSH will come, be
-    /// it when that one is killed.
-    pub(super) fn is_bystander(&self, fh: u64, thread: u32, path: &Path) -> bool {
+    /// Whether the FLUSH of `fh` by `thread` has nothing to store, and another one will come from a
+    /// process that has `path` open for writing, be it when that is killed: its own, if nothing was
+    /// written yet; or its parent, who did all the writing.
+    pub(super) fn flush_again(&self, fh: u64, thread: u32, path: &Path, unwritten: bool) -> bool {
+        // The parent first: a child in the middle of execve cannot be looked at.
+        self.is_bystander(fh, thread, path, unwritten)
+            || unwritten && has_open_for_writing(thread, path)
+    }
+
+    fn is_bystander(&self, fh: u64, thread: u32, path: &Path, unwritten: bool) -> bool {
         let writers = self.0.with(|all| all.get(&fh).cloned()).unwrap_or_default();
-        if writers.is_empty() || writers.contains(&SOMEBODY) || writers.contains(&thread) {
+        if writers.contains(&SOMEBODY) || writers.contains(&thread) {
             return false;
         }
         let Some(closing) = Process::of(thread) else {
             return false;
         };
-        let mut parent_wrote = false;
+        let mut parent_wrote = unwritten && writers.is_empty();
         for writer in writers {
             match Process::of(writer) {
                 Some(process) if process.id != closing.id => {

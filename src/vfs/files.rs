@@ -228,15 +228,11 @@ impl Vfs {
         handle.map_or(true, |handle| !handle.write || !handle.file.is_dirty())
     }
 
-    /// Where the file of `fh` is, if it is dirty and empty: opened to be written, and nothing came
-    /// yet. Never blocks.
-    pub fn is_unwritten(&self, fh: u64) -> Option<RemotePath> {
-        let handle = self.handles.get(fh).ok()?;
-        let empty = handle.file.attr().size == Some(0) && handle.file.is_dirty();
-        match self.place(handle.ino) {
-            Ok(Place::At(path)) if empty => Some(path),
-            _ => None,
-        }
+    /// Whether the file of `fh` is dirty and empty: opened to be written, and nothing came yet.
+    /// Never blocks.
+    pub fn is_unwritten(&self, fh: u64) -> bool {
+        let handle = self.handles.get(fh);
+        handle.is_ok_and(|h| h.file.attr().size == Some(0) && h.file.is_dirty())
     }
 
     /// Where the file of `fh` is. Never blocks.

@@ -131,6 +131,8 @@ fn a_program_that_starts_others_does_not_publish_half_of_its_file() {
         "python3 -c 'import subprocess
 def there(): return open(\"{}\").read()
 f = open(\"file\", \"wb\", buffering=0)
+subprocess.run([\"true\"])
+print(there())
 f.write(b\"half\")
 subprocess.run([\"true\"])
 subprocess.run([\"sh\", \"-c\", \"true; exit 0\"], pass_fds=[f.fileno()])
@@ -143,7 +145,10 @@ f.close()
 print(there())'",
         there.display()
     ));
-    assert_eq!(said, "the old version\nhalfmore\n\nhalfmore\nend\n");
+    assert_eq!(
+        said,
+        "the old version\nthe old version\nhalfmore\n\nhalfmore\nend\n"
+    );
     mount.finish();
 }
 
