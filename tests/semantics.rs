@@ -177,6 +177,7 @@ const HELD: &[(&str, &[&str])] = &[
             "writeback::what_is_closed_is_seen_at_once_and_on_the_server_soon",
             "writeback::the_next_mount_goes_on_after_a_kill",
             "kills::while_cp_copies",
+            "mounted::power::what_was_closed_survives_a_power_cut",
         ],
     ),
     (
@@ -227,6 +228,19 @@ const HELD: &[(&str, &[&str])] = &[
             "interop::entries::readdir_sees_changes",
             "interop::calls::open_write_close_stat",
         ],
+    ),
+    (
+        "When a content is stored, the version that it replaces is compared",
+        &[
+            "mounted::conflicts::the_other_version_is_kept",
+            "mounted::conflicts::the_upload_fails_where_it_is_told_to",
+            "mounted::conflicts::the_last_one_wins_where_it_is_told_to",
+            "interop::changes::changed_while_it_is_open_here",
+        ],
+    ),
+    (
+        "The other version is not looked for when a name is replaced",
+        &["mounted::promises::a_rename_and_a_direct_upload_look_for_no_other_version"],
     ),
     // Trouble
     (
