@@ -1,7 +1,7 @@
 //! Sending through real servers: Postfix with Dovecot's logins, and Postfix' `smtp-sink` with every
 //! fault it can have. `scripts/test` sets them up; see `RealServer`.
 
-use std::fs::File;
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -25,11 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Nobody;
 
 impl Receipts for Nobody {
-    fn accepted(&self, _: &Entry, _: &mut File) -> Result<()> {
+    fn accepted(&self, _: &Entry, _: &mut dyn Read) -> Result<()> {
         Ok(())
     }
 
-    fn failed(&self, _: &Entry, _: &[usize], _: &mut File, _: Option<&[u8]>) -> Result<()> {
+    fn failed(&self, _: &Entry, _: &[usize], _: &mut dyn Read, _: Option<&[u8]>) -> Result<()> {
         Ok(())
     }
 

@@ -322,7 +322,7 @@ impl Backend for MailBackend {
                 }
                 found => found,
             },
-            Node::Queue => Ok(self.directory_attr("queue/message")),
+            Node::Queue => Ok(self.directory_attr("queue/journal")),
             Node::Parts(below) => self.shelf.stat(&below),
             Node::Aliases => Ok(self.directory_attr("aliases")),
             Node::Queued(id) => {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! lock         held while a process uses the queue
-//! journal      what happened, a checksummed line each, only ever appended to
-//! message/ID   the envelope in one line, an empty line, the message
+//! journal      what happened, a checksummed line each, only ever appended to; small messages
+//! message/ID   a larger message: the envelope in one line, an empty line, the message
 //! tmp/         what is being written
 //! ```
 //!
@@ -17,6 +17,7 @@
 //! only clearing up.
 
 mod changes;
+mod claiming;
 mod committing;
 mod entry;
 mod files;
@@ -24,6 +25,7 @@ mod journal;
 mod look;
 mod record;
 mod recovery;
+mod texts;
 mod view;
 mod wishes;
 
@@ -48,6 +50,7 @@ use files::Files;
 use journal::{Journal, Watch};
 use record::{Event, Record};
 pub use recovery::Recovered;
+use texts::Texts;
 
 /// Messages that left and are still remembered, for those who ask what became of them.
 const REMEMBERED: usize = 500;
@@ -55,8 +58,10 @@ const REMEMBERED: usize = 500;
 /// How long a lock is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Journal lines beyond what is needed before it is written anew.
+/// Journal lines beyond what is needed before it is written anew,
 const SLACK: usize = 8192;
+/// and octets.
+const SLACK_OCTETS: u64 = 16 << 20;
 
 /// What is about to be done on disk, or was just done. Tests stand between any two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +96,8 @@ pub struct QueueOptions {
     pub schedule: Schedule,
     /// Larger messages are refused, in octets.
     pub largest: u64,
+    /// Larger messages have a file of their own, in octets.
+    pub small: u64,
     /// Of the running machine; `None` is asked from the kernel.
     pub boot: Option<String>,
     /// Told of each step; an error stops what is being done.
@@ -102,6 +109,7 @@ impl Default for QueueOptions {
         Self {
             schedule: Schedule::default(),
             largest: 256 << 20,
+            small: 64 << 10,
             boot: None,
             watch: Arc::new(|_| Ok(())),
         }
@@ -113,6 +121,7 @@ impl std::fmt::Debug for QueueOptions {
         f.debug_struct("QueueOptions")
             .field("schedule", &self.schedule)
             .field("largest", &self.largest)
+            .field("small", &self.small)
             .finish_non_exhaustive()
     }
 }
@@ -134,6 +143,8 @@ pub struct Job {
 #[derive(Debug, Default)]
 struct Book {
     entries: BTreeMap<Id, Entry>,
+    /// Of these, the small ones.
+    texts: Texts,
     /// The last that left.
     gone: VecDeque<Entry>,
 }
@@ -143,6 +154,7 @@ struct Book {
 pub struct Queue {
     schedule: Schedule,
     largest: u64,
+    small: u64,
     boot: String,
     files: Files,
     journal: Journal,
@@ -176,6 +188,7 @@ impl Queue {
         let queue = Self {
             schedule: options.schedule,
             largest: options.largest,
+            small: options.small,
             boot: options.boot.unwrap_or_else(recovery::boot_id),
             files,
             journal,
@@ -208,7 +221,9 @@ impl Queue {
             ));
         }
         let id = Id::new(since_1970());
-        self.files.stage(id, envelope, message, self.largest)
+        let room = self.book.with(|book| book.texts.has_room());
+        let small = if room { self.small } else { 0 };
+        self.files.stage(id, envelope, message, self.largest, small)
     }
 
     /// Makes `staged` durable and due, all or none, at the price of one. `linger` from now is the
@@ -228,7 +243,8 @@ impl Queue {
 
     /// Commits what several threads have brought meanwhile.
     fn commit_all(&self, orders: Vec<Order>) -> Result<()> {
-        self.journal.reserve()?;
+        let octets = |order: &Order| order.staged.iter().map(Staged::octets).sum::<u64>();
+        self.journal.reserve(orders.iter().map(octets).sum())?;
         let now = now();
         let (mut dues, mut staged) = (Vec::new(), Vec::new());
         for order in orders {
@@ -246,7 +262,8 @@ impl Queue {
         let mut records = Vec::with_capacity(staged.len());
         let mut entries = Vec::with_capacity(staged.len());
         for (one, due) in staged.iter().zip(dues) {
-            records.push(record(now, &one.id, Event::Queued { due }));
+            let text = one.text.as_deref().map(Box::from);
+            records.push(record(now, &one.id, Event::Queued { due, text }));
             let envelope = Arc::new(one.envelope.clone());
             let mut entry = Entry::new(one.id.clone(), envelope, now, due);
             // Not to be sent before it is durable.
@@ -254,26 +271,42 @@ impl Queue {
             entries.push(entry);
         }
         let ids: Vec<_> = staged.iter().map(|one| one.id.clone()).collect();
+        let texts = staged
+            .iter()
+            .filter_map(|one| Some((one.id.clone(), Arc::clone(one.text.as_ref()?))));
         let added = self.journal.append(&records, || {
             self.book.with(|book| {
                 book.entries
                     .extend(entries.into_iter().map(|e| (e.id.clone(), e)));
+                texts.for_each(|(id, text)| book.texts.insert(id, text));
             });
         });
-        if let Err(err) = added {
-            self.files.retract(&staged);
-            return Err(err);
-        }
         if let Err(err) = added.and_then(|position| self.journal.sync(position)) {
-            // The records may be on disk or not; they are withdrawn in memory, and the files that
-            // make them worth something are removed.
-            self.files.retract(&staged);
-            self.book
-                .with(|book| ids.iter().for_each(|id| drop(book.entries.remove(id))));
+            self.retract(&staged, &ids);
             return Err(err);
         }
         self.release(&ids);
         Ok(())
+    }
+
+    /// Takes back what could not be made durable: the records may be on disk or not. The files that
+    /// make them worth something are removed; of what is in the records themselves it is recorded,
+    /// if that can be, that it left.
+    fn retract(&self, staged: &[Staged], ids: &[Id]) {
+        self.files.retract(staged);
+        let gone: Vec<_> = ids
+            .iter()
+            .map(|id| record(now(), id, Event::Gone))
+            .collect();
+        if let Err(err) = self.journal.append(&gone, || {}) {
+            log::warn!("mail queue: {err}");
+        }
+        self.book.with(|book| {
+            for id in ids {
+                book.entries.remove(id);
+                book.texts.remove(id);
+            }
+        });
     }
 
     /// Stages and commits one message.
@@ -285,43 +318,6 @@ impl Queue {
         let id = staged.id().clone();
         self.commit(vec![staged], Duration::ZERO)?;
         Ok(id)
-    }
-
-    /// Takes up to `most` messages that are due at `now`, those due longest first.
-    #[must_use]
-    pub fn claim(&self, now: u64, most: usize) -> Vec<Job> {
-        self.claim_some(now, most, |_| true)
-    }
-
-    /// Takes up to `most` messages that wait for a time of their own before `until`, untried: a
-    /// server may hold them instead.
-    #[must_use]
-    pub fn claim_for_later(&self, until: u64, most: usize) -> Vec<Job> {
-        self.claim_some(until, most, |entry| {
-            entry.envelope.send_at.is_some() && entry.attempts == 0
-        })
-    }
-
-    fn claim_some(&self, now: u64, most: usize, wanted: impl Fn(&Entry) -> bool) -> Vec<Job> {
-        self.book.with(|book| {
-            let free = book.entries.values().filter(|e| !e.taken && wanted(e));
-            let mut due: Vec<_> = free
-                .filter_map(|e| Some((e.due().filter(|due| *due <= now)?, e.id.clone())))
-                .collect();
-            due.sort_unstable();
-            due.truncate(most);
-            let taken = due.into_iter().filter_map(|(_, id)| {
-                let entry = book.entries.get_mut(&id)?;
-                entry.taken = true;
-                Some(Job {
-                    id,
-                    envelope: Arc::clone(&entry.envelope),
-                    recipients: entry.due_recipients(now),
-                    entry: entry.clone(),
-                })
-            });
-            taken.collect()
-        })
     }
 
     /// Gives back what was taken, and wakes those who wait.
@@ -341,7 +337,7 @@ impl Queue {
     /// # Errors
     /// `Local`; then they must not be sent.
     pub fn arm(&self, jobs: &[(Id, Vec<usize>)]) -> Result<()> {
-        self.journal.reserve()?;
+        self.journal.reserve(0)?;
         let events = jobs.iter().map(|(id, who)| (id, Event::Armed(who.clone())));
         let position = self.append(events.collect())?;
         self.journal.sync(position)
@@ -392,29 +388,6 @@ impl Queue {
         self.journal.sync(self.journal.position())
     }
 
-    /// Messages of which the sender of the mail is to be told something: accepted ones without a
-    /// copy in `.Sent`, failures and delays without a report, all that is settled. They are taken.
-    /// Only those for which `wanted` is true.
-    #[must_use]
-    pub fn claim_news(&self, now: u64, wanted: impl Fn(&Id) -> bool) -> Vec<Entry> {
-        let late = now.saturating_sub(self.schedule.delay_report.as_secs());
-        self.book.with(|book| {
-            let news = book.entries.values_mut().filter(|entry| {
-                !entry.taken
-                    && (entry.is_settled()
-                        || entry.owes_copy()
-                        || !entry.unreported().is_empty()
-                        || entry.owes_delay_report(late))
-                    && wanted(&entry.id)
-            });
-            let taken = news.map(|entry| {
-                entry.taken = true;
-                entry.clone()
-            });
-            taken.collect()
-        })
-    }
-
     /// A copy is in `.Sent`.
     ///
     /// # Errors
@@ -445,7 +418,8 @@ impl Queue {
     /// # Errors
     /// `Local`; what is left is cleared up later.
     pub fn leave(&self, ids: &[Id]) -> Result<()> {
-        for id in ids {
+        let small = |id: &&Id| self.book.with(|book| book.texts.get(id).is_some());
+        for id in ids.iter().filter(|id| !small(id)) {
             (self.watch.0)(Step::Remove)?;
             // First the file: a record without a file is cleared up, a file without a record would
             // be taken for a draft.
@@ -455,7 +429,10 @@ impl Queue {
         let events = ids.iter().map(|id| (id, Event::Gone)).collect();
         self.append(events)?;
         self.changes.ring();
-        if self.journal.lines() > self.book.with(|book| 4 * book.entries.len()) + SLACK {
+        let (lines, octets) = self
+            .book
+            .with(|book| (4 * book.entries.len(), 2 * book.texts.octets() as u64));
+        if self.journal.lines() > lines + SLACK || self.journal.length() > octets + SLACK_OCTETS {
             self.compact()?;
         }
         Ok(())
@@ -490,11 +467,18 @@ impl Queue {
                     boot: self.boot.clone(),
                 },
             };
-            let entries = self.book.with(|book| {
-                let whole = |e: &Entry| record(now(), &e.id, Event::Whole(Box::new(e.clone())));
-                book.entries.values().map(whole).collect::<Vec<_>>()
+            let mut records = vec![opened];
+            self.book.with(|book| {
+                for entry in book.entries.values() {
+                    let id = &entry.id;
+                    if let Some(text) = book.texts.get(id) {
+                        let (due, text) = (entry.queued_at, Some(Box::from(&**text)));
+                        records.push(record(now(), id, Event::Queued { due, text }));
+                    }
+                    records.push(record(now(), id, Event::Whole(Box::new(entry.clone()))));
+                }
             });
-            std::iter::once(opened).chain(entries).collect()
+            records
         })
     }
 }
@@ -504,6 +488,7 @@ impl Book {
         let Some(id) = &record.id else { return };
         match &record.event {
             Event::Gone => {
+                self.texts.remove(id);
                 if let Some(mut entry) = self.entries.remove(id) {
                     entry.taken = false;
                     if self.gone.len() >= REMEMBERED {

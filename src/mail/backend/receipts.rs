@@ -30,7 +30,21 @@ pub(super) struct Post {
     pub(super) outbox: Arc<Outbox>,
 }
 
+/// A copy for `.Sent` under its temporary name, and the name it will have.
+type Copied = (File, PathBuf, PathBuf);
+
 impl Post {
+    /// Writes a copy, not yet durable.
+    fn write_copy(&self, entry: &Entry, message: &mut dyn Read) -> Result<Copied> {
+        let sent = self.root.join("Sent");
+        let base = format!("{}.L{}.{}", entry.queued_at, entry.id, self.host);
+        let temporary = sent.join("tmp").join(&base);
+        let copied = write_lines(&entry.envelope.kept, message, &temporary);
+        let (file, size) = copied.map_err(|err| failed(&temporary, &err))?;
+        let name = sent.join("cur").join(format!("{base},S={size}:2,S"));
+        Ok((file, temporary, name))
+    }
+
     /// A report for the inbox; `unique` makes its name, so that it is there once.
     fn report(&self, unique: &str, report: &[u8]) -> Result<()> {
         let mut draft = self.store.draft()?;
@@ -44,25 +58,20 @@ impl Post {
 }
 
 impl Receipts for Post {
-    fn accepted(&self, entry: &Entry, message: &mut File) -> Result<()> {
-        let mut outcome = self.all_accepted(&mut [(entry, message)]);
-        outcome.pop().unwrap_or(Ok(()))
+    fn accepted(&self, entry: &Entry, message: &mut dyn Read) -> Result<()> {
+        let (file, temporary, name) = self.write_copy(entry, message)?;
+        file.sync_all()
+            .and_then(|()| fs::rename(&temporary, &name))
+            .map_err(|err| failed(&name, &err))
     }
 
-    fn all_accepted(&self, batch: &mut [(&Entry, &mut File)]) -> Vec<Result<()>> {
-        let sent = self.root.join("Sent");
-        let written = batch.iter_mut().map(|(entry, message)| {
-            let base = format!("{}.L{}.{}", entry.queued_at, entry.id, self.host);
-            let temporary = sent.join("tmp").join(&base);
-            let copied = write_lines(&entry.envelope.kept, message, &temporary);
-            let (file, size) = copied.map_err(|err| failed(&temporary, &err))?;
-            Ok((file, temporary, format!("{base},S={size}:2,S")))
-        });
+    fn all_accepted(&self, batch: &mut [(&Entry, Box<dyn Read>)]) -> Vec<Result<()>> {
+        let each = batch.iter_mut();
+        let written = each.map(|(entry, message)| self.write_copy(entry, &mut **message));
         let written: Vec<Result<_>> = written.collect();
         let synced = sync_all(&written);
         let named = written.into_iter().zip(synced).map(|(written, synced)| {
             let (_, temporary, name) = written?;
-            let name = sent.join("cur").join(name);
             synced
                 .and_then(|()| fs::rename(&temporary, &name))
                 .map_err(|err| failed(&name, &err))
@@ -74,7 +83,7 @@ impl Receipts for Post {
         &self,
         entry: &Entry,
         recipients: &[usize],
-        message: &mut File,
+        message: &mut dyn Read,
         report: Option<&[u8]>,
     ) -> Result<()> {
         let dir = self.root.join("failed").join(entry.id.as_str());
@@ -111,7 +120,7 @@ impl Receipts for Post {
         self.outbox.retry_stuck();
     }
 
-    fn seven_bit(&self, _: &Entry, message: &mut File) -> Result<Option<Vec<u8>>> {
+    fn seven_bit(&self, _: &Entry, message: &mut dyn Read) -> Result<Option<Vec<u8>>> {
         let mut whole = Vec::new();
         message
             .take(MADE_OVER + 1)
@@ -143,14 +152,14 @@ pub(super) fn retry_header(envelope: &Envelope, recipients: &[usize]) -> String 
 
 /// Copies a message to `path` behind the fields `top`, durably, with the line ends files have.
 /// Returns its size.
-pub(super) fn copy(top: &str, message: &mut File, path: &Path) -> Result<u64> {
+pub(super) fn copy(top: &str, message: &mut dyn Read, path: &Path) -> Result<u64> {
     copy_lines(top, message, path).map_err(|err| failed(path, &err))
 }
 
 /// Has the files on disk; the disk writes those together that are asked for together.
-fn sync_all(written: &[Result<(File, PathBuf, String)>]) -> Vec<io::Result<()>> {
+fn sync_all(written: &[Result<Copied>]) -> Vec<io::Result<()>> {
     let lane = written.len().div_ceil(LANES).max(1);
-    let sync = |file: &Result<(File, PathBuf, String)>| match file {
+    let sync = |file: &Result<Copied>| match file {
         Ok((file, ..)) => file.sync_all(),
         Err(_) => Ok(()),
     };
@@ -179,13 +188,13 @@ fn sync_all(written: &[Result<(File, PathBuf, String)>]) -> Vec<io::Result<()>> 
     })
 }
 
-fn copy_lines(top: &str, message: &mut File, path: &Path) -> io::Result<u64> {
+fn copy_lines(top: &str, message: &mut dyn Read, path: &Path) -> io::Result<u64> {
     let (file, size) = write_lines(top, message, path)?;
     file.sync_all()?;
     Ok(size)
 }
 
-fn write_lines(top: &str, message: &mut File, path: &Path) -> io::Result<(File, u64)> {
+fn write_lines(top: &str, message: &mut dyn Read, path: &Path) -> io::Result<(File, u64)> {
     let mut from = BufReader::new(message);
     let mut to = BufWriter::new(File::create(path)?);
     let mut line = Vec::new();

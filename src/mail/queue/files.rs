@@ -1,10 +1,13 @@
-//! The files of the queue: one for each message, the envelope in its first line, then an empty
-//! line, then the message as it was given.
+//! The files of the queue: one for each message that is not small, the envelope in its first line,
+//! then an empty line, then the message as it was given. Small ones have the same form, and are in
+//! the journal.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use super::Step;
@@ -21,13 +24,23 @@ const LONGEST_ENVELOPE: u64 = 16 << 20;
 /// everything that anybody has written.
 const LANES: usize = 8;
 
-/// A message on disk that is not in the queue yet. Dropping it removes it.
-#[derive(Debug)]
+/// A message that is not in the queue yet. Dropping it removes it.
 pub struct Staged {
     pub(super) id: Id,
     pub(super) envelope: Envelope,
+    /// All of it, if it is small.
+    pub(super) text: Option<Arc<str>>,
     path: PathBuf,
     file: Option<File>,
+}
+
+impl fmt::Debug for Staged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staged")
+            .field("id", &self.id)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Staged {
@@ -35,6 +48,11 @@ impl Staged {
     #[must_use]
     pub const fn id(&self) -> &Id {
         &self.id
+    }
+
+    /// What it takes in the journal, in octets; JSON has more than the text.
+    pub(super) fn octets(&self) -> u64 {
+        self.text.as_ref().map_or(0, |text| 2 * text.len() as u64) + 512
     }
 
     /// Its envelope, with what was found out of its needs.
@@ -95,8 +113,43 @@ impl Files {
         listed().map_err(|err: io::Error| Error::local(self.messages.display(), &err))
     }
 
-    /// Copies `message` behind its envelope into a new file.
+    /// Takes `message` into memory if it has at most `small` octets and is UTF-8, else into a new
+    /// file.
     pub(super) fn stage(
+        &self,
+        id: Id,
+        envelope: Envelope,
+        message: &mut dyn Read,
+        largest: u64,
+        small: u64,
+    ) -> Result<Staged> {
+        let mut head = Vec::new();
+        (&mut *message)
+            .take(small.saturating_add(1))
+            .read_to_end(&mut head)
+            .map_err(|err| Error::local("message", &err))?;
+        let length = head.len() as u64;
+        if length <= small.min(largest)
+            && let Ok(text) = std::str::from_utf8(&head)
+        {
+            let mut envelope = envelope;
+            let mut measure = Measure::default();
+            measure.add(&head);
+            envelope.needs = measure.finish();
+            let first = line(&envelope, 0).map_err(|err| Error::local("envelope", &err))?;
+            return Ok(Staged {
+                text: Some([&first, text].concat().into()),
+                id,
+                envelope,
+                path: PathBuf::new(),
+                file: None,
+            });
+        }
+        self.stage_in_file(id, envelope, &mut head.chain(message), largest)
+    }
+
+    /// Copies `message` behind its envelope into a new file.
+    fn stage_in_file(
         &self,
         id: Id,
         envelope: Envelope,
@@ -115,6 +168,7 @@ impl Files {
         let mut staged = Staged {
             id,
             envelope,
+            text: None,
             path: path.clone(),
             file: Some(file),
         };
@@ -155,17 +209,21 @@ impl Files {
 
     /// Removes what was published and is not to be sent after all.
     pub(super) fn retract(&self, staged: &[Staged]) {
-        for one in staged.iter().filter(|one| one.file.is_none()) {
+        let named = |one: &&Staged| one.file.is_none() && one.text.is_none();
+        for one in staged.iter().filter(named) {
             // What stays is found at the next start, and is not sent.
             let _ = fs::remove_file(self.path(&one.id));
         }
     }
 
     fn rename(&self, staged: &mut [Staged], watch: &Watch) -> Result<()> {
+        if staged.iter().all(|one| one.file.is_none()) {
+            return Ok(());
+        }
         let failed = |err: io::Error| Error::local(self.messages.display(), &err);
         sync(staged).map_err(failed)?;
         watch(Step::FilesSynced)?;
-        for one in staged.iter_mut() {
+        for one in staged.iter_mut().filter(|one| one.file.is_some()) {
             let to = self.path(&one.id);
             // A link fails where a name is taken; a rename would replace another message.
             fs::hard_link(&one.path, &to).map_err(failed)?;
@@ -231,6 +289,12 @@ fn sync(staged: &[Staged]) -> io::Result<()> {
             )
         })
     })
+}
+
+/// The envelope of a small message, and the message.
+pub(super) fn of_text(text: &str) -> io::Result<(Envelope, &str)> {
+    let (first, message) = text.split_once("\n\n").ok_or(io::ErrorKind::InvalidData)?;
+    Ok((serde_json::from_str(first)?, message))
 }
 
 /// The envelope as a line of at least `room` octets, and an empty line.

@@ -68,6 +68,18 @@ impl Journal {
             Err(err) => return Err(failed(err)),
         };
         let (found, good) = read(&bytes);
+        if found.damaged > 0 {
+            // There may be messages in it, and the journal is about to be written anew.
+            let aside = path.with_extension("damaged");
+            let kept = write_aside(&aside, &bytes);
+            kept.map_err(|err| Error::local(aside.display(), &err))?;
+            log::error!(
+                "{}: {} damaged records; kept as {}",
+                path.display(),
+                found.damaged,
+                aside.display()
+            );
+        }
         let file = append_to(&path).map_err(failed)?;
         if good < bytes.len() as u64 {
             file.set_len(good).map_err(failed)?;
@@ -99,26 +111,32 @@ impl Journal {
         self.with_end(|end| end.lines)
     }
 
+    /// Length of the file, in octets.
+    pub(super) fn length(&self) -> u64 {
+        self.with_end(|end| end.length)
+    }
+
     /// What was appended so far.
     pub(super) fn position(&self) -> u64 {
         self.with_end(|end| end.position)
     }
 
-    /// Claims space for what is to come.
-    pub(super) fn reserve(&self) -> Result<()> {
+    /// Claims space for `coming` octets and what is to be written after them.
+    pub(super) fn reserve(&self, coming: u64) -> Result<()> {
         self.with_end(|end| {
             end.check()?;
-            if end.reserved >= end.length + RESERVE / 2 {
+            if end.reserved >= end.length + coming + RESERVE / 2 {
                 return Ok(());
             }
+            let room = coming + RESERVE;
             let flags = FallocateFlags::KEEP_SIZE;
-            match rustix::fs::fallocate(&*end.file, flags, end.length, RESERVE) {
+            match rustix::fs::fallocate(&*end.file, flags, end.length, room) {
                 Ok(()) => {}
                 // Some filesystems cannot; then there is no promise.
                 Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
                 Err(err) => return Err(Error::local(self.path.display(), &err.into())),
             }
-            end.reserved = end.length + RESERVE;
+            end.reserved = end.length + room;
             Ok(())
         })
     }
@@ -233,14 +251,19 @@ fn write_beside(beside: &Path, records: &[Record]) -> io::Result<(File, u64)> {
     for record in records {
         text.push_str(&record.line()?);
     }
-    match std::fs::remove_file(beside) {
+    write_aside(beside, text.as_bytes())?;
+    let file = append_to(beside)?;
+    Ok((file, text.len() as u64))
+}
+
+fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<()> {
+    match std::fs::remove_file(aside) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
         _ => {}
     }
-    let mut file = append_to(beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    Ok((file, text.len() as u64))
+    let mut file = append_to(aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// The records of a journal, and its length up to the last good one.
@@ -250,6 +273,11 @@ fn read(bytes: &[u8]) -> (Found, u64) {
     let mut bad = 0;
     for line in bytes.split_inclusive(|b| *b == b'\n') {
         at += line.len() as u64;
+        // Blocks that were never written are zeros, which no record has: what comes behind them was
+        // not on disk either when the power failed.
+        if memchr::memchr(0, line).is_some() {
+            break;
+        }
         match line.strip_suffix(b"\n").and_then(Record::parse) {
             Some(record) => {
                 found.records.push(record);
@@ -315,6 +343,13 @@ mod tests {
         let (_, found) = open(&path);
         assert_eq!((found.records.len(), found.damaged), (3, 0));
         assert_eq!(std::fs::read(&path).unwrap(), whole);
+        // Later blocks may be there before earlier ones.
+        let mut hole = whole.clone();
+        hole[line + 5..line + 9].fill(0);
+        std::fs::write(&path, &hole).unwrap();
+        let (_, found) = open(&path);
+        assert_eq!((found.records.len(), found.damaged), (1, 0));
+        assert_eq!(std::fs::read(&path).unwrap(), whole[..line]);
     }
 
     #[test]
@@ -325,7 +360,7 @@ mod tests {
         for at in 0..10 {
             journal.append(&[record(at)], || {}).unwrap();
         }
-        journal.reserve().unwrap();
+        journal.reserve(0).unwrap();
         journal.rewrite(|| vec![record(9)]).unwrap();
         assert_eq!(journal.lines(), 1);
         let position = journal.append(&[record(10)], || {}).unwrap();

@@ -1,11 +1,12 @@
 //! Looking at the queue, and waiting for something to happen in it.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::io::{Cursor, Read};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::files::of_text;
 use super::{Entry, Id, Queue, State};
-use crate::vfs::error::Result;
+use crate::vfs::error::{Error, Result};
 
 impl Queue {
     /// All that is queued, oldest first.
@@ -72,14 +73,12 @@ impl Queue {
     ///
     /// # Errors
     /// `Local`.
-    pub fn open_message(&self, id: &Id) -> Result<File> {
-        self.files.read(id).map(|(_, file)| file)
-    }
-
-    /// The file of a message: the envelope's line, an empty line, the message.
-    #[must_use]
-    pub fn path(&self, id: &Id) -> PathBuf {
-        self.files.path(id)
+    pub fn open_message(&self, id: &Id) -> Result<Box<dyn Read>> {
+        let Some(text) = self.book.with(|book| book.texts.get(id).map(Arc::clone)) else {
+            return Ok(Box::new(self.files.read(id)?.1));
+        };
+        let (_, message) = of_text(&text).map_err(|err| Error::local(id, &err))?;
+        Ok(Box::new(Cursor::new(message.as_bytes().to_vec())))
     }
 
     /// Waits until `done` is true of a message, or nobody will work on it any more, or `limit` has

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::entry::{Entry, Flight, Id, State, Told};
+use super::files::of_text;
 use super::journal::Found;
 use super::record::{Event, Record};
+use super::texts::Texts;
 use super::{Queue, now};
 use crate::mail::schedule::InDoubtPolicy;
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -35,6 +37,7 @@ impl Queue {
         let damaged = found.damaged > 0;
         let mut files: BTreeSet<Id> = self.files.ids()?.into_iter().collect();
         let mut entries: BTreeMap<Id, Entry> = BTreeMap::new();
+        let mut texts = Texts::default();
         let mut gone = BTreeSet::new();
         let mut same_boot = false;
         for record in found.records {
@@ -45,7 +48,25 @@ impl Queue {
                 continue;
             };
             match &record.event {
-                Event::Queued { due } => {
+                Event::Queued {
+                    due,
+                    text: Some(text),
+                } => {
+                    let text: Arc<str> = Arc::from(&**text);
+                    let read = of_text(&text).map_err(|err| Error::local(&id, &err));
+                    match read.map(|(envelope, _)| Arc::new(envelope)) {
+                        Ok(envelope) => {
+                            let entry = Entry::new(id.clone(), envelope, record.at, *due);
+                            entries.insert(id.clone(), entry);
+                            texts.insert(id, text);
+                        }
+                        Err(err) => {
+                            log::error!("{err}: not sent");
+                            recovered.lost.push(id);
+                        }
+                    }
+                }
+                Event::Queued { due, text: None } => {
                     gone.remove(&id);
                     match self.files.read(&id) {
                         Ok((envelope, _)) => {
@@ -64,6 +85,7 @@ impl Queue {
                 Event::Whole(entry) => drop(entries.insert(id, (**entry).clone())),
                 Event::Gone => {
                     entries.remove(&id);
+                    texts.remove(&id);
                     gone.insert(id);
                 }
                 event => {
@@ -73,7 +95,7 @@ impl Queue {
                 }
             }
         }
-        self.clear_away(&mut entries, &gone, &mut files, &mut recovered)?;
+        self.clear_away(&mut entries, &texts, &gone, &mut files, &mut recovered)?;
         for id in files {
             if damaged {
                 entries.extend(self.adopt(&id).map(|entry| (id, entry)));
@@ -106,7 +128,10 @@ impl Queue {
                 records.push(super::record(now(), &entry.id, Event::Disarmed(safe)));
             }
         }
-        self.book.with(|book| book.entries = entries);
+        self.book.with(|book| {
+            book.entries = entries;
+            book.texts = texts;
+        });
         self.journal.append(&records, || {
             self.book
                 .with(|book| records.iter().for_each(|r| book.apply(r)));
@@ -120,6 +145,7 @@ impl Queue {
     fn clear_away(
         &self,
         entries: &mut BTreeMap<Id, Entry>,
+        texts: &Texts,
         gone: &BTreeSet<Id>,
         files: &mut BTreeSet<Id>,
         recovered: &mut Recovered,
@@ -130,7 +156,7 @@ impl Queue {
             }
         }
         entries.retain(|id, entry| {
-            let there = files.remove(id);
+            let there = files.remove(id) || texts.get(id).is_some();
             if !there && !entry.is_settled() {
                 log::error!(
                     "{}: the message is gone from the queue",

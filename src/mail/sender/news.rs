@@ -1,7 +1,7 @@
 //! Tells the user what became of his mail, from what the queue knows; after a crash once more
 //! where it is not certain that he heard it.
 
-use std::fs::File;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use super::worker::Worker;
@@ -20,10 +20,10 @@ pub trait Receipts: Send + Sync {
     ///
     /// # Errors
     /// Any; it is called again.
-    fn accepted(&self, entry: &Entry, message: &mut File) -> Result<()>;
+    fn accepted(&self, entry: &Entry, message: &mut dyn Read) -> Result<()>;
 
     /// Several at once, which is cheaper; an outcome for each.
-    fn all_accepted(&self, batch: &mut [(&Entry, &mut File)]) -> Vec<Result<()>> {
+    fn all_accepted(&self, batch: &mut [(&Entry, Box<dyn Read>)]) -> Vec<Result<()>> {
         let each = batch.iter_mut();
         each.map(|(entry, message)| self.accepted(entry, message))
             .collect()
@@ -41,7 +41,7 @@ pub trait Receipts: Send + Sync {
         &self,
         entry: &Entry,
         recipients: &[usize],
-        message: &mut File,
+        message: &mut dyn Read,
         report: Option<&[u8]>,
     ) -> Result<()>;
 
@@ -63,7 +63,7 @@ pub trait Receipts: Send + Sync {
     ///
     /// # Errors
     /// Of reading.
-    fn seven_bit(&self, entry: &Entry, message: &mut File) -> Result<Option<Vec<u8>>> {
+    fn seven_bit(&self, entry: &Entry, message: &mut dyn Read) -> Result<Option<Vec<u8>>> {
         let _ = (entry, message);
         Ok(None)
     }
@@ -113,22 +113,21 @@ impl Worker {
     /// Has copies kept of those that are accepted and have none.
     fn keep_copies(&self, entries: &[Entry]) -> Vec<Result<()>> {
         let mut outcomes: Vec<Result<()>> = Vec::with_capacity(entries.len());
-        let mut opened = Vec::new();
+        let mut places = Vec::new();
+        let mut batch: Vec<(&Entry, Box<dyn Read>)> = Vec::new();
         for (at, entry) in entries.iter().enumerate() {
             let message = entry
                 .owes_copy()
                 .then(|| self.queue.open_message(&entry.id))
                 .transpose();
-            outcomes.push(message.map(|message| opened.extend(message.map(|file| (at, file)))));
+            outcomes.push(message.map(|message| {
+                places.extend(message.is_some().then_some(at));
+                batch.extend(message.map(|message| (entry, message)));
+            }));
         }
-        let mut batch: Vec<(&Entry, &mut File)> = opened
-            .iter_mut()
-            .filter_map(|(at, message)| Some((entries.get(*at)?, message)))
-            .collect();
         let copied = self.receipts.all_accepted(&mut batch);
-        for ((at, _), copied) in opened.iter().zip(copied) {
-            let entry = entries.get(*at);
-            let filed = copied.and_then(|()| entry.map_or(Ok(()), |e| self.queue.filed(&e.id)));
+        for ((at, (entry, _)), copied) in places.iter().zip(&batch).zip(copied) {
+            let filed = copied.and_then(|()| self.queue.filed(&entry.id));
             if let Some(outcome) = outcomes.get_mut(*at) {
                 *outcome = filed;
             }
