@@ -93,7 +93,7 @@ fn text(mountpoint: &Path, status: &Map<String, Value>) -> String {
     let dirty = status.get("dirty").and_then(Value::as_array);
     let dirty_bytes = dirty.into_iter().flatten();
     let dirty_bytes = dirty_bytes.filter_map(|file| file.get("bytes")?.as_u64());
-    let gauges = [
+    let numbers = [
         (
             "dirty_files",
             "Files that are not on the server yet.",
@@ -129,13 +129,6 @@ fn text(mountpoint: &Path, status: &Map<String, Value>) -> String {
             "Of these, tried before.",
             number(status, "outbox", "deferred"),
         ),
-    ];
-    for (name, help, value) in gauges {
-        if let Some(value) = value {
-            metric(name, "gauge", help, &alone(value));
-        }
-    }
-    let counters = [
         (
             "cache_hits_total",
             "Reads answered from the cache on disk.",
@@ -157,9 +150,15 @@ fn text(mountpoint: &Path, status: &Map<String, Value>) -> String {
             number(status, "outbox", "refused"),
         ),
     ];
-    for (name, help, value) in counters {
+    for (name, help, value) in numbers {
+        // What only adds up is named so.
+        let kind = if name.ends_with("_total") {
+            "counter"
+        } else {
+            "gauge"
+        };
         if let Some(value) = value {
-            metric(name, "counter", help, &alone(value));
+            metric(name, kind, help, &alone(value));
         }
     }
     text

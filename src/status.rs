@@ -61,12 +61,13 @@ fn reports(dir: Option<&Path>) -> Result<Vec<Value>, Failure> {
             .as_ref()
             .is_none_or(|dir| *dir == found.record.mountpoint)
         {
-            reports.push(report(&found));
-            // A dead mount is shown for as long as the kernel has it.
+            // A dead mount is shown for as long as the kernel has it, or something is left of it.
             let mounted = matches!(mounts::find(&found.record.mountpoint), Ok(Some(_)));
             if !found.alive && !mounted && !found.has_leftovers() {
                 found.clean();
+                continue;
             }
+            reports.push(report(&found));
         }
     }
     if let (true, Some(dir)) = (reports.is_empty(), &wanted)

@@ -224,12 +224,7 @@ const FUNCTIONS: [(&str, Function); 29] = [
         assert_eq!(text(&p.here("file")), TEXT[..TEXT.len() - 1024]);
     }),
     ("truncate_fd", |p| {
-        let how = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .clone();
-        let mut file = how.open(p.here("file")).unwrap();
+        let mut file = File::create_new(p.here("file")).unwrap();
         file.write_all(TEXT.as_bytes()).unwrap();
         let size = TEXT.len() as u64;
         for (len, expected) in [
@@ -245,12 +240,7 @@ const FUNCTIONS: [(&str, Function); 29] = [
         }
     }),
     ("open_unlink", |p| {
-        let how = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .clone();
-        let mut file = how.open(p.here("file")).unwrap();
+        let mut file = File::create_new(p.here("file")).unwrap();
         file.write_all(b"foo").unwrap();
         fs::remove_file(p.here("file")).unwrap();
         gone(&p.here("file"));
@@ -301,12 +291,7 @@ const FUNCTIONS: [(&str, Function); 29] = [
         assert_eq!(text(&p.here("b")), "bbb");
     }),
     ("rename_open_release", |p| {
-        let how = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .clone();
-        let mut file = how.open(p.here("a")).unwrap();
+        let mut file = File::create_new(p.here("a")).unwrap();
         file.write_all(b"data").unwrap();
         fs::rename(p.here("a"), p.here("b")).unwrap();
         drop(file);

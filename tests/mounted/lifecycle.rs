@@ -137,6 +137,44 @@ fn a_mount_that_cannot_be_made_says_why_and_leaves_nothing() {
     assert!(server.count("PASS wrong-one") <= 4, "logins are hammered");
 }
 
+/// The kernel keeps a mount whose process is gone; status and umount know it, the next mount too.
+#[test]
+fn a_dead_mount_is_shown_and_taken_away() {
+    let server = Ftpd::start();
+    let place = Place::new();
+    if !can_mount() {
+        return;
+    }
+    let mount = || {
+        let mut command = place.command();
+        run(command.arg(server.url("")).arg(place.mountpoint()))
+    };
+    let status = |args: &[&str]| words(&run(place.command().arg("status").args(args)));
+    let here = place.mountpoint().display().to_string();
+    let kill = || {
+        let json: serde_json::Value = serde_json::from_str(&status(&["--json", &here])).unwrap();
+        let pid = json[0]["pid"].to_string();
+        let killed = Command::new("kill").args(["-KILL", &pid]).status();
+        assert!(killed.unwrap().success());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !status(&[&here]).contains("dead") {
+            assert!(Instant::now() < deadline, "{}", status(&[&here]));
+        }
+    };
+    succeeds(&mount());
+    kill();
+    // Asking does not change the answer.
+    assert!(status(&[&here]).contains("dead"), "{}", status(&[&here]));
+    assert!(status(&[]).contains("dead"), "{}", status(&[]));
+    succeeds(&run(place.command().args(["umount", &here])));
+    assert_eq!(status(&[]), "nothing is mounted\n");
+    succeeds(&mount());
+    kill();
+    succeeds(&mount());
+    assert!(!status(&[&here]).contains("dead"));
+    succeeds(&run(place.command().args(["umount", &here])));
+}
+
 #[test]
 fn sigterm_and_sigint_end_it_in_order() {
     for signal in ["-TERM", "-INT"] {
