@@ -556,6 +556,28 @@ fn a_server_that_holds_messages_gets_them_early() {
 }
 
 #[test]
+fn a_server_that_does_not_know_the_chunks_it_offers_gets_data() {
+    let server = Smtpd::start(Quirks {
+        no_bdat: Some("500 5.5.1 what".into()),
+        ..Quirks::default().with("CHUNKING").without("PIPELINING")
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let post = start(open(dir.path()), relay(server.port));
+    let id = add(&post.queue, &["bob"], "1");
+    post.wait_until_empty();
+    let attempts = post.queue.get(&id).unwrap().attempts;
+    add(&post.queue, &["bob"], "2");
+    post.wait_until_empty();
+    let chunks = server
+        .log()
+        .iter()
+        .filter(|l| l.starts_with("BDAT"))
+        .count();
+    assert_eq!((attempts, chunks, server.connections()), (0, 1, 2));
+    assert_eq!(kept(&server).len(), 2);
+}
+
+#[test]
 fn a_copy_that_cannot_be_kept_keeps_the_message_in_the_queue() {
     let (dir, server) = (
         tempfile::tempdir().unwrap(),

@@ -131,6 +131,69 @@ fn a_message_arrives_byte_for_byte_with_or_without_extensions() {
 }
 
 #[test]
+fn a_chunk_arrives_byte_for_byte_where_it_is_of_use() {
+    let large = [BODY, &b"\n.x".repeat(400_000)].concat();
+    let long = [BODY, &[b'y'; 2000]].concat();
+    let chunking = || Quirks::default().with("CHUNKING");
+    for (quirks, body, chunk) in [
+        (chunking(), BODY, false),
+        (chunking(), &large, true),
+        (chunking().without("PIPELINING"), BODY, true),
+        (chunking().without("PIPELINING"), &large, true),
+        (chunking(), &long, false),
+        (chunking().with("BINARYMIME"), &long, true),
+    ] {
+        let quirks = quirks.recipient("nosuch@example.org", &["550 5.1.1 no"]);
+        let server = Smtpd::start(quirks);
+        let mut session = open(&server).unwrap();
+        let transactions: Vec<_> = [&["bob", "nosuch"][..], &["nosuch"], &["carol"], &["dave"]]
+            .map(|names| transaction(session.extensions(), names, body))
+            .into();
+        let mut got = Vec::new();
+        for (at, one) in transactions.iter().enumerate() {
+            let outcome = session.carry(one, &mut &*body, &mut || Ok(()), transactions.get(at + 1));
+            assert!(outcome.failure.is_none(), "{outcome:?}");
+            got.extend(verdicts(&outcome));
+        }
+        assert_eq!(got, [Accepted, Refused, Refused, Accepted, Accepted]);
+        session.quit();
+        let kept = server.kept();
+        assert_eq!(kept.len(), 3);
+        for one in &kept {
+            assert_eq!(one.chunk, chunk);
+            let mut want = String::from_utf8(body.to_vec()).unwrap();
+            want = want.replace('\r', "\n") + "\n";
+            assert!(one.text() == want.replace('\n', "\r\n").into_bytes());
+        }
+        let binary = kept.iter().all(|one| one.mail.contains(" BODY=BINARYMIME"));
+        assert_eq!(binary, chunk && body.len() == long.len());
+        assert_eq!(server.connections(), 1);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_know_the_chunks_it_offers_has_said_nothing_of_the_message() {
+    let server = Smtpd::start(Quirks {
+        no_bdat: Some("502 5.5.1 unknown".into()),
+        ..Quirks::default().with("CHUNKING").without("PIPELINING")
+    });
+    let mut session = open(&server).unwrap();
+    let outcome = carry(&mut session, &["bob"], BODY);
+    assert_eq!(verdicts(&outcome), [Deferred], "{outcome:?}");
+    assert!(outcome.chunk_refused && !outcome.dot_sent && !session.is_usable());
+    let mut session = open(&server).unwrap();
+    session.forgo_chunks();
+    let outcome = carry(&mut session, &["bob"], BODY);
+    assert_eq!(verdicts(&outcome), [Accepted], "{outcome:?}");
+    // What is there is not what was measured: nothing is ended.
+    let mut session = open(&server).unwrap();
+    let short = transaction(session.extensions(), &["bob"], BODY);
+    let outcome = session.carry(&short, &mut &BODY[1..], &mut || panic!("dot"), None);
+    assert_eq!(verdicts(&outcome), [Deferred], "{outcome:?}");
+    assert_eq!(server.received().len(), 1);
+}
+
+#[test]
 fn each_recipient_has_its_own_answer() {
     for quirks in [Quirks::default(), Quirks::default().without("PIPELINING")] {
         let server = Smtpd::start(
@@ -229,11 +292,11 @@ fn the_answer_to_the_message_is_for_all() {
 #[test]
 fn a_lost_connection_is_safe_before_the_dot_and_in_doubt_behind_it() {
     let large = [BODY, &b"x\n".repeat(500_000)].concat();
-    for pipelining in [true, false] {
+    for (pipelining, chunk) in [(true, false), (false, false), (true, true), (false, true)] {
         for (drop, want) in [
             (Drop::At("MAIL"), Deferred),
             (Drop::At("RCPT"), Deferred),
-            (Drop::At("DATA"), Deferred),
+            (Drop::At(if chunk { "BDAT" } else { "DATA" }), Deferred),
             (Drop::InBody(200_000), Deferred),
             (Drop::AfterDot { kept: true }, InDoubt),
             (Drop::AfterDot { kept: false }, InDoubt),
@@ -246,6 +309,11 @@ fn a_lost_connection_is_safe_before_the_dot_and_in_doubt_behind_it() {
                 quirks
             } else {
                 quirks.without("PIPELINING")
+            };
+            let quirks = if chunk {
+                quirks.with("CHUNKING")
+            } else {
+                quirks
             };
             let server = Smtpd::start(quirks);
             let mut session = open(&server).unwrap();

@@ -67,6 +67,8 @@ pub struct Quirks {
     pub one_message: Option<String>,
     /// DATA gets 354 even when nobody was accepted.
     pub always_354: bool,
+    /// BDAT gets this when its octets are read.
+    pub no_bdat: Option<String>,
 }
 
 impl Default for Quirks {
@@ -97,6 +99,7 @@ impl Default for Quirks {
             drip: None,
             one_message: None,
             always_354: false,
+            no_bdat: None,
         }
     }
 }
@@ -128,11 +131,16 @@ pub struct Received {
     pub raw: Vec<u8>,
     /// The server took responsibility.
     pub kept: bool,
+    /// It came with BDAT: no dots were stuffed.
+    pub chunk: bool,
 }
 
 impl Received {
     /// The message, dots un-stuffed.
     pub fn text(&self) -> Vec<u8> {
+        if self.chunk {
+            return self.raw.clone();
+        }
         let lines = self.raw.split_inclusive(|b| *b == b'\n');
         let unstuffed = lines.map(|line| line.strip_prefix(b".").unwrap_or(line));
         unstuffed.flatten().copied().collect()
@@ -414,6 +422,7 @@ impl<'a> Session<'a> {
             }
             "RCPT" => self.rcpt(line),
             "DATA" => self.data(),
+            "BDAT" => self.bdat(argument),
             _ => self.say("500 5.5.2 unknown"),
         }
     }
@@ -471,6 +480,33 @@ impl<'a> Session<'a> {
             }
             raw.extend_from_slice(&line);
         }
+        self.end(raw, false)
+    }
+
+    /// One chunk, the last.
+    fn bdat(&mut self, argument: &str) -> io::Result<()> {
+        let (octets, last) = argument.split_once(' ').unwrap();
+        assert_eq!(last, "LAST");
+        let octets: usize = octets.parse().unwrap();
+        let mut raw = vec![0; octets];
+        if let Some(Drop::InBody(after)) = self.quirks.drop
+            && after < octets
+            && self.may_drop()
+        {
+            self.wire.read_exact(&mut raw[..after])?;
+            return gone();
+        }
+        self.wire.read_exact(&mut raw)?;
+        if let Some(answer) = self.quirks.no_bdat.clone() {
+            return self.say(&answer);
+        }
+        if self.mail.is_none() || self.rcpts.is_empty() {
+            return self.say("503 5.5.1 no valid recipients");
+        }
+        self.end(raw, true)
+    }
+
+    fn end(&mut self, raw: Vec<u8>, chunk: bool) -> io::Result<()> {
         let (mail, rcpts) = (self.mail.take(), std::mem::take(&mut self.rcpts));
         self.messages += 1;
         let answer = self.state.lock().unwrap().quirks.finals.pop_front();
@@ -488,6 +524,7 @@ impl<'a> Session<'a> {
             rcpts,
             raw,
             kept,
+            chunk,
         });
         thread::sleep(self.quirks.slow_end);
         if drop.is_some() {

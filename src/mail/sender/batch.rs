@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Read};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::outcome::{Meaning, meaning, refusal};
 use super::worker::Worker;
@@ -36,6 +37,9 @@ impl Worker {
     /// # Errors
     /// `Local`: the queue cannot be written; the session must be dropped.
     pub(super) fn send_batch(&self, session: &mut Session, jobs: Vec<Job>) -> Result<Sent> {
+        if self.shared.no_chunks.is_set() {
+            session.forgo_chunks();
+        }
         let mut parcels = Vec::with_capacity(jobs.len());
         for job in jobs {
             parcels.extend(self.pack(session.extensions(), job)?);
@@ -112,6 +116,9 @@ impl Worker {
         if let Some(words) = account {
             let host = session.peer().to_owned();
             sent.trouble = Some(Failure::new(Class::Account, format!("{host}: {words}")));
+        }
+        if outcome.chunk_refused {
+            self.shared.no_chunks.store(true, Ordering::Relaxed);
         }
         if let Some(failure) = outcome.failure {
             log::info!("mail {id}: {failure}");

@@ -27,7 +27,8 @@ pub(super) fn meaning(
     let mut meaning = Meaning::default();
     // A server that closes a connection it has seen enough of says nothing about the message. On a
     // fresh one it is tried again at once, and there it counts.
-    if outcome.failure.is_some() && reused && !has_news(&outcome.answers) {
+    let no_fault = reused || outcome.chunk_refused;
+    if outcome.failure.is_some() && no_fault && !has_news(&outcome.answers) {
         meaning.untouched = outcome.answers.iter().map(|a| a.recipient).collect();
         return meaning;
     }

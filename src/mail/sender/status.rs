@@ -97,6 +97,8 @@ impl Word {
 pub(super) struct Shared {
     pub(super) stopping: Flag,
     pub(super) paused: Flag,
+    /// A server offers BDAT and does not know it: nobody is sent one any more.
+    pub(super) no_chunks: Flag,
     trouble: Locked<Trouble>,
     told: Locked<SendStatus>,
     /// One for each worker.
@@ -120,6 +122,7 @@ impl Shared {
         Self {
             stopping: Flag::default(),
             paused: Flag::default(),
+            no_chunks: Flag::default(),
             trouble: Locked::default(),
             told: Locked::default(),
             lines: (0..workers).map(|_| Line::default()).collect(),

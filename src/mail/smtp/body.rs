@@ -1,6 +1,6 @@
 //! A message on its way to the wire: every line ended by CRLF, none by CR or LF alone (a server
 //! that takes those for line ends could be told where the message ends: SMTP smuggling), dots at
-//! the beginning of a line doubled, the final dot.
+//! the beginning of a line doubled, the final dot; with BDAT neither.
 
 use crate::mail::envelope::Needs;
 
@@ -9,6 +9,7 @@ use crate::mail::envelope::Needs;
 pub struct DotStuffing {
     at_start: bool,
     after_cr: bool,
+    dots: bool,
 }
 
 impl Default for DotStuffing {
@@ -16,11 +17,21 @@ impl Default for DotStuffing {
         Self {
             at_start: true,
             after_cr: false,
+            dots: true,
         }
     }
 }
 
 impl DotStuffing {
+    /// For what BDAT carries, whose end is known by its length.
+    #[must_use]
+    pub fn without_dots() -> Self {
+        Self {
+            dots: false,
+            ..Self::default()
+        }
+    }
+
     /// Appends `piece` to `out`.
     pub fn add(&mut self, mut piece: &[u8], out: &mut Vec<u8>) {
         while let Some(first) = piece.first() {
@@ -28,7 +39,7 @@ impl DotStuffing {
                 piece = piece.get(1..).unwrap_or_default();
                 continue;
             }
-            if self.at_start && *first == b'.' {
+            if self.dots && self.at_start && *first == b'.' {
                 out.push(b'.');
             }
             self.at_start = false;
@@ -50,7 +61,9 @@ impl DotStuffing {
         if !self.at_start {
             out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(b".\r\n");
+        if self.dots {
+            out.extend_from_slice(b".\r\n");
+        }
     }
 }
 
@@ -213,6 +226,11 @@ mod tests {
         for text in [&b"a\n.b\n"[..], b"", b"x", b"\n\n", b"a\rb\nc\r\n"] {
             let mut unstuffed = stuffed(text, 2);
             unstuffed.truncate(unstuffed.len() - 3);
+            let mut chunk = Vec::new();
+            let mut plain = DotStuffing::without_dots();
+            plain.add(text, &mut chunk);
+            plain.finish(&mut chunk);
+            assert_eq!(needs(text, 2).octets, chunk.len() as u64, "{text:?}");
             let dots = text.split(|b| *b == b'\n' || *b == b'\r');
             let dots = dots.filter(|line| line.starts_with(b".")).count();
             assert_eq!(

@@ -20,8 +20,10 @@ pub struct Extensions {
     pub utf8: bool,
     /// Reports on wish (RFC 3461).
     pub dsn: bool,
-    /// BDAT (RFC 3030). Known and not used: with pipelining it saves nothing here.
+    /// BDAT (RFC 3030).
     pub chunking: bool,
+    /// Lines of any length, with BDAT (RFC 3030).
+    pub binary: bool,
     /// STARTTLS (RFC 3207).
     pub starttls: bool,
     /// Longest time the server holds a message for us, in seconds (RFC 4865).
@@ -62,6 +64,7 @@ impl Extensions {
             "SMTPUTF8" => self.utf8 = true,
             "DSN" => self.dsn = true,
             "CHUNKING" => self.chunking = true,
+            "BINARYMIME" => self.binary = true,
             "STARTTLS" => self.starttls = true,
             "FUTURERELEASE" => self.max_hold = words.next().and_then(|word| word.parse().ok()),
             "LIMITS" => self.limits(line),

@@ -100,6 +100,8 @@ pub struct Session {
     pub(super) unfinished: bool,
     /// The replies to MAIL, RCPT and DATA of the next transaction are on their way.
     pub(super) announced: bool,
+    /// The last message was refused for being sent with BDAT.
+    pub(super) chunk_refused: bool,
     carried: usize,
 }
 
@@ -152,8 +154,14 @@ impl Session {
             timeouts: terms.timeouts,
             unfinished: false,
             announced: false,
+            chunk_refused: false,
             carried: 0,
         })
+    }
+
+    /// Sends nothing with BDAT, whatever the server offers.
+    pub const fn forgo_chunks(&mut self) {
+        self.extensions.chunking = false;
     }
 
     /// What the server offers.

@@ -1,4 +1,9 @@
 //! One message over a session: MAIL, RCPT, DATA, the message, the final dot.
+//!
+//! BDAT in place of DATA and the dot (RFC 3030) where it is of use: one round trip less with a server
+//! that takes no commands ahead; no second look at every line of a large message; lines that are too
+//! long for DATA. A chunk is never sent before the recipients are answered, as it could: a connection
+//! that ended then would leave every message in doubt.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -17,6 +22,12 @@ const MOST_RECIPIENTS: usize = 100;
 
 /// Piece of a message read and sent at once. A smaller message goes out in one write, dot included.
 const BLOCK: usize = 64 * 1024;
+
+/// From this size on, in octets, a message is a chunk.
+const LARGE: u64 = 1 << 20;
+
+/// Longest line that DATA carries, its end not counted (RFC 5321 section 4.5.3.1.6).
+const LONGEST_LINE: u64 = 998;
 
 /// A server that takes a message more slowly than so many octets a second is given up.
 const SLOWEST: u64 = 256;
@@ -39,6 +50,8 @@ pub struct Transaction {
     /// Index in the envelope, and command.
     rcpts: Vec<(usize, String)>,
     octets: u64,
+    /// It is sent with BDAT.
+    chunk: bool,
 }
 
 impl Transaction {
@@ -69,7 +82,8 @@ impl Transaction {
         if utf8 && !offered.utf8 {
             return Err(Unfit::NeedsUtf8);
         }
-        if needs.eight_bit && !offered.eight_bit {
+        let binary = offered.chunking && offered.binary && needs.longest_line > LONGEST_LINE;
+        if needs.eight_bit && !offered.eight_bit && !binary {
             return Err(Unfit::NeedsSevenBit);
         }
 
@@ -78,7 +92,9 @@ impl Transaction {
         if offered.size {
             let _ = write!(mail, " SIZE={}", needs.octets);
         }
-        if offered.eight_bit && needs.eight_bit {
+        if binary {
+            mail.push_str(" BODY=BINARYMIME");
+        } else if offered.eight_bit && needs.eight_bit {
             mail.push_str(" BODY=8BITMIME");
         }
         if utf8 {
@@ -110,6 +126,7 @@ impl Transaction {
             mail,
             rcpts,
             octets: needs.octets,
+            chunk: offered.chunking && (binary || !offered.pipelining || needs.octets >= LARGE),
         })
     }
 
@@ -148,6 +165,18 @@ pub struct Outcome {
     pub transcript: Vec<String>,
     /// The final dot was sent, or may have been.
     pub dot_sent: bool,
+    /// The server offers BDAT and does not know it: nothing can be said of the message.
+    pub chunk_refused: bool,
+}
+
+/// What a server said to the beginning of a transaction.
+enum Introduced {
+    /// Nobody is to get the message, and all have their answers.
+    Nobody,
+    /// To DATA.
+    Data(Reply),
+    /// It takes a chunk for somebody.
+    Chunk,
 }
 
 /// How the sending of a message ended.
@@ -156,6 +185,11 @@ enum Body {
     Ended,
     /// The server did not wait for it.
     Answered(Reply),
+}
+
+/// Whether a reply is of a server that does not know a command, or not here.
+const fn is_unknown(reply: &Reply) -> bool {
+    matches!(reply.code, 500..=504)
 }
 
 impl Session {
@@ -205,6 +239,7 @@ impl Session {
             failure,
             transcript: self.dialogue.take_transcript(),
             dot_sent,
+            chunk_refused: std::mem::take(&mut self.chunk_refused),
         }
     }
 
@@ -217,23 +252,13 @@ impl Session {
         next: Option<&Transaction>,
         dot_sent: &mut bool,
     ) -> Result<()> {
-        let Some(data) = self.introduce(transaction, answers)? else {
-            return Ok(());
-        };
-        if data.is_positive() {
-            let said = format!("DATA: {}, and there is no message yet", data.text());
-            return Err(self.dialogue.fail(Class::Protocol, &said));
+        match self.introduce(transaction, answers)? {
+            Introduced::Nobody => return Ok(()),
+            Introduced::Chunk => {}
+            Introduced::Data(data) if !self.may_begin(answers, &data)? => return Ok(()),
+            Introduced::Data(_) => {}
         }
-        if data.code != 354 {
-            // Nobody was accepted, and DATA was refused with them: they have their answers.
-            decide(answers, Stage::Data, &data);
-            self.unfinished = true;
-            return self.still_there(&data);
-        }
-        if !answers.iter().any(Answer::is_open) {
-            return self.lone_dot();
-        }
-        let reply = match self.send_body(transaction.octets, body, before_dot, next, dot_sent)? {
+        let reply = match self.send_body(transaction, body, before_dot, next, dot_sent)? {
             Body::Ended => self.final_reply()?,
             Body::Answered(reply) => {
                 self.dialogue.abandon();
@@ -246,32 +271,55 @@ impl Session {
                 reply
             }
         };
+        if transaction.chunk && is_unknown(&reply) {
+            (*dot_sent, self.chunk_refused) = (false, true);
+            let said = format!("BDAT: {}, though it offers CHUNKING", reply.text());
+            return Err(self.dialogue.fail(Class::Protocol, &said));
+        }
         decide(answers, Stage::Final, &reply);
         // Whatever the answer was, it was one.
         *dot_sent = false;
         self.still_there(&reply)
     }
 
-    /// MAIL, RCPT and DATA; `None` if DATA was not even tried.
+    /// Whether the server waits for the message after it said `data` to DATA.
+    fn may_begin(&mut self, answers: &mut [Answer], data: &Reply) -> Result<bool> {
+        if data.is_positive() {
+            let said = format!("DATA: {}, and there is no message yet", data.text());
+            return Err(self.dialogue.fail(Class::Protocol, &said));
+        }
+        if data.code != 354 {
+            // Nobody was accepted, and DATA was refused with them: they have their answers.
+            decide(answers, Stage::Data, data);
+            self.unfinished = true;
+            return self.still_there(data).map(|()| false);
+        }
+        if !answers.iter().any(Answer::is_open) {
+            return self.lone_dot().map(|()| false);
+        }
+        Ok(true)
+    }
+
+    /// MAIL, RCPT and, if it is no chunk, DATA.
     fn introduce(
         &mut self,
         transaction: &Transaction,
         answers: &mut [Answer],
-    ) -> Result<Option<Reply>> {
+    ) -> Result<Introduced> {
         if self.pipelining {
             if !std::mem::take(&mut self.announced) {
                 self.reset()?;
                 self.announce(transaction);
                 self.dialogue.flush()?;
             }
-            return self.read_introduction(transaction, answers).map(Some);
+            return self.read_introduction(transaction, answers);
         }
         self.reset()?;
         let limit = self.timeouts.command;
         let reply = self.dialogue.ask(&transaction.mail, limit)?;
         if !reply.is_positive() {
             decide(answers, Stage::Mail, &reply);
-            return self.still_there(&reply).map(|()| None);
+            return self.still_there(&reply).map(|()| Introduced::Nobody);
         }
         self.unfinished = true;
         for ((_, rcpt), answer) in transaction.rcpts.iter().zip(answers.iter_mut()) {
@@ -280,10 +328,13 @@ impl Session {
             self.still_there(&reply)?;
         }
         if !answers.iter().any(Answer::is_open) {
-            return Ok(None);
+            return Ok(Introduced::Nobody);
+        }
+        if transaction.chunk {
+            return Ok(Introduced::Chunk);
         }
         let reply = self.dialogue.ask("DATA", self.timeouts.data)?;
-        Ok(Some(reply))
+        Ok(Introduced::Data(reply))
     }
 
     /// Makes the commands of `transaction` ready to be sent in one piece.
@@ -292,14 +343,16 @@ impl Session {
         for (_, rcpt) in &transaction.rcpts {
             self.dialogue.put(rcpt, rcpt);
         }
-        self.dialogue.put("DATA", "DATA");
+        if !transaction.chunk {
+            self.dialogue.put("DATA", "DATA");
+        }
     }
 
     fn read_introduction(
         &mut self,
         transaction: &Transaction,
         answers: &mut [Answer],
-    ) -> Result<Reply> {
+    ) -> Result<Introduced> {
         let limit = self.timeouts.command;
         let mail = self.dialogue.reply("MAIL", limit)?;
         if !mail.is_positive() {
@@ -314,7 +367,15 @@ impl Session {
             }
             self.still_there(&reply)?;
         }
-        self.dialogue.reply("DATA", self.timeouts.data)
+        if !transaction.chunk {
+            let reply = self.dialogue.reply("DATA", self.timeouts.data)?;
+            return Ok(Introduced::Data(reply));
+        }
+        if answers.iter().any(Answer::is_open) {
+            return Ok(Introduced::Chunk);
+        }
+        self.unfinished = mail.is_positive();
+        Ok(Introduced::Nobody)
     }
 
     /// All recipients were refused and the server waits for a message all the same: it gets an
@@ -348,17 +409,26 @@ impl Session {
 
     fn send_body(
         &mut self,
-        octets: u64,
+        transaction: &Transaction,
         body: &mut dyn Read,
         before_dot: &mut dyn FnMut() -> Result<()>,
         next: Option<&Transaction>,
         dot_sent: &mut bool,
     ) -> Result<Body> {
+        let octets = transaction.octets;
         let patience = self.timeouts.block + Duration::from_secs(octets / SLOWEST);
         let begun = Instant::now();
-        let mut stuffing = DotStuffing::default();
         let mut block = vec![0; BLOCK];
         let mut out = Vec::with_capacity(BLOCK + BLOCK / 16);
+        let mut stuffing = DotStuffing::default();
+        if transaction.chunk {
+            stuffing = DotStuffing::without_dots();
+            let command = format!("BDAT {octets} LAST");
+            self.dialogue.put(&command, &command);
+            out = self.dialogue.take_ready();
+        }
+        let command = out.len() as u64;
+        let (mut made, mut first) = (0, true);
         loop {
             let read = read_some(body, &mut block)
                 .map_err(|err| Failure::local("message in the queue", &err))?;
@@ -367,7 +437,8 @@ impl Session {
                 break;
             }
             // What was encoded before is sent only now, so that the last of it goes with the dot.
-            if !out.is_empty() {
+            if !std::mem::take(&mut first) {
+                made += out.len() as u64;
                 if let Some(reply) = self.send_piece(&out)? {
                     return Ok(Body::Answered(reply));
                 }
@@ -381,6 +452,11 @@ impl Session {
             }
         }
         stuffing.finish(&mut out);
+        if transaction.chunk && made + out.len() as u64 != command + octets {
+            // The server would take what comes next for the rest of it.
+            let why = "the message in the queue is not as long as it was";
+            return Err(self.dialogue.fail(Class::Local, why));
+        }
         before_dot()?;
         if let Some(next) = next.filter(|_| self.pipelining) {
             self.announce(next);
@@ -535,6 +611,44 @@ mod tests {
             said(&old, &domain).unwrap()[1],
             "RCPT TO:<bob@xn--exmple-cua.org>"
         );
+    }
+
+    #[test]
+    fn a_chunk_is_sent_where_it_is_of_use() {
+        let chunk = |offered: &Extensions, envelope: &Envelope| {
+            let transaction = Transaction::new(offered, envelope, &[0], "1").unwrap();
+            (
+                transaction.chunk,
+                transaction.mail.contains("BODY=BINARYMIME"),
+            )
+        };
+        let slow = Extensions {
+            chunking: true,
+            ..Extensions::default()
+        };
+        let quick = Extensions {
+            pipelining: true,
+            ..slow.clone()
+        };
+        assert_eq!(chunk(&Extensions::default(), &envelope()), (false, false));
+        assert_eq!(chunk(&slow, &envelope()), (true, false));
+        assert_eq!(chunk(&quick, &envelope()), (false, false));
+        let mut large = envelope();
+        large.needs.octets = LARGE;
+        assert_eq!(chunk(&quick, &large), (true, false));
+        let mut long = envelope();
+        (long.needs.longest_line, long.needs.eight_bit) = (999, true);
+        let eight_bit = Extensions {
+            eight_bit: true,
+            ..quick.clone()
+        };
+        assert_eq!(chunk(&eight_bit, &long), (false, false));
+        let binary = Extensions {
+            binary: true,
+            ..quick
+        };
+        assert_eq!(chunk(&binary, &long), (true, true));
+        assert_eq!(chunk(&binary, &envelope()), (false, false));
     }
 
     #[test]
