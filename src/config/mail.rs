@@ -55,6 +55,12 @@ pub(super) fn options(
             "-o tls=off: contradicts the URLs, whose schemes mean TLS; write pop3://",
         ));
     }
+    if settings.proxy.is_some() && matches!(smtp, Some(Smtp::Mx(_))) {
+        return Err(usage(
+            "-o smtp=mx: goes to the servers of each domain itself, and not through proxy=; \
+             send through a relay, smtp=smtps://HOST, or leave proxy= out",
+        ));
+    }
     let endpoint = |url: &ServerUrl, security| Endpoint {
         host: url.host.clone(),
         port: url.port,
@@ -269,6 +275,7 @@ mod tests {
             ("pop3s://a@h/inbox", "", "no directory"),
             ("pop3s://a@h/", "smtp=ftp://h", "takes mail"),
             ("pop3s://a@h/", "smtp=mx:x", "mx:PORT"),
+            ("pop3s://a@h/", "smtp=mx,proxy=socks5://p", "proxy="),
             ("pop3s://a@h/", "dns=here", "192.0.2.53"),
             ("pop3s://a@h/", "from=a@@h", "from"),
             ("pop3s://a@h/", "server_delete=soon", "on-unlink"),
