@@ -105,17 +105,9 @@ impl Writeback {
     }
 
     fn add(&self, ino: Ino, bytes: u64) -> bool {
-        let workers = self.shared.policy.uploads;
-        let (new, start) = self.queue().add_for(ino, bytes, workers);
+        let new = self.queue().add(ino, bytes, Instant::now());
         self.shared.changed.notify_one();
-        if start {
-            let shared = Arc::clone(&self.shared);
-            let worker = thread::Builder::new().name("upload".into());
-            if let Err(err) = worker.spawn(move || shared.work()) {
-                log::warn!("no thread to upload on: {err}");
-                self.queue().threads -= 1;
-            }
-        }
+        self.shared.start_workers();
         new
     }
 }
@@ -132,11 +124,29 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self) {
+    /// As many as there is work for.
+    fn start_workers(self: &Arc<Self>) {
+        while self.queue().wants_worker(self.policy.uploads) {
+            let shared = Arc::clone(self);
+            let worker = thread::Builder::new().name("upload".into());
+            if let Err(err) = worker.spawn(move || shared.work()) {
+                log::warn!("no thread to upload on: {err}");
+                self.queue().threads -= 1;
+                return;
+            }
+        }
+    }
+
+    fn work(self: &Arc<Self>) {
         while let Some(ino) = self.next() {
+            // One more, should this one take long.
+            self.start_workers();
             let Some(vfs) = self.vfs.upgrade() else { break };
+            let began = Instant::now();
             vfs.upload(ino);
             drop(vfs);
+            self.queue().took(began.elapsed());
+            self.start_workers();
             // Room for another, or the end of an outage.
             self.changed.notify_all();
         }

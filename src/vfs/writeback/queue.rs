@@ -20,6 +20,17 @@ const REFUSALS: u32 = 6;
 /// Files from this size on leave some connections to the small ones.
 const LARGE: u64 = 8 << 20;
 
+/// Files from this size on may take long, however soon the server answers.
+const BULKY: u64 = 128 << 10;
+
+/// Workers that keep a server busy that answers at once.
+const FEW: usize = 2;
+
+/// What an upload takes at least over a link on which more of them side by side are faster, and how
+/// many in a row show that it is one: more than those that waited for their login.
+const SLOW: Duration = Duration::from_millis(6);
+const SLOW_ONES: usize = 4;
+
 /// Failures remembered for those who use the file next.
 const REMEMBERED: usize = 1_000;
 
@@ -31,6 +42,7 @@ struct Job {
     running: bool,
     /// As it was when it began to run.
     large: bool,
+    bulky: bool,
     /// It was acknowledged again while it was being uploaded.
     again: bool,
     refusals: u32,
@@ -93,9 +105,12 @@ pub(super) struct Queue {
     bytes: u64,
     running: usize,
     running_large: usize,
+    running_bulky: usize,
     outage: Option<Outage>,
     last_error: Option<Error>,
     failed: BTreeMap<RemotePath, Error>,
+    /// How many uploads in a row took long.
+    slow: usize,
     pub(super) threads: usize,
     pub(super) ended: bool,
 }
@@ -122,13 +137,24 @@ impl Queue {
         self.jobs.contains_key(&ino)
     }
 
-    /// As [`add`](Self::add), now; and whether one more of `most` workers is to be started, which
-    /// is counted.
-    pub(super) fn add_for(&mut self, ino: Ino, bytes: u64, most: usize) -> (bool, bool) {
-        let new = self.add(ino, bytes, Instant::now());
-        let start = self.threads < most.min(self.jobs.len());
+    /// Whether one more of `most` workers is to be started, which is counted. Each brings a login:
+    /// few are enough until uploads turn out to take their time.
+    pub(super) fn wants_worker(&mut self, most: usize) -> bool {
+        let most = match self.slow >= SLOW_ONES || self.running_bulky > 0 {
+            true => most,
+            false => most.min(FEW),
+        };
+        let start = !self.ended && self.threads < most.min(self.jobs.len());
         self.threads += usize::from(start);
-        (new, start)
+        start
+    }
+
+    /// An upload took `time`, the making of its connection included.
+    pub(super) fn took(&mut self, time: Duration) {
+        self.slow = match time >= SLOW {
+            true => self.slow.saturating_add(1),
+            false => 0,
+        };
     }
 
     /// `ino` has `bytes` to be uploaded. Whether it was not in line before.
@@ -141,6 +167,7 @@ impl Queue {
                 bytes,
                 running: false,
                 large: false,
+                bulky: false,
                 again: false,
                 refusals: 0,
                 attempts: 0,
@@ -207,8 +234,10 @@ impl Queue {
             job.again = false;
             job.attempts += 1;
             job.large = job.bytes >= LARGE;
+            job.bulky = job.bytes >= BULKY;
             self.running += 1;
             self.running_large += usize::from(job.large);
+            self.running_bulky += usize::from(job.bulky);
         }
         Next::Take(ino)
     }
@@ -225,6 +254,7 @@ impl Queue {
         };
         self.running -= 1;
         self.running_large -= usize::from(job.large);
+        self.running_bulky -= usize::from(job.bulky);
         job.running = false;
         let again = std::mem::take(&mut job.again);
         let pause = match error {

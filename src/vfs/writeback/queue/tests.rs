@@ -168,3 +168,42 @@ fn what_was_stored_by_another_way_is_let_go_at_once() {
     assert!(!line.queue.hasten(1, line.now), "under way");
     assert!(!line.queue.hasten(9, line.now), "not in line");
 }
+
+#[test]
+fn few_workers_are_enough_until_uploads_take_their_time() {
+    let mut line = Line::new();
+    for ino in 1..=20 {
+        line.add(ino, 10);
+    }
+    let workers = |queue: &mut Queue| {
+        while queue.wants_worker(7) {}
+        queue.threads
+    };
+    assert_eq!(workers(&mut line.queue), FEW);
+    // Two logins, and a server next door.
+    for time in [SLOW * 10, SLOW * 10, SLOW / 3, SLOW, SLOW, SLOW, SLOW / 2] {
+        line.queue.took(time);
+    }
+    assert_eq!(workers(&mut line.queue), FEW);
+    (0..SLOW_ONES).for_each(|_| line.queue.took(SLOW));
+    assert_eq!(workers(&mut line.queue), 7);
+}
+
+#[test]
+fn nobody_waits_behind_a_few_that_take_long() {
+    let mut line = Line::new();
+    for (ino, bytes) in [(1, 10), (2, BULKY), (3, 10)] {
+        line.add(ino, bytes);
+    }
+    line.after(SETTLE);
+    assert_eq!(line.next(), Next::Take(1));
+    let workers = |queue: &mut Queue| {
+        while queue.wants_worker(7) {}
+        queue.threads
+    };
+    assert_eq!(workers(&mut line.queue), FEW);
+    assert_eq!(line.next(), Next::Take(2));
+    assert_eq!(workers(&mut line.queue), 3);
+    line.ended(2, None);
+    assert_eq!(line.queue.running_bulky, 0);
+}
