@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::exit::{Exit, Failure};
 use crate::ftp::options::{
     ChmodPolicy, Conflict, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection,
-    TlsMode, UploadMode,
+    TlsMode, UploadMode, Verify,
 };
 use crate::mail::options::MailOptions;
 use crate::net::ClientCert;
@@ -465,6 +465,7 @@ fn ftp_options(
         links: settings.links.unwrap_or(LinkPolicy::Contain),
         upload: settings.upload.unwrap_or(UploadMode::Auto),
         conflict: settings.conflict.unwrap_or(Conflict::Keep),
+        verify: settings.verify.unwrap_or(Verify::Off),
     })
 }
 

@@ -4,6 +4,7 @@ mod admission;
 mod ahead;
 mod backend;
 mod changes;
+mod checksums;
 mod conflict;
 mod connector;
 mod containment;

@@ -10,6 +10,7 @@ pub mod attr;
 pub mod backend;
 pub mod blocks;
 pub mod cache;
+pub mod checksum;
 pub mod chunk;
 pub mod content;
 mod directories;

@@ -22,6 +22,7 @@ mod replies;
 mod small_files;
 mod system;
 mod two_mounts;
+mod verify;
 mod whole;
 mod writeback;
 mod writing;

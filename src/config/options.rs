@@ -3,7 +3,9 @@
 
 use super::settings::{Settings, Tls, Writeback};
 use super::value;
-use crate::ftp::options::{ChmodPolicy, Conflict, LinkPolicy, ListingMode, Protection, UploadMode};
+use crate::ftp::options::{
+    ChmodPolicy, Conflict, LinkPolicy, ListingMode, Protection, UploadMode, Verify,
+};
 
 /// One option that `-o` and the configuration file take.
 #[derive(Debug)]
@@ -267,6 +269,15 @@ pub const OPTIONS: &[OptionSpec] = &[
             ("fail", Conflict::Fail),
             ("keep", Conflict::Keep),
             ("overwrite", Conflict::Overwrite),
+        ])),
+    ),
+    with(
+        "verify",
+        "off|auto|require",
+        put!(verify <- |text| value::choice(text, &[
+            ("off", Verify::Off),
+            ("auto", Verify::Auto),
+            ("require", Verify::Require),
         ])),
     ),
     with("smtp", "URL|mx", put!(smtp <- value::submission)).help("mail: send through this server"),

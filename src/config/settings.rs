@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::url::ServerUrl;
 use crate::ftp::options::{
-    ChmodPolicy, Conflict, Family, LinkPolicy, ListingMode, Protection, UploadMode,
+    ChmodPolicy, Conflict, Family, LinkPolicy, ListingMode, Protection, UploadMode, Verify,
 };
 use crate::mail::fetch::ServerDelete;
 use crate::net::proxy::Proxy;
@@ -95,6 +95,7 @@ pub(crate) struct Settings {
     pub(crate) links: Option<LinkPolicy>,
     pub(crate) upload: Option<UploadMode>,
     pub(crate) conflict: Option<Conflict>,
+    pub(crate) verify: Option<Verify>,
     pub(crate) smtp: Option<Smtp>,
     pub(crate) dns: Option<SocketAddr>,
     pub(crate) linger: Option<Duration>,

@@ -8,6 +8,7 @@ use super::server::FtpServer;
 use crate::vfs::Saved;
 use crate::vfs::attr::{Attr, DirEntry, SetAttr, Space};
 use crate::vfs::backend::{Backend, Download, OpenFile, OpenHow, Transfers, Upload};
+use crate::vfs::checksum::{Algorithm, Checksum};
 use crate::vfs::content::Contents;
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
@@ -167,5 +168,13 @@ impl Transfers for FtpTransfers {
 
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()> {
         self.0.set_attr(path, change)
+    }
+
+    fn checks_by(&self) -> Option<Algorithm> {
+        self.0.checks_by()
+    }
+
+    fn compare(&self, path: &RemotePath, ours: &Checksum) -> Result<()> {
+        self.0.on_session(|s| self.0.compare(s, "RETR", path, ours))
     }
 }

@@ -63,6 +63,8 @@ pub struct FtpOptions {
     pub upload: UploadMode,
     /// What becomes of a version that an upload would replace and that nobody here has seen.
     pub conflict: Conflict,
+    /// Whether contents are compared by checksum.
+    pub verify: Verify,
 }
 
 /// Whether TLS is used on the control and the data connections.
@@ -148,6 +150,18 @@ pub enum LinkPolicy {
     Follow,
     /// As links, with the server's own words, wherever they lead.
     Raw,
+}
+
+/// Whether what was transferred whole is compared by a checksum that the server computes. Sizes
+/// always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// No.
+    Off,
+    /// Where the server can.
+    Auto,
+    /// Always: a server that cannot is refused.
+    Require,
 }
 
 /// How an upload becomes visible.

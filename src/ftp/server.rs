@@ -91,6 +91,7 @@ impl FtpServer {
                 err.context(format_args!("directory {}", directory.escape_ascii()))
             })?;
         }
+        server.can_verify()?;
         Ok(server)
     }
 

@@ -153,9 +153,18 @@ impl Session {
     /// # Errors
     /// As [`command`](Self::command); some of the commands may have been executed.
     pub fn batch(&mut self, lines: &[Vec<u8>]) -> Result<Vec<Reply>> {
+        self.batch_within(lines, self.host.options().timeout * 4)
+    }
+
+    /// As [`batch`](Self::batch), bounded by `limit`.
+    pub(super) fn batch_within(
+        &mut self,
+        lines: &[Vec<u8>],
+        limit: Duration,
+    ) -> Result<Vec<Reply>> {
         let pipelined = self.host.facts(|facts| facts.pipelining == Some(true));
         let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
-        let deadline = Deadline::after(self.host.options().timeout * 4);
+        let deadline = Deadline::after(limit);
         let replies = self.exchange(&lines, pipelined, deadline);
         if replies.is_err() && pipelined && self.answered > 0 && self.is_broken() {
             // It may have been the pipelining; then the next time works.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,6 +24,7 @@ use super::ways::NewName;
 use crate::net;
 use crate::vfs::attr::Attr;
 use crate::vfs::backend::{Publish, Upload};
+use crate::vfs::checksum::{Algorithm, Checksum, Running};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
@@ -31,6 +33,8 @@ const SMALL: u64 = 32 << 10;
 
 /// How long nothing is sent before the server's word, after a content that it did not take.
 const CAREFUL: Duration = Duration::from_secs(30);
+/// Bytes of a file that are read at once where they are to be looked at.
+const PIECE: usize = 256 << 10;
 
 /// What becomes of the file at the name that is written to, if the upload fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,8 @@ struct Storing {
     place: Place,
     /// The server has not said yet that it takes it.
     blind: bool,
+    /// The checksum of what was sent, where it is to be compared.
+    sum: Option<Running>,
 }
 
 impl FtpServer {
@@ -122,6 +128,7 @@ impl FtpServer {
                         name,
                         place,
                         blind: true,
+                        sum: self.checks_by().map(Algorithm::begin),
                     });
                 }
             }
@@ -150,6 +157,7 @@ impl FtpServer {
                         name,
                         place,
                         blind: false,
+                        sum: self.checks_by().map(Algorithm::begin),
                     });
                 }
                 Begun::Refused(reply) => {
@@ -230,6 +238,9 @@ impl FtpServer {
         if self.ways.with(|ways| ways.append) == Some(false) {
             return unsupported("the server cannot");
         }
+        if self.checks_by().is_some() {
+            return unsupported("the checksum would be of the tail only");
+        }
         let mut lease = self.pool.lease(Purpose::Transfer, true)?;
         match size_of(&self.ask(&mut lease, "SIZE", path)?) {
             Some(size) if size == base => {}
@@ -246,6 +257,7 @@ impl FtpServer {
                 name: path.clone(),
                 place: Place::Tail,
                 blind: false,
+                sum: None,
             })),
             Begun::Refused(reply) if cannot_append(&reply) => {
                 self.ways.with(|ways| ways.append = Some(false));
@@ -340,6 +352,29 @@ impl Storing {
         })
     }
 
+    /// Compares what the server stored with what was sent, before it gets its name.
+    fn check(&self, lease: &mut Option<Lease>, sum: Option<&Checksum>) -> Result<()> {
+        let (Some(sum), server) = (sum, &self.server) else {
+            return Ok(());
+        };
+        server.recovering(lease, |s, _| server.compare(s, "STOR", &self.name, sum))
+    }
+
+    /// As [`send_file`](Upload::send_file), past the checksum.
+    fn read_and_write(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
+        let mut buf = vec![0; PIECE];
+        let (mut at, end) = (offset, offset + len);
+        while at < end {
+            let most = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+            let part = buf.get_mut(..most).unwrap_or_default();
+            file.read_exact_at(part, at)
+                .map_err(|err| Error::local("the file to send", &err))?;
+            self.write(part)?;
+            at += most as u64;
+        }
+        Ok(())
+    }
+
     /// Verifies the size, sets times and mode, and takes the file's place.
     fn put(&self, lease: &mut Option<Lease>, at: &RemotePath, what: &Publish) -> Result<Attr> {
         let server = &*self.server;
@@ -421,6 +456,9 @@ impl Upload for Storing {
         if data.is_empty() {
             return Ok(());
         }
+        if let Some(sum) = &mut self.sum {
+            sum.add(data);
+        }
         let sent = self.data()?.write_all(data);
         sent.map_err(|err| self.broken(net::failure(format_args!("STOR {}", self.name), &err)))
     }
@@ -428,6 +466,9 @@ impl Upload for Storing {
     fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
         if len == 0 {
             return Ok(());
+        }
+        if self.sum.is_some() {
+            return self.read_and_write(file, offset, len);
         }
         let sent = self.data()?.send_file(file, offset, len);
         sent.map_err(|err| self.broken(err))
@@ -438,8 +479,10 @@ impl Upload for Storing {
             return Err(ErrorKind::BadHandle.into());
         };
         let mut lease = Some(lease);
+        let sum = self.sum.take().map(Running::end);
         let done = self
             .end(&mut lease, data, what.size)
+            .and_then(|()| self.check(&mut lease, sum.as_ref()))
             .and_then(|()| self.put(&mut lease, at, what));
         if done.is_err() && self.place == Place::Own {
             match &mut lease {

@@ -120,6 +120,8 @@ pub(crate) struct Ways {
     pub(crate) directory_times: Option<bool>,
     /// Seconds that LIST times are ahead of UTC, as measured.
     pub(crate) time_offset: Option<i64>,
+    /// Checksums are claimed, and not known after all.
+    pub(crate) no_checksums: bool,
     /// Measurements of the offset that found no suitable file.
     pub(crate) offset_tries: u8,
 }

@@ -28,7 +28,7 @@ pub(super) fn errno(kind: ErrorKind) -> Errno {
         ErrorKind::Busy => Errno::EBUSY,
         ErrorKind::TimedOut => Errno::ETIMEDOUT,
         // ENOTCONN would be the word, but users know it as "the daemon died".
-        ErrorKind::Disconnected | ErrorKind::Protocol => Errno::EIO,
+        ErrorKind::Disconnected | ErrorKind::Corrupt | ErrorKind::Protocol => Errno::EIO,
         ErrorKind::Interrupted => Errno::EINTR,
         ErrorKind::Stale => Errno::from_i32(libc::ESTALE),
         ErrorKind::Unsupported => Errno::EOPNOTSUPP,
@@ -61,7 +61,7 @@ pub(super) const fn name(kind: ErrorKind) -> &'static str {
         ErrorKind::Loop => "ELOOP",
         ErrorKind::Busy => "EBUSY",
         ErrorKind::TimedOut => "ETIMEDOUT",
-        ErrorKind::Disconnected | ErrorKind::Protocol => "EIO",
+        ErrorKind::Disconnected | ErrorKind::Corrupt | ErrorKind::Protocol => "EIO",
         ErrorKind::Interrupted => "EINTR",
         ErrorKind::Stale => "ESTALE",
         ErrorKind::Unsupported => "EOPNOTSUPP",
@@ -110,6 +110,7 @@ pub(super) const fn level(kind: ErrorKind) -> Level {
         | ErrorKind::TimedOut
         | ErrorKind::Disconnected
         | ErrorKind::Stale
+        | ErrorKind::Corrupt
         | ErrorKind::Local(_)
         | ErrorKind::Protocol => Level::Warn,
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::attr::{Attr, DirEntry, FileKind, SetAttr, Space};
+use super::checksum::{Algorithm, Checksum};
 use super::chunk::Chunk;
 use super::error::{ErrorKind, Result};
 use super::journal::Saved;
@@ -308,6 +309,19 @@ pub trait Transfers: Send + Sync {
 
     /// Sets times or mode of a file.
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()>;
+
+    /// By which checksum downloads are to be [compared](Self::compare); `None`: by none.
+    fn checks_by(&self) -> Option<Algorithm> {
+        None
+    }
+
+    /// Compares a content that was read with what the server has at `path`.
+    ///
+    /// # Errors
+    /// `Corrupt` if they differ.
+    fn compare(&self, _path: &RemotePath, _ours: &Checksum) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A content on its way from the server. Dropping it closes the transfer early, without blocking

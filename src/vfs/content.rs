@@ -19,6 +19,7 @@
 //! give theirs up after a share. Nobody waits for a connection while holding another.
 
 mod behind;
+mod check;
 mod commit;
 mod drop_behind;
 pub(super) mod extents;

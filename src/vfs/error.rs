@@ -67,6 +67,8 @@ pub enum ErrorKind {
     MessageTooLong,
     /// A local system call failed with this errno (the staging disk and the like).
     Local(i32),
+    /// The content is not what its checksum on the server says (EIO).
+    Corrupt,
     /// Everything else the server said (EIO).
     Protocol,
 }

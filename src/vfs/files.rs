@@ -176,7 +176,13 @@ impl Vfs {
         if !handle.read {
             return Err(ErrorKind::BadHandle.into());
         }
-        self.at_its_place(handle.ino, |at| handle.file.read_chunk(at, offset, len))
+        let read = self.at_its_place(handle.ino, |at| handle.file.read_chunk(at, offset, len));
+        if matches!(&read, Err(err) if err.kind() == ErrorKind::Corrupt) {
+            // The kernel has pages of it.
+            self.inodes
+                .with(|inodes| inodes.set_version(handle.ino, None));
+        }
+        read
     }
 
     /// As [`read_chunk`](Self::read_chunk) from memory; `None`: only the server or the disk has it.

@@ -171,6 +171,7 @@ impl Server {
             links: LinkPolicy::Contain,
             upload: UploadMode::Auto,
             conflict: Conflict::Keep,
+            verify: ferryfs::ftp::options::Verify::Off,
         }
     }
 

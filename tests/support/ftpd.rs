@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+mod checksums;
 mod clock;
 mod files;
 mod listing;

@@ -86,6 +86,11 @@ impl Behind {
         });
     }
 
+    /// The name it had when it was last read.
+    pub(super) fn name(&self) -> Option<RemotePath> {
+        self.at.with(|at| at.clone())
+    }
+
     /// A reader jumped. Whether the file should be fetched.
     pub(super) fn jumped(&self) -> bool {
         self.jumps.fetch_add(1, Ordering::Relaxed) + 1 >= JUMPS
@@ -148,7 +153,8 @@ pub(super) fn fetch_whole(version: &Arc<Version>) {
     let size = version.size().unwrap_or(u64::MAX);
     if size <= version.cache_limit() / PART {
         version.behind().whole.store(true, Ordering::Relaxed);
-        start(version, 0..size, HELPERS, None);
+        let parts = if version.is_checked() { 1 } else { HELPERS };
+        start(version, 0..size, parts, None);
     }
 }
 
@@ -303,7 +309,7 @@ fn fetch_some(
         if *next >= end {
             return Some(true);
         }
-        let at = version.behind().at.with(|at| at.clone())?;
+        let at = version.behind().name()?;
         let in_turn = version.behind().whole.load(Ordering::Relaxed);
         match version.retrieve_behind(&at, *next, in_turn) {
             Ok(Some(download)) => download,
@@ -342,6 +348,7 @@ fn fetch_some(
             }
         }
         let version = helped.upgrade()?;
+        version.passed(*next, buffer.as_mut_slice());
         if !version.keep_behind(*next, buffer.filled(count), DISK) {
             return None;
         }
@@ -358,9 +365,14 @@ fn fetch_some(
             return None;
         }
     }
-    let whole = helped.upgrade()?.size() == Some(end);
+    let version = helped.upgrade()?;
+    let whole = version.size() == Some(end);
     if whole && matches!(download.read(&mut [0]), Ok(0)) {
         let _ = download.conclude();
+        if let Err(err) = version.compare() {
+            log::debug!("what was fetched ahead: {err}");
+            return None;
+        }
     }
     Some(true)
 }

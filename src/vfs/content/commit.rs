@@ -293,7 +293,7 @@ impl Content {
 }
 
 fn failure(err: Error) -> Failure {
-    if is_trouble(&err) {
+    if is_trouble(&err) || err.kind() == ErrorKind::Corrupt {
         Failure::Broken(err)
     } else {
         Failure::Told(err)

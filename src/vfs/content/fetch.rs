@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::{Contents, lock};
 use crate::vfs::attr::Attr;
 use crate::vfs::backend::Transfers;
+use crate::vfs::checksum::Algorithm;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
@@ -138,6 +139,10 @@ impl Contents {
             return Err(Error::new(ErrorKind::Stale, detail));
         }
         download.conclude()?;
+        if let Some(mut sum) = file.transfers.checks_by().map(Algorithm::begin) {
+            sum.add(&content);
+            file.transfers.compare(&file.path, &sum.end())?;
+        }
         slot.put_whole(content);
         Ok(())
     }

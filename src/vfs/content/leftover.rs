@@ -58,5 +58,6 @@ impl Content {
 
 /// Whether another time, or another mount, may do better.
 pub(super) fn is_passing(err: &Error) -> bool {
-    is_trouble(err) || matches!(err.kind(), ErrorKind::NoSpace | ErrorKind::QuotaExceeded)
+    use ErrorKind::{Corrupt, NoSpace, QuotaExceeded};
+    is_trouble(err) || matches!(err.kind(), Corrupt | NoSpace | QuotaExceeded)
 }

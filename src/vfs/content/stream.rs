@@ -462,12 +462,14 @@ impl Stream {
                 // What came is good; who needs more asks for it anew.
                 Err(err) => {
                     log::debug!("after {} bytes: {err}", pos + count as u64);
+                    version.passed(pos, space.get(..count).unwrap_or_default());
                     self.hang_up(line);
                     line.served += count as u64;
                     return Ok(buffer.filled(count));
                 }
             }
         }
+        version.passed(pos, space.get(..count).unwrap_or_default());
         line.served += count as u64;
         line.waited += began.elapsed();
         let reached = pos + count as u64;
@@ -491,6 +493,7 @@ impl Stream {
                     return Err(Error::new(ErrorKind::Protocol, longer));
                 }
                 download.conclude()?;
+                version.compare()?;
             }
             _ => line.download = Some(download),
         }

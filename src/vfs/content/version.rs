@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Contents;
 use super::behind::{self, Behind};
+use super::check::Check;
 use super::pump;
 use super::stream::{JUMP, Served, Stream, WINDOW};
 use super::window::Window;
@@ -50,6 +51,7 @@ pub(crate) struct Version {
     /// Bytes were asked for that [`confirm`](Self::confirm) has not vouched for.
     unconfirmed: AtomicBool,
     behind: Behind,
+    check: Check,
     /// Where the data ended, of a file whose size the server does not tell.
     end: Locked<Option<u64>>,
 }
@@ -71,6 +73,7 @@ impl Version {
             stale: AtomicBool::new(false),
             unconfirmed: AtomicBool::new(false),
             behind: Behind::default(),
+            check: Check::new(transfers.checks_by()),
             end: Locked::default(),
         }
     }
@@ -167,7 +170,7 @@ impl Version {
         }
         loop {
             if self.is_stale() {
-                return Err(stale(at));
+                return Err(self.check.failure().unwrap_or_else(|| stale(at)));
             }
             if let Some(chunk) = self.kept(offset, len) {
                 return Ok(Some(chunk));
@@ -269,6 +272,47 @@ impl Version {
         }
     }
 
+    /// `bytes` came from the server, which lie at `offset`.
+    pub(super) fn passed(&self, offset: u64, bytes: &[u8]) {
+        self.check.add(offset, bytes);
+    }
+
+    /// All has come: is it what the server has?
+    ///
+    /// # Errors
+    /// `Corrupt` if not: then nothing of it is kept, and this version is not read any more.
+    pub(super) fn compare(&self) -> Result<()> {
+        if let Some(err) = self.check.failure() {
+            return Err(err);
+        }
+        let sum = self.size().and_then(|size| self.check.of_all(size));
+        let at = self.behind.name();
+        let (Some(sum), Some(at)) = (sum, at) else {
+            return Ok(());
+        };
+        let Err(err) = self.transfers.compare(&at, &sum) else {
+            self.check.pass();
+            return Ok(());
+        };
+        if err.kind() == ErrorKind::Corrupt {
+            // Perhaps it became another file meanwhile.
+            if let Err(changed) = self.validate(&at)
+                && changed.kind() == ErrorKind::Stale
+            {
+                return Err(changed);
+            }
+            self.check.fail(&err);
+            self.stale.store(true, Ordering::Relaxed);
+            self.contents.blocks.forget(&at);
+        }
+        Err(err)
+    }
+
+    /// Whether what is read is compared, for which it has to come in order.
+    pub(super) fn is_checked(&self) -> bool {
+        self.check.is_on()
+    }
+
     pub(super) const fn behind(&self) -> &Behind {
         &self.behind
     }
@@ -297,7 +341,7 @@ impl Version {
 
     /// Whether several connections were not found to be as slow as one.
     pub(super) fn ranges_may_pay(&self) -> bool {
-        self.contents.ranges_may_pay()
+        self.contents.ranges_may_pay() && !self.is_checked()
     }
 
     pub(super) fn ranges_do_not_pay(&self) {

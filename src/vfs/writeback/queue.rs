@@ -367,6 +367,7 @@ impl Verdict {
             ErrorKind::Busy
             | ErrorKind::Interrupted
             | ErrorKind::Protocol
+            | ErrorKind::Corrupt
             | ErrorKind::NoSpace
             | ErrorKind::QuotaExceeded
             | ErrorKind::Local(_) => Self::Later,

@@ -95,7 +95,9 @@ pub struct Quirks {
     pub site_utime: SiteUtime,
     /// `MDTM YYYYMMDDhhmmss name` sets the time.
     pub mdtm_sets: bool,
-    /// Commands beyond the default ones: `MFF`, `SITE SYMLINK`, `AVBL`.
+    /// The first byte of every piece of these transfers is another on the way.
+    pub garbles: Option<String>,
+    /// Commands beyond the default ones: `MFF`, `SITE SYMLINK`, `AVBL`, `HASH SHA-256*;MD5`, `XCRC`.
     pub extras: Vec<&'static str>,
 }
 
@@ -262,6 +264,7 @@ impl Default for Quirks {
             disk: None,
             site_utime: SiteUtime::None,
             mdtm_sets: false,
+            garbles: None,
             extras: Vec::new(),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ferryfs::vfs::checksum::Algorithm;
 use rustls::ServerConfig;
 
 use super::quirks::{Quirks, SiteUtime, matches};
@@ -35,6 +36,8 @@ pub(super) struct Session {
     pub(super) data: DataSource,
     pub(super) rest: u64,
     pub(super) rename_from: Option<PathBuf>,
+    /// What HASH computes.
+    pub(super) hash: Algorithm,
     /// What `AUTH TLS` began, and `PROT P` wants on data connections too.
     tls: Option<Arc<ServerConfig>>,
     protected: bool,
@@ -65,6 +68,7 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: TcpStream) {
         data: DataSource::None,
         rest: 0,
         rename_from: None,
+        hash: Algorithm::Sha1,
         tls: None,
         protected: false,
         line: String::new(),
@@ -198,6 +202,7 @@ impl Session {
             },
             "PASV" | "EPSV" | "PORT" | "EPRT" => self.data_connection(quirks, verb, arg),
             "RETR" | "STOR" | "APPE" | "LIST" | "NLST" | "MLSD" => self.transfer(quirks, verb, arg),
+            _ if self.checksum(quirks, verb, arg)? => Ok(()),
             _ => self.file_command(quirks, verb, arg),
         }
     }
@@ -250,6 +255,8 @@ impl Session {
             self.done("200 Always in UTF8 mode.")
         } else if let Some(facts) = words.strip_prefix("MLST ") {
             self.done(&format!("200 MLST OPTS {facts}"))
+        } else if let Some(name) = words.strip_prefix("HASH ") {
+            self.choose_hash(name)
         } else {
             self.say("501 Option not understood.")
         }

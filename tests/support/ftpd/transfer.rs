@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Live;
 use super::listing;
-use super::quirks::{Break, Completion, DashA, Dialect, Quirks, RestStor};
+use super::quirks::{Break, Completion, DashA, Dialect, Quirks, RestStor, matches};
 use super::session::{DataSource, Session, hung_up, is_closed};
 
 /// A transfer after a fault.
@@ -172,6 +172,7 @@ impl Session {
             if n == 0 {
                 break Outcome::Complete;
             }
+            self.garble(quirks, &mut chunk);
             if data.stream.write_all(&chunk[..n]).is_err() {
                 break Outcome::ClientGone;
             }
@@ -219,6 +220,7 @@ impl Session {
                 Ok(n) => n,
                 Err(_) => break Outcome::ClientGone,
             };
+            self.garble(quirks, &mut chunk);
             let before = self.shared.received.fetch_add(n as u64, SeqCst);
             if let Some(disk) = &quirks.disk
                 && before + n as u64 > disk.bytes
@@ -239,6 +241,16 @@ impl Session {
         };
         drop(file);
         self.end(quirks, Some(data), outcome)
+    }
+
+    fn garble(&self, quirks: &Quirks, piece: &mut [u8]) {
+        if quirks
+            .garbles
+            .as_ref()
+            .is_some_and(|p| matches(p, &self.line))
+        {
+            piece[0] ^= 1;
+        }
     }
 
     /// Says that the data comes, and opens its connection.
