@@ -2,6 +2,7 @@
 //! invalid any more.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
@@ -11,6 +12,7 @@ use crate::ftp::options::{
 };
 use crate::mail::options::MailOptions;
 use crate::net::ClientCert;
+use crate::net::bandwidth::Bandwidth;
 use crate::net::trust::TlsOptions;
 use crate::secret::Secret;
 use crate::secret::source::{Secrets, Sources};
@@ -90,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) umask: Option<u32>,
     /// How long attributes and listings are believed (`dir_cache=`).
     pub(crate) validity: Duration,
+    /// Wait for a server that is away (`hard`).
+    pub(crate) hard: bool,
     /// Fetch ahead what will be wanted (`prefetch=`).
     pub(crate) prefetch: bool,
     /// This mount's own directory for what must survive; made by [`state::claim`].
@@ -243,6 +247,7 @@ impl Config {
             writeback: settings.writeback,
             writeback_limit: settings.writeback_limit.unwrap_or(WRITEBACK_LIMIT),
             validity: settings.dir_cache.unwrap_or(Duration::from_secs(5)),
+            hard: settings.hard,
             prefetch: settings.prefetch.unwrap_or(true),
             source: source(url, settings, user)?,
             url_shown,
@@ -397,6 +402,12 @@ fn source(url: ServerUrl, settings: Settings, user: Option<String>) -> Result<So
         Scheme::Pop3(_) if settings.writeback.is_some() => {
             usage("-o writeback: is for FTP servers; a mailbox is local, and its queue is on disk")
         }
+        Scheme::Pop3(_) if settings.hard => {
+            usage("-o hard: is for FTP servers; what is in a mailbox never waits for its server")
+        }
+        Scheme::Pop3(_) if settings.bwlimit.is_some() || settings.verify.is_some() => {
+            usage("-o bwlimit,verify: are for FTP servers")
+        }
         Scheme::Ftp(tls) => {
             ftp_options(url, tls, settings, user).map(|ftp| Source::Ftp(Box::new(ftp)))
         }
@@ -466,6 +477,7 @@ fn ftp_options(
         upload: settings.upload.unwrap_or(UploadMode::Auto),
         conflict: settings.conflict.unwrap_or(Conflict::Keep),
         verify: settings.verify.unwrap_or(Verify::Off),
+        bandwidth: settings.bwlimit.map(Bandwidth::new).map(Arc::new),
     })
 }
 

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::vfs::error::{Error, ErrorKind, Result, words};
 
+pub mod bandwidth;
 pub mod certificate;
 mod client_cert;
 pub mod fingerprint;

@@ -158,6 +158,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     with("timeout", "DURATION", put!(timeout <- value::timeout))
         .help("longest wait for the server (30s)"),
+    word("hard", put!(hard, true)).help("wait for a server that is away, however long"),
+    word("soft", put!(hard, false)),
     word("ro", put!(read_only, true)),
     word("rw", put!(read_only, false)),
     with("uid", "NUMBER", put!(uid <- value::id)).help("owner of all files"),
@@ -270,6 +272,11 @@ pub const OPTIONS: &[OptionSpec] = &[
             ("keep", Conflict::Keep),
             ("overwrite", Conflict::Overwrite),
         ])),
+    ),
+    with(
+        "bwlimit",
+        "RATE|SCHEDULE",
+        put!(bwlimit <- value::bandwidth),
     ),
     with(
         "verify",

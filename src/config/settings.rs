@@ -9,6 +9,7 @@ use crate::ftp::options::{
     ChmodPolicy, Conflict, Family, LinkPolicy, ListingMode, Protection, UploadMode, Verify,
 };
 use crate::mail::fetch::ServerDelete;
+use crate::net::bandwidth::Schedule;
 use crate::net::proxy::Proxy;
 use crate::net::trust::TlsOptions;
 
@@ -96,6 +97,8 @@ pub(crate) struct Settings {
     pub(crate) upload: Option<UploadMode>,
     pub(crate) conflict: Option<Conflict>,
     pub(crate) verify: Option<Verify>,
+    pub(crate) bwlimit: Option<Schedule>,
+    pub(crate) hard: bool,
     pub(crate) smtp: Option<Smtp>,
     pub(crate) dns: Option<SocketAddr>,
     pub(crate) linger: Option<Duration>,

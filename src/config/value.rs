@@ -10,6 +10,7 @@ use super::settings::Smtp;
 use super::url::{self, Scheme, ServerUrl};
 use crate::mail::address::Mailbox;
 use crate::mail::fetch::ServerDelete;
+use crate::net::bandwidth::Schedule;
 use crate::net::proxy::Proxy;
 use crate::net::trust::TlsVersion;
 
@@ -143,6 +144,11 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .zip(shift)
         .and_then(|(number, shift)| number.checked_mul(1 << shift))
         .ok_or_else(|| format!("{text:?} is not a size; write 4G, 500M or 0"))
+}
+
+/// `10M`, `1M:off` for up and down, or `08:00=512k 18:00=off`.
+pub(super) fn bandwidth(text: &str) -> Result<Schedule, String> {
+    Schedule::parse(text, size)
 }
 
 /// A duration that a person would wait and a server can keep.

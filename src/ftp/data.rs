@@ -11,7 +11,8 @@ use super::options::FtpOptions;
 use super::reply::Reply;
 use super::tls::TlsStream;
 use crate::net;
-use crate::traffic::{Counter, TRAFFIC, Transfer};
+use crate::net::bandwidth::Bandwidth;
+use crate::traffic::{Counter, Direction, TRAFFIC, Transfer};
 use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// How long the end of an upload waits for the server's close_notify and its TLS tickets.
@@ -44,6 +45,8 @@ pub struct DataConnection {
     host: Box<str>,
     /// For whoever watches; none for listings.
     transfer: Option<Arc<Transfer>>,
+    /// How fast a content may go.
+    pace: Option<(Arc<Bandwidth>, Direction)>,
 }
 
 /// What carries the data.
@@ -72,13 +75,35 @@ impl DataConnection {
             got: 0,
             host: options.host.as_str().into(),
             transfer: None,
+            pace: None,
         }
     }
 
-    /// Is a content's, for whoever watches.
-    pub(super) fn watched(mut self, transfer: Arc<Transfer>) -> Self {
+    /// Is a content's, for whoever watches, and goes no faster than `limit` allows.
+    pub(super) fn watched(
+        mut self,
+        transfer: Arc<Transfer>,
+        direction: Direction,
+        limit: Option<Arc<Bandwidth>>,
+    ) -> Self {
         self.transfer = Some(transfer);
+        self.pace = limit.map(|limit| (limit, direction));
         self
+    }
+
+    /// How much of `most` bytes may be moved before [`moved`](Self::moved) is told.
+    fn piece(&self, most: usize) -> usize {
+        match &self.pace {
+            Some((limit, direction)) => most.min(limit.piece(*direction)),
+            None => most,
+        }
+    }
+
+    /// Waits for as long as these bytes may take.
+    fn moved(&self, bytes: usize) {
+        if let Some((limit, direction)) = &self.pace {
+            limit.wait(*direction, bytes);
+        }
     }
 
     /// Is the content of this file: a command may name a temporary one.
@@ -112,21 +137,28 @@ impl DataConnection {
             |host: &str, err: &io::Error| net::failure(format_args!("{host}: sending a file"), err);
         let mut at = offset;
         let end = offset + len;
-        let transfer = self.transfer.clone();
-        let passed = |bytes: u64| {
-            TRAFFIC.sent.add(bytes);
+        let (transfer, pace) = (self.transfer.clone(), self.pace.clone());
+        let piece = |most: usize| match &pace {
+            Some((limit, direction)) => most.min(limit.piece(*direction)),
+            None => most,
+        };
+        let passed = |bytes: usize| {
+            TRAFFIC.sent.add(bytes as u64);
             if let Some(transfer) = &transfer {
-                transfer.advance(bytes);
+                transfer.advance(bytes as u64);
+            }
+            if let Some((limit, direction)) = &pace {
+                limit.wait(*direction, bytes);
             }
         };
         match &mut self.stream {
             Stream::Plain(tcp) => {
                 while at < end {
                     let count = usize::try_from(end - at).unwrap_or(usize::MAX);
-                    match rustix::fs::sendfile(&*tcp, file, Some(&mut at), count.min(SENDFILE_MAX))
-                    {
+                    let count = piece(count.min(SENDFILE_MAX));
+                    match rustix::fs::sendfile(&*tcp, file, Some(&mut at), count) {
                         Ok(0) => return Err(short()),
-                        Ok(sent) => passed(sent as u64),
+                        Ok(sent) => passed(sent),
                         Err(rustix::io::Errno::INTR) => {}
                         Err(err) => return Err(lost(&self.host, &err.into())),
                     }
@@ -138,6 +170,7 @@ impl DataConnection {
                     let count = usize::try_from(end - at)
                         .unwrap_or(usize::MAX)
                         .min(buf.len());
+                    let count = piece(count);
                     let part = buf.get_mut(..count).unwrap_or_default();
                     let got = file
                         .read_at(part, at)
@@ -148,7 +181,7 @@ impl DataConnection {
                     tls.write_all(part.get(..got).unwrap_or_default())
                         .map_err(|err| lost(&self.host, &err))?;
                     at += got as u64;
-                    passed(got as u64);
+                    passed(got);
                 }
             }
             Stream::Empty => {
@@ -206,6 +239,8 @@ impl DataConnection {
 /// [`net::failure`](crate::net::failure) makes an `Error` of them.
 impl Read for DataConnection {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let most = self.piece(buf.len());
+        let buf = buf.get_mut(..most).unwrap_or_default();
         let before = Instant::now();
         let read = match &mut self.stream {
             Stream::Plain(tcp) => tcp.read(buf),
@@ -225,6 +260,7 @@ impl Read for DataConnection {
             }
         }
         self.passed(&TRAFFIC.received, got as u64);
+        self.moved(got);
         Ok(got)
     }
 }
@@ -235,6 +271,8 @@ impl Write for DataConnection {
         if buf.is_empty() {
             return Ok(0);
         }
+        let most = self.piece(buf.len());
+        let buf = buf.get(..most).unwrap_or_default();
         let put = match &mut self.stream {
             Stream::Plain(tcp) => tcp.write(buf),
             Stream::Tls(tls) => tls.write(buf),
@@ -242,6 +280,7 @@ impl Write for DataConnection {
         }
         .map_err(named)?;
         self.passed(&TRAFFIC.sent, put as u64);
+        self.moved(put);
         Ok(put)
     }
 

@@ -1,8 +1,10 @@
 //! What the command line says of an FTP server, already checked.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net::bandwidth::Bandwidth;
 use crate::net::proxy::Proxy;
 use crate::net::trust::TlsOptions;
 use crate::secret::Secret;
@@ -65,6 +67,8 @@ pub struct FtpOptions {
     pub conflict: Conflict,
     /// Whether contents are compared by checksum.
     pub verify: Verify,
+    /// How fast contents may go.
+    pub bandwidth: Option<Arc<Bandwidth>>,
 }
 
 /// Whether TLS is used on the control and the data connections.

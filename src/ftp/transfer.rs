@@ -1,6 +1,7 @@
 //! Transfers of a session: a data connection, a command, and the reply at the end.
 
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::control::{Command, Owed};
@@ -11,6 +12,7 @@ use super::rendezvous::Rendezvous;
 use super::reply::Reply;
 use super::session::{Session, check};
 use super::tls::TlsStream;
+use crate::net::bandwidth::Bandwidth;
 use crate::net::trust::TlsVersion;
 use crate::net::{self, Deadline};
 use crate::traffic::{Direction, TRAFFIC};
@@ -85,7 +87,8 @@ impl Session {
         self.talk(|control| control.send(&[command]))?;
         self.transferring = true;
         let data = DataConnection::new(Stream::Plain(tcp), None, false, self.host.options());
-        Ok(Some(watch(data, command, 0, None)))
+        let limit = self.host.options().bandwidth.clone();
+        Ok(Some(watch(data, command, 0, None, limit)))
     }
 
     fn begin_data_once(&mut self, command: &[u8], offset: u64) -> Result<Begun> {
@@ -127,6 +130,11 @@ impl Session {
         let over = early.is_some() && !is_upload(command);
         let most = if over { EMPTY_LIMIT } else { Duration::MAX };
         let limit = self.host.options().timeout.min(most);
+        if let (Ok(Some(tcp)), Some(limit)) = (&joined, &self.host.options().bandwidth)
+            && let Some(direction) = direction(command)
+        {
+            limit.shape(tcp, direction);
+        }
         let stream = joined.and_then(|tcp| match (tcp, &self.tls) {
             (None, _) => Ok(Stream::Empty),
             (Some(tcp), None) if over && !is_served(&tcp, limit) => Ok(Stream::Empty),
@@ -145,7 +153,8 @@ impl Session {
             Ok(stream) => {
                 let options = self.host.options();
                 let data = DataConnection::new(stream, early, announced, options);
-                Ok(Begun::Open(watch(data, command, offset, total)))
+                let limit = options.bandwidth.clone();
+                Ok(Begun::Open(watch(data, command, offset, total, limit)))
             }
             Err(error) => self.not_joined(error, early),
         }
@@ -367,22 +376,32 @@ impl Session {
 }
 
 /// Counts a transfer, and shows a content's to whoever watches.
-fn watch(data: DataConnection, command: &[u8], offset: u64, total: Option<u64>) -> DataConnection {
-    let (verb, path) = command.split_at_checked(5).unwrap_or((command, b""));
-    let direction = match verb {
-        b"RETR " => Direction::Down,
-        b"STOR " | b"APPE " => Direction::Up,
-        _ => {
-            TRAFFIC.listings.count();
-            return data;
-        }
+fn watch(
+    data: DataConnection,
+    command: &[u8],
+    offset: u64,
+    total: Option<u64>,
+    limit: Option<Arc<Bandwidth>>,
+) -> DataConnection {
+    let Some(direction) = direction(command) else {
+        TRAFFIC.listings.count();
+        return data;
     };
+    let path = command.get(5..).unwrap_or_default();
     let path = String::from_utf8_lossy(path).into_owned();
     let transfer = TRAFFIC.begin(direction, path, offset);
     if let (Direction::Down, Some(total)) = (direction, total) {
         transfer.expect(total);
     }
-    data.watched(transfer)
+    data.watched(transfer, direction, limit)
+}
+
+/// Which way a content goes by this command; `None` for listings.
+fn direction(command: &[u8]) -> Option<Direction> {
+    if is_upload(command) {
+        return Some(Direction::Up);
+    }
+    command.starts_with(b"RETR ").then_some(Direction::Down)
 }
 
 /// `150 Opening BINARY mode data connection for a (1234 bytes).`
