@@ -51,8 +51,13 @@ pub(crate) struct Filesystem {
 }
 
 impl Filesystem {
-    /// Serves `vfs` on `directory`. `limit` is the longest a metadata request may take.
-    pub(crate) fn new(vfs: Arc<Vfs>, directory: &Path, limit: Duration) -> std::io::Result<Self> {
+    /// Serves `vfs` on `directory`. `limit` is the longest a metadata request may take, if there is
+    /// one.
+    pub(crate) fn new(
+        vfs: Arc<Vfs>,
+        directory: &Path,
+        limit: Option<Duration>,
+    ) -> std::io::Result<Self> {
         Ok(Self {
             vfs,
             directory: directory.to_owned(),
@@ -391,7 +396,7 @@ impl fuser::Filesystem for Filesystem {
     ) {
         self.writers.forget(fh.0);
         self.empty_op(
-            request("release", Class::Content, req, of),
+            request("release", Class::Release, req, of),
             reply,
             move |vfs| vfs.release(fh.0),
         );

@@ -22,6 +22,7 @@
 //!         vfs (vfs/)            what each operation means: inodes, handles, caches, staging, journal
 //!         net (net/)            sockets with time limits; trust in certificates; proxies
 //!           sync   finding      Locked, the one mutex; what an examination found
+//!           caller              whether anybody still waits for what a thread does
 //!           traffic             what was done so far, in numbers; transfers under way
 //! ```
 //!
@@ -39,6 +40,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 mod agent;
+mod caller;
 mod cli;
 mod config;
 mod control;

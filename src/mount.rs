@@ -124,6 +124,9 @@ trait Behind: Send + Sync {
         Err(Failure::new(Exit::MailUnavailable, line))
     }
 
+    /// Nothing is waited for any longer than it must be.
+    fn hurry(&self) {}
+
     /// The mount is at its end.
     fn close(&self);
 
@@ -140,6 +143,8 @@ struct Mount {
     behind: Arc<dyn Behind>,
     vfs: Arc<Vfs>,
     timeout: Duration,
+    /// Requests about names take longer than `timeout`, if need be.
+    hard: bool,
     ended: Locked<bool>,
 }
 
@@ -165,6 +170,7 @@ impl Mount {
             behind,
             vfs,
             timeout: config.timeout(),
+            hard: config.hard,
             ended: Locked::new(false),
         })
     }
@@ -190,8 +196,9 @@ impl Mount {
             );
             Failure::new(Exit::Mount, line)
         };
-        let filesystem = Filesystem::new(Arc::clone(&self.vfs), &self.directory, self.timeout)
-            .map_err(failed)?;
+        let limit = (!self.hard).then_some(self.timeout);
+        let filesystem =
+            Filesystem::new(Arc::clone(&self.vfs), &self.directory, limit).map_err(failed)?;
         let session = mounting::mount(filesystem, &self.directory, &view).map_err(failed)?;
         let directory = self.directory.clone();
         let news = News::start(session.notifier(), &self.vfs, move |dir, names| {
@@ -202,7 +209,9 @@ impl Mount {
     }
 
     fn wait_for_end(&self, happened: &Receiver<Event>) -> Result<(), Failure> {
-        let ended = match happened.recv() {
+        let event = happened.recv();
+        self.behind.hurry();
+        let ended = match event {
             Ok(Event::Ended(result)) => result,
             Ok(Event::Signal(signal)) => {
                 log::info!("ending on signal {signal}");

@@ -22,6 +22,7 @@ mod journal;
 mod names;
 mod open_files;
 pub mod path;
+pub mod patient;
 mod setattr;
 mod sharing;
 mod staging;

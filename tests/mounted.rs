@@ -4,11 +4,13 @@
 use crate::support::ftpd::{Ftpd, Quirks};
 use crate::support::mount::{Mounting, TestMount};
 
+mod bandwidth;
 mod cache;
 mod conflicts;
 mod doctor;
 mod faults;
 mod foresight;
+mod hard;
 mod interrupts;
 mod lifecycle;
 mod limits;

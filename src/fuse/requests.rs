@@ -8,6 +8,7 @@ use fuser::Errno;
 use super::errno;
 use super::watch::{Waiting, Watch};
 use super::workers::Workers;
+use crate::caller;
 use crate::traffic::TRAFFIC;
 use crate::vfs::error::{Error, Result};
 
@@ -23,6 +24,8 @@ pub(super) enum Class {
     Metadata,
     /// File contents: they take as long as bytes flow; the sockets' own limits end a stall.
     Content,
+    /// The same for nobody: the last close, after which nothing can be done any more.
+    Release,
 }
 
 /// A reply that can be used up by an error.
@@ -52,12 +55,12 @@ pub(super) struct Requests {
     metadata: Workers,
     content: Workers,
     watch: Watch,
-    limit: Duration,
+    limit: Option<Duration>,
 }
 
 impl Requests {
-    /// `limit` is the longest a metadata request may take.
-    pub(super) fn new(limit: Duration) -> std::io::Result<Self> {
+    /// `limit` is the longest a metadata request may take, if there is one.
+    pub(super) fn new(limit: Option<Duration>) -> std::io::Result<Self> {
         Ok(Self {
             metadata: Workers::new("metadata", METADATA_THREADS),
             content: Workers::new("content", CONTENT_THREADS),
@@ -80,15 +83,16 @@ impl Requests {
         TRAFFIC.operation(what.name);
         let slot = Arc::new(Slot(Mutex::new(Some(reply))));
         let (workers, limit) = match what.class {
-            Class::Metadata => (&self.metadata, Some(self.limit)),
-            Class::Content => (&self.content, None),
+            Class::Metadata => (&self.metadata, self.limit),
+            Class::Content | Class::Release => (&self.content, None),
         };
         let waiting: Arc<dyn Waiting> = Arc::<Slot<R>>::clone(&slot);
         self.watch.add(Arc::downgrade(&waiting), what.caller, limit);
         drop(waiting);
         workers.submit(move || {
-            // Nobody waits any more: work that changes nothing need not be done.
-            let outcome = work();
+            let asked = Arc::clone(&slot);
+            let last = what.class == Class::Release;
+            let outcome = caller::on_behalf(move || !last && asked.is_answered(), work);
             match (slot.take(), outcome) {
                 (Some(reply), Ok(value)) => answer(reply, value),
                 (Some(reply), Err(err)) => {

@@ -156,9 +156,35 @@ fn state_of(thread: u32) -> Caller {
     }
     match fs::read_to_string(format!("/proc/{thread}/status")) {
         Ok(status) if stops(&status) => Caller::ToldToStop,
+        // What it closes on its way out is waited for like any other close, and nobody can kill a
+        // process twice.
+        Ok(_) if was_killed(thread) => Caller::ToldToStop,
         Ok(_) => Caller::Waits,
         Err(_) => Caller::Gone,
     }
+}
+
+/// Whether a signal has ended the process, which is on its way out (proc_pid_stat(5): `flags` and
+/// `exit_code`).
+fn was_killed(thread: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{thread}/stat"));
+    stat.is_ok_and(|stat| ends_by_signal(&stat))
+}
+
+fn ends_by_signal(stat: &str) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    // The second field is a name, in which there may be anything.
+    let Some((_, fields)) = stat.rsplit_once(')') else {
+        return false;
+    };
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let number = |nth: usize| {
+        fields
+            .get(nth - 3)
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let (flags, code) = (number(9), number(52));
+    flags.is_some_and(|flags| flags & PF_EXITING != 0) && code.is_some_and(|code| code & 0x7f != 0)
 }
 
 fn stops(status: &str) -> bool {
@@ -211,6 +237,18 @@ mod tests {
             stops(&status(&[14], &[], &[], &[])),
             "an uncaught SIGALRM ends the process"
         );
+    }
+
+    #[test]
+    fn a_process_that_a_signal_ended_is_told_from_one_that_exits() {
+        let stat = |name: &str, flags: u32, code: u32| {
+            let zeros = "0 ".repeat(42);
+            format!("7 ({name}) D 1 1 1 0 -1 {flags} {zeros}{code}\n")
+        };
+        assert!(ends_by_signal(&stat("a) b (", 0x0040_0004, 15)));
+        assert!(!ends_by_signal(&stat("cp", 0x0040_0000, 15)), "lives");
+        assert!(!ends_by_signal(&stat("cp", 0x0040_0004, 0x100)), "exit(1)");
+        assert!(!ends_by_signal("") && !ends_by_signal("7 (x) D"));
     }
 
     #[test]

@@ -11,9 +11,12 @@ use crate::config::{Config, Writeback};
 use crate::exit::{Exit, Failure};
 use crate::ftp::FtpBackend;
 use crate::ftp::options::FtpOptions;
+use crate::net::bandwidth::Bandwidth;
+use crate::vfs::backend::Backend;
 use crate::vfs::blocks::{Blocks, Limits};
 use crate::vfs::cache::{Cached, DEFAULT_ENTRIES};
 use crate::vfs::content::{Contents, Keeping};
+use crate::vfs::patient::{Outage, Patient};
 use crate::vfs::{Policy, Vfs};
 
 /// How long the server is waited for when all is said and done.
@@ -33,6 +36,9 @@ struct Ftp {
     ftp: Arc<FtpBackend>,
     contents: Arc<Contents>,
     policy: Policy,
+    /// The wait for the server, with `hard`.
+    outage: Option<Arc<Outage>>,
+    bandwidth: Option<Arc<Bandwidth>>,
 }
 
 /// Of a server's connections one is always left to metadata, and one to readers.
@@ -74,7 +80,15 @@ pub(super) fn connect(config: &Config, options: &FtpOptions) -> Result<Sides, Fa
     let ftp = FtpBackend::connect(options.clone(), Arc::clone(&contents))
         .map_err(|err| refused(&config.url_shown, &err))?;
     let (ftp, watched) = (Arc::new(ftp), Arc::clone(&contents));
-    let mut cached = Cached::new(Arc::clone(&ftp) as _, config.validity, DEFAULT_ENTRIES);
+    let patient = config
+        .hard
+        .then(|| Patient::new(Arc::clone(&ftp), options.host.as_str()));
+    let outage = patient.as_ref().map(|patient| Arc::clone(patient.outage()));
+    let server: Arc<dyn Backend> = match patient {
+        Some(patient) => Arc::new(patient),
+        None => Arc::clone(&ftp) as _,
+    };
+    let mut cached = Cached::new(server, config.validity, DEFAULT_ENTRIES);
     if config.prefetch {
         cached = cached.with_foresight();
     }
@@ -82,6 +96,8 @@ pub(super) fn connect(config: &Config, options: &FtpOptions) -> Result<Sides, Fa
         ftp,
         contents,
         policy: policy(config, options, &watched),
+        outage,
+        bandwidth: options.bandwidth.clone(),
     };
     Ok((Arc::new(cached), Arc::new(behind)))
 }
@@ -123,6 +139,8 @@ impl Behind for Ftp {
                 "limit": connections.limit,
             },
             "last_error": connections.last_error,
+            "away_for": self.outage.as_ref().and_then(|outage| outage.lasts()).map(|time| time.as_secs()),
+            "bandwidth": self.bandwidth.as_ref().map(|limit| limit.shown()),
             "files": {
                 "open": files.open_files,
                 "downloads": files.streams,
@@ -160,6 +178,12 @@ impl Behind for Ftp {
             if let Err(err) = vfs.restore(saved) {
                 log::error!("{path}: not on the server, and stays in the journal: {err}");
             }
+        }
+    }
+
+    fn hurry(&self) {
+        if let Some(outage) = &self.outage {
+            outage.end();
         }
     }
 

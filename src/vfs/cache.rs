@@ -25,6 +25,7 @@ use super::backend::{Backend, OpenFile, OpenHow};
 use super::error::{Error, ErrorKind, Result};
 use super::journal::Saved;
 use super::path::RemotePath;
+use crate::caller;
 use crate::sync::Locked;
 
 /// Entries kept where nobody says otherwise; about 300 bytes each.
@@ -91,13 +92,24 @@ impl Cached {
                 listings.board(dir)
             });
         }
-        // The first asks the server, the others wait here for what it brings.
-        let asked = Instant::now();
-        let answer = flight.listing.get_or_init(|| self.inner.list(dir)).clone();
-        self.memory
-            .0
-            .with(|listings| listings.landed(dir, &flight, asked));
-        answer
+        loop {
+            // The first asks the server, the others wait here for what it brings.
+            let (asked, mut led) = (Instant::now(), false);
+            let ask = || {
+                led = true;
+                self.inner.list(dir)
+            };
+            let answer = flight.listing.get_or_init(ask).clone();
+            self.memory
+                .0
+                .with(|listings| listings.landed(dir, &flight, asked));
+            let left = |err: &Error| err.kind() == ErrorKind::Interrupted;
+            if led || !answer.as_ref().is_err_and(left) || !caller::waits() {
+                return answer;
+            }
+            // The first was told to stop, and he only.
+            flight = self.memory.0.with(|listings| listings.board(dir));
+        }
     }
 
     /// Asks for one name alone, and remembers the answer.

@@ -1,0 +1,103 @@
+//! One open file whose server is waited for.
+
+use std::sync::Arc;
+
+use super::Outage;
+use crate::vfs::attr::{Attr, SetAttr};
+use crate::vfs::backend::{OpenFile, OpenHow, Replaces};
+use crate::vfs::chunk::Chunk;
+use crate::vfs::error::Result;
+use crate::vfs::path::RemotePath;
+
+/// See [the module](super). What fails leaves the file as it was, so everything may be done again.
+pub(super) struct PatientFile {
+    inner: Arc<dyn OpenFile>,
+    outage: Arc<Outage>,
+}
+
+impl PatientFile {
+    pub(super) const fn new(inner: Arc<dyn OpenFile>, outage: Arc<Outage>) -> Self {
+        Self { inner, outage }
+    }
+}
+
+impl OpenFile for PatientFile {
+    fn attr(&self) -> Attr {
+        self.inner.attr()
+    }
+
+    fn reopen(&self, at: &RemotePath, known: Option<&Attr>, how: OpenHow) -> Result<()> {
+        self.outage.patiently(|| self.inner.reopen(at, known, how))
+    }
+
+    fn read_at(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.outage
+            .patiently(|| self.inner.read_at(at, offset, buf))
+    }
+
+    fn read_chunk(&self, at: &RemotePath, offset: u64, len: usize) -> Result<Chunk> {
+        self.outage
+            .patiently(|| self.inner.read_chunk(at, offset, len))
+    }
+
+    fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
+        self.inner.peek(offset, len)
+    }
+
+    fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
+        self.inner.write_at(at, offset, data)
+    }
+
+    fn set_len(&self, at: &RemotePath, len: u64) -> Result<()> {
+        self.outage.patiently(|| self.inner.set_len(at, len))
+    }
+
+    fn set_attr(&self, at: &RemotePath, change: &SetAttr) -> Result<()> {
+        self.outage.patiently(|| self.inner.set_attr(at, change))
+    }
+
+    fn commit(&self, at: &RemotePath) -> Result<()> {
+        self.outage.patiently(|| self.inner.commit(at))
+    }
+
+    fn stored(&self) -> Option<(u64, Attr)> {
+        self.inner.stored()
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.inner.is_dirty()
+    }
+
+    fn detach(&self, at: &RemotePath) -> Result<bool> {
+        self.outage.patiently(|| self.inner.detach(at))
+    }
+
+    fn removed(&self) {
+        self.inner.removed();
+    }
+
+    fn reattach(&self) -> bool {
+        self.inner.reattach()
+    }
+
+    fn acknowledge(&self, at: &RemotePath) -> Result<()> {
+        self.inner.acknowledge(at)
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.inner.is_acknowledged()
+    }
+
+    fn moved(&self, to: &RemotePath, replaces: Replaces) -> Result<bool> {
+        self.inner.moved(to, replaces)
+    }
+
+    /// There is no second close: what is dirty is brought to the server before it.
+    fn close(&self, at: Option<&RemotePath>) -> Result<()> {
+        if let Some(at) = at.filter(|_| self.inner.is_dirty()) {
+            // Whatever came of it, the close says so again.
+            let _ = self.commit(at);
+        }
+        self.inner.close(at)
+    }
+}
