@@ -35,22 +35,30 @@ fn mount_8_and_a_line_in_fstab() {
     );
     fs::write(&fstab, line).unwrap();
     let script = "set -e
+        ln -s \"$0\" \"$1/../umount.fuse.ferryfs\"
+        printf '#!/bin/sh\\ntouch %s\\nexec %s \"$@\"\\n' \"$1/../asked\" \"$1/../umount.fuse.ferryfs\" \\
+            >\"$1/umount.fuse.ferryfs\"
+        chmod 755 \"$1/umount.fuse.ferryfs\"
         mount -t overlay over -o \"lowerdir=$1:$(realpath /sbin)\" \"$(realpath /sbin)\"
         for how in '-t ferryfs' '-t fuse.ferryfs'; do
             mount $how -o rw,_netdev,timeout=5s \"$2\" \"$3\"
-            cat \"$3/file\"; umount \"$3\"
+            cat \"$3/file\"; umount -i \"$3\"
         done
+        test ! -e \"$1/../asked\"
         mount -T \"$4\" \"$3\"
-        cat \"$3/file\"; umount \"$3\"";
+        cat \"$3/file\"; echo new >\"$3/new\"; umount \"$3\"";
     let output = place
         .command_of("timeout".as_ref())
-        .args(["30", "unshare", "--mount", "sh", "-c", script, "sh"])
+        .args(["30", "unshare", "--mount", "sh", "-c", script, BINARY])
         .args([&helpers, &url.into(), &dir, &fstab])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.stdout, b"contentcontentcontent", "{said}");
     assert!(output.status.success(), "{said}");
+    // The last umount(8) had its helper, which waits for the server.
+    assert!(place.path("asked").exists());
+    assert_eq!(server.get("new"), b"new\n");
 }
 
 /// The first address of a host is dead: refused at once, or silent. In a mount namespace with an
