@@ -93,6 +93,45 @@ fn sendmail_as_programs_call_it() {
 }
 
 #[test]
+fn git_sends_patches() {
+    let Some(lab) = Lab::start(Vec::new(), Quirks::default()) else {
+        return;
+    };
+    let (home, bin) = (lab.mount.local("home"), lab.mount.local("bin"));
+    let script = format!(
+        "mkdir {home}; export HOME={home} GIT_CONFIG_NOSYSTEM=1
+         git init -q {home}/repo; cd {home}/repo
+         git config user.name Al; git config user.email al@example.org
+         for word in one two; do
+             echo $word > file; git add file; git commit -qm \"$word: caf\u{e9}\" -m .from
+         done
+         set -- --to bob@example.org --bcc eve@example.org --confirm=never --quiet
+         git -c sendemail.sendmailCmd='{bin}/ferryfs sendmail' send-email \"$@\" -1 HEAD~1
+         git -c sendemail.smtpServer={bin}/sendmail send-email \"$@\" -1 HEAD",
+        home = home.display(),
+        bin = bin.display()
+    );
+    let (code, printed) = run(&lab, &script);
+    assert_eq!(code, 0, "{printed}");
+    let sent = lab.sent(2);
+    for word in ["one", "two"] {
+        let one = sent.iter().find(|one| {
+            let end = format!("\n+{word}\n");
+            text(one).contains(&end)
+        });
+        let one = one.unwrap_or_else(|| panic!("no {word}: {sent:?}"));
+        // The author gets a copy, too.
+        assert_eq!(one.rcpts.len(), 3, "{one:?}");
+        let text = text(one);
+        assert!(
+            text.contains("\n.from\n") && !text.contains("eve@"),
+            "{text}"
+        );
+    }
+    lab.mount.finish();
+}
+
+#[test]
 fn mistakes_have_the_exit_codes_that_callers_know() {
     let Some(lab) = Lab::start(Vec::new(), Quirks::default()) else {
         return;
