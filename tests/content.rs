@@ -1,6 +1,7 @@
 //! Open files over `Transfers`, against the model in memory.
 
 mod faults;
+mod passing;
 mod reading;
 mod reference;
 mod sharing;

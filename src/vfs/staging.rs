@@ -41,6 +41,7 @@
 //! goes to a copy, so that whenever ferryfs is killed, the file is what it was when it was recorded.
 
 mod dir;
+mod passing;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -49,10 +50,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::attr::SetAttr;
+use super::chunk::Pool;
 use super::content::extents::Extents;
 use super::error::{Error, ErrorKind, Result};
 use super::path::RemotePath;
 pub(crate) use dir::{Named, StagingDir};
+pub(crate) use passing::{Next as NextBytes, Passing};
 
 /// Where the bytes at an offset are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +80,14 @@ pub(crate) struct Snapshot {
     /// What to set with the content.
     pub(crate) attr: SetAttr,
     /// The staged bytes.
+    pub(crate) source: Source,
+}
+
+/// Staged bytes, to be sent: in the file, or on their way there.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
     pub(crate) file: Arc<File>,
+    pub(crate) passing: Arc<Passing>,
 }
 
 /// What a record of the journal says of a staged file.
@@ -96,6 +106,10 @@ pub(crate) struct Frozen {
     /// What to set with the content.
     pub(crate) attr: SetAttr,
 }
+
+/// From this length on a staged file is better off on disk: smaller ones are mostly gone before the
+/// kernel writes them there.
+pub(crate) const BIG: u64 = 32 << 20;
 
 /// Bytes copied at a time.
 const COPY: usize = 1 << 20;
@@ -191,6 +205,7 @@ impl Staged {
         if self.local.count() > MOST_RANGES {
             return Err(ErrorKind::Unsupported.into());
         }
+        self.named.passing().settle(u64::MAX)?;
         self.frozen = Some(self.len);
         Ok(Frozen {
             named: Arc::clone(&self.named),
@@ -263,8 +278,12 @@ impl Staged {
         self.len.saturating_sub(self.local.total())
     }
 
-    pub(crate) fn file(&self) -> Arc<File> {
-        Arc::clone(&self.named.file)
+    /// The bytes, for whoever sends them.
+    pub(crate) fn source(&self) -> Source {
+        Source {
+            file: Arc::clone(&self.named.file),
+            passing: Arc::clone(self.named.passing()),
+        }
     }
 
     /// Where the byte at `offset` is.
@@ -281,6 +300,9 @@ impl Staged {
 
     /// Fills `buf` with local bytes; the caller asked [`run`](Self::run) that they are.
     pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.named
+            .passing()
+            .settle(offset.saturating_add(buf.len() as u64))?;
         let read = self.named.file.read_exact_at(buf, offset);
         read.map_err(|err| self.failed(&err))
     }
@@ -289,24 +311,47 @@ impl Staged {
     pub(crate) fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         let end = end_of(offset, data.len())?;
         self.thaw(offset, u64::MAX)?;
+        self.named.passing().settle_for_change(&(offset..end))?;
         if let Err(err) = self.named.file.write_all_at(data, offset) {
             // A part of it may be behind the end, where a later growth promises zeros.
             self.resize_file(self.len)?;
             return Err(self.failed(&err));
         }
+        self.wrote(offset, end);
+        Ok(())
+    }
+
+    /// As [`write`](Self::write), of a content whose upload follows behind: what is appended to a
+    /// big one goes there from memory, and to the disk meanwhile.
+    pub(crate) fn write_passing(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        pool: &Arc<Pool>,
+    ) -> Result<()> {
+        let end = end_of(offset, data.len())?;
+        let appends = offset == self.len && self.frozen.is_none();
+        if appends && offset >= BIG && self.named.passing().take(offset, data, pool)? {
+            self.wrote(offset, end);
+            return Ok(());
+        }
+        self.write(offset, data)
+    }
+
+    fn wrote(&mut self, offset: u64, end: u64) {
         if offset > self.len {
             self.local.insert(self.len..offset);
         }
         self.local.insert(offset..end);
         self.changed_from(offset.min(self.len));
         self.len = self.len.max(end);
-        Ok(())
     }
 
     /// Cuts or grows the file.
     pub(crate) fn set_len(&mut self, len: u64) -> Result<()> {
         end_of(len, 0)?;
         self.thaw(len, len)?;
+        self.named.passing().settle_for_change(&(0..u64::MAX))?;
         self.resize_file(len)?;
         if len < self.len {
             self.local.truncate(len);
@@ -361,7 +406,7 @@ impl Staged {
             len: self.len,
             unchanged: self.unchanged,
             attr: self.attr,
-            file: self.file(),
+            source: self.source(),
         }
     }
 
@@ -376,6 +421,9 @@ impl Staged {
 
     /// Moves the staged bytes to `lost+found` under a name made from `name`, with the reason.
     pub(crate) fn keep(self, name: &Path, what: &str, why: &str) -> Result<PathBuf> {
+        if let Err(err) = self.named.passing().settle(u64::MAX) {
+            log::warn!("{}: incomplete: {err}", name.display());
+        }
         self.dir.keep(&self.named, name, what, why)
     }
 

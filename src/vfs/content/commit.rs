@@ -193,8 +193,8 @@ impl Content {
             }
             Err(err) => return Err(err),
         };
-        let Snapshot { file, len, .. } = &job.snapshot;
-        let sent = send(&mut *upload, file, base, *len);
+        let Snapshot { source, len, .. } = &job.snapshot;
+        let sent = send(&mut *upload, source, base, *len);
         match sent.and_then(|()| upload.publish(at, &job.publish)) {
             Ok(attr) => Ok(Some(attr)),
             Err(err) => {
@@ -211,9 +211,9 @@ impl Content {
 
     /// Sends the whole file, the part that was sent behind the writer excepted.
     fn store(&self, at: &RemotePath, job: &Job) -> std::result::Result<Attr, Failure> {
-        let Snapshot { file, len, .. } = &job.snapshot;
+        let Snapshot { source, len, .. } = &job.snapshot;
         if let Some(live) = &job.live
-            && let Some(upload) = live.finish(file, *len).map_err(Failure::Told)?
+            && let Some(upload) = live.finish(source, *len).map_err(Failure::Told)?
         {
             return self.publish(at, job, upload);
         }
@@ -225,7 +225,7 @@ impl Content {
         let begin = |wait| self.transfers.store_all(at, *len, wait);
         let upload = self.contents.connection(begin);
         let mut upload = upload.map_err(Failure::Told)?;
-        send(&mut *upload, file, 0, *len).map_err(failure)?;
+        send(&mut *upload, source, 0, *len).map_err(failure)?;
         self.publish(at, job, upload)
     }
 
@@ -235,6 +235,9 @@ impl Content {
         job: &Job,
         upload: Box<dyn Upload>,
     ) -> std::result::Result<Attr, Failure> {
+        // What is read here later must be here.
+        let Snapshot { source, len, .. } = &job.snapshot;
+        source.passing.settle(*len).map_err(Failure::Told)?;
         if let Some(base) = &job.base {
             // Some servers cannot replace a file that is being read.
             base.hang_up();

@@ -12,8 +12,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use rustix::fs::{Advice, fadvise};
 
-/// Files up to this length are left to the kernel: most are gone before it writes them to disk.
-const LEFT_ALONE: u64 = 32 << 20;
+use crate::vfs::staging::BIG;
 
 /// Behind what was sent: time for the disk, so that the pages are clean when they are dropped.
 const DISTANCE: u64 = 8 << 20;
@@ -33,13 +32,9 @@ impl DropBehind {
         }
     }
 
-    pub(super) fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// The file was sent up to this offset. Never blocks.
+    /// The file was sent up to this offset, out of its pages. Never blocks.
     pub(super) fn sent(&mut self, to: u64) {
-        if to <= LEFT_ALONE {
+        if to <= BIG {
             return;
         }
         let progress = self.progress.get_or_insert_with(|| {

@@ -1,6 +1,5 @@
 //! One open inode.
 
-use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use super::leftover::is_passing;
@@ -15,7 +14,7 @@ use crate::vfs::chunk::{Buffer, Chunk, Pool};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::journal::{Entry, Saved};
 use crate::vfs::path::RemotePath;
-use crate::vfs::staging::{Staged, whole_seconds};
+use crate::vfs::staging::{Source, Staged, whole_seconds};
 
 /// An open file, see [the module](super).
 pub struct Content {
@@ -195,23 +194,23 @@ impl Content {
 
     fn change(
         &self,
-        change: impl FnOnce(&mut Staged) -> Result<()>,
+        change: impl FnOnce(&mut Staged, bool) -> Result<()>,
         tell: impl FnOnce(&Live) -> Next,
     ) -> Result<()> {
         let changed = |state: &mut State| state.change(&self.contents, change, tell);
-        let Some(Follow { live, next, file }) = self.state.with(changed)? else {
+        let Some(Follow { live, next, source }) = self.state.with(changed)? else {
             return Ok(());
         };
         if next == Next::GiveUp {
             self.contents.retire(live);
             return Ok(());
         }
-        start_pump(live, file);
+        start_pump(live, source);
         Ok(())
     }
 
     /// Begins an upload behind the writer, on a thread of its own: a write does not wait for it.
-    fn begin_late(&self, at: &RemotePath, settled: u64, file: Arc<File>) {
+    fn begin_late(&self, at: &RemotePath, settled: u64, source: Source) {
         let (contents, transfers) = (Arc::clone(&self.contents), Arc::clone(&self.transfers));
         let at = at.clone();
         let begin = move || contents.connection_now(|wait| transfers.store(&at, wait));
@@ -223,7 +222,7 @@ impl Content {
         });
         if begun.is_some() {
             self.contents.register_upload(&live);
-            start_pump(live, file);
+            start_pump(live, source);
         }
     }
 
@@ -325,11 +324,14 @@ impl OpenFile for Content {
         }
         let (len, now) = (data.len() as u64, self.contents.now());
         self.change(
-            |staged| staged.write(offset, data),
+            |staged, followed| match followed {
+                true => staged.write_passing(offset, data, &self.contents.pool),
+                false => staged.write(offset, data),
+            },
             |live| live.wrote(offset, len, now),
         )?;
-        if let Some((settled, file)) = self.state.with(|state| state.wrote(offset, len)) {
-            self.begin_late(at, settled, file);
+        if let Some((settled, source)) = self.state.with(|state| state.wrote(offset, len)) {
+            self.begin_late(at, settled, source);
         }
         Ok(())
     }
@@ -340,7 +342,7 @@ impl OpenFile for Content {
         }
         self.state
             .with(|state| state.in_sequence = (len == 0).then_some(0));
-        self.change(|staged| staged.set_len(len), |live| live.resized(len))
+        self.change(|staged, _| staged.set_len(len), |live| live.resized(len))
     }
 
     fn set_attr(&self, at: &RemotePath, change: &SetAttr) -> Result<()> {
@@ -552,9 +554,9 @@ impl<'a> Gathered<'a> {
     }
 }
 
-fn start_pump(live: Arc<Live>, file: Arc<File>) {
+fn start_pump(live: Arc<Live>, source: Source) {
     let pump = std::thread::Builder::new().name("content-pump".into());
-    if let Err(err) = pump.spawn(move || live.pump(file)) {
+    if let Err(err) = pump.spawn(move || live.pump(&source)) {
         log::debug!("no thread to upload behind the writer: {err}");
     }
 }

@@ -1,6 +1,5 @@
 //! An upload that runs while the file is still being written.
 
-use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -8,6 +7,7 @@ use super::drop_behind::DropBehind;
 use super::lock;
 use crate::vfs::backend::Upload;
 use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::staging::{NextBytes, Source};
 
 /// The least worth sending before the commit: a small file goes in one piece then.
 const PIECE: u64 = 256 << 10;
@@ -163,9 +163,9 @@ impl Live {
     }
 
     /// Sends what is settled until the upload ends. The body of the pump's thread.
-    pub(crate) fn pump(&self, file: Arc<File>) {
+    pub(crate) fn pump(&self, source: &Source) {
         self.begin();
-        let mut pages = DropBehind::new(file);
+        let mut pages = DropBehind::new(Arc::clone(&source.file));
         while self.wait_for_piece() {
             let mut line = lock(&self.line);
             let Some((from, to)) = self.claim(line.sent) else {
@@ -173,22 +173,22 @@ impl Live {
             };
             let Line { upload, sent, .. } = &mut *line;
             let Some(upload) = upload else { break };
-            match upload.send_file(pages.file(), from, to - from) {
-                Ok(()) => {
-                    *sent = to;
-                    pages.sent(to);
-                }
+            match send_some(&mut **upload, source, &mut pages, from, to) {
+                Ok(to) => *sent = to,
                 Err(err) => {
                     log::debug!("an upload behind its writer failed: {err}");
                     let lost = line.upload.take();
                     drop(line);
                     self.end(Some(err).filter(|err| !is_trouble(err)));
+                    source.passing.unwatched();
                     drop(lost);
                     return;
                 }
             }
         }
-        self.drop_if_given_up();
+        if self.drop_if_given_up() {
+            source.passing.unwatched();
+        }
     }
 
     /// For the commit: sends the rest of `len` bytes and hands the upload out, for `publish`.
@@ -196,7 +196,7 @@ impl Live {
     ///
     /// # Errors
     /// The server's refusal.
-    pub(crate) fn finish(&self, file: &Arc<File>, len: u64) -> Result<Option<Box<dyn Upload>>> {
+    pub(crate) fn finish(&self, source: &Source, len: u64) -> Result<Option<Box<dyn Upload>>> {
         self.end(None);
         let mut line = lock(&self.line);
         if let Some(refusal) = self.refusal() {
@@ -211,7 +211,7 @@ impl Live {
         if len < sent {
             return Ok(None);
         }
-        match send(&mut *upload, file, sent, len) {
+        match send(&mut *upload, source, sent, len) {
             Ok(()) => Ok(Some(upload)),
             Err(err) if is_trouble(&err) => {
                 log::debug!("an upload broke, its content is sent again: {err}");
@@ -272,9 +272,9 @@ impl Live {
         self.ready.notify_all();
     }
 
-    fn drop_if_given_up(&self) {
+    fn drop_if_given_up(&self) -> bool {
         if !lock(&self.progress).given_up {
-            return;
+            return false;
         }
         let given_up = self
             .line
@@ -282,6 +282,7 @@ impl Live {
             .ok()
             .and_then(|mut line| line.upload.take());
         drop(given_up);
+        true
     }
 }
 
@@ -289,16 +290,36 @@ impl Live {
 ///
 /// # Errors
 /// As [`Upload::send_file`].
-pub(crate) fn send(upload: &mut dyn Upload, file: &Arc<File>, from: u64, to: u64) -> Result<()> {
-    let mut pages = DropBehind::new(Arc::clone(file));
+pub(crate) fn send(upload: &mut dyn Upload, source: &Source, from: u64, to: u64) -> Result<()> {
+    let mut pages = DropBehind::new(Arc::clone(&source.file));
     let mut at = from;
     while at < to {
-        let next = to.min(at + MOST);
-        upload.send_file(file, at, next - at)?;
-        pages.sent(next);
-        at = next;
+        at = send_some(upload, source, &mut pages, at, to.min(at + MOST))?;
     }
     Ok(())
+}
+
+/// Sends what is in one place, and says up to where.
+fn send_some(
+    upload: &mut dyn Upload,
+    source: &Source,
+    pages: &mut DropBehind,
+    from: u64,
+    to: u64,
+) -> Result<u64> {
+    let sent = match source.passing.next(from, to) {
+        NextBytes::Memory(chunk) => {
+            upload.write(chunk.as_slice())?;
+            from + chunk.len() as u64
+        }
+        NextBytes::File(to) => {
+            upload.send_file(&source.file, from, to - from)?;
+            pages.sent(to);
+            to
+        }
+    };
+    source.passing.sent(sent);
+    Ok(sent)
 }
 
 /// Whether an error says nothing about the file: another connection may do better.

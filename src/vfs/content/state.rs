@@ -1,7 +1,6 @@
 //! What is known of an open file, behind its leaf lock: changes touch local disk, never the
 //! network.
 
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use crate::vfs::backend::{Replaces, Seen};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::journal::Entry;
 use crate::vfs::path::RemotePath;
-use crate::vfs::staging::{Run, Staged};
+use crate::vfs::staging::{Run, Source, Staged};
 
 pub(super) struct State {
     /// For what is kept of the file.
@@ -48,7 +47,7 @@ const LATE: u64 = 1 << 20;
 pub(super) struct Follow {
     pub(super) live: Arc<Live>,
     pub(super) next: Next,
-    pub(super) file: Arc<File>,
+    pub(super) source: Source,
 }
 
 /// Where the next bytes of a read come from.
@@ -201,25 +200,27 @@ impl State {
         attr
     }
 
-    /// Changes the content with `change`, then asks the upload under way with `tell` what that
+    /// Changes the content with `change`, which is told whether an upload follows, then asks the upload under way with `tell` what that
     /// means for it.
     pub(super) fn change(
         &mut self,
         contents: &Contents,
-        change: impl FnOnce(&mut Staged) -> Result<()>,
+        change: impl FnOnce(&mut Staged, bool) -> Result<()>,
         tell: impl FnOnce(&Live) -> Next,
     ) -> Result<Option<Follow>> {
         if let Some(refusal) = self.live.as_ref().and_then(|live| live.refusal()) {
             return Err(refusal);
         }
+        let followed = self.live.is_some();
         let staged = self.staged(contents)?;
-        let before = staged.file();
-        change(staged)?;
-        let file = staged.file();
+        let before = Arc::clone(staged.named());
+        change(staged, followed)?;
+        let same = Arc::ptr_eq(&before, staged.named());
+        let source = staged.source();
         let Some(live) = self.live.clone() else {
             return Ok(None);
         };
-        let next = match Arc::ptr_eq(&before, &file) {
+        let next = match same {
             true => tell(&live),
             // It sends the file that the journal has.
             false => Next::GiveUp,
@@ -231,20 +232,20 @@ impl State {
             Next::GiveUp => self.live = None,
             Next::StartPump => {}
         }
-        Ok(Some(Follow { live, next, file }))
+        Ok(Some(Follow { live, next, source }))
     }
 
     /// Notes a write of `len` bytes at `offset`. The answer is the length of a content that was
     /// written in sequence and has no upload behind it yet, and deserves one: the one that `open`
     /// began went with a commit, since shells close the empty file before they write to it.
-    pub(super) fn wrote(&mut self, offset: u64, len: u64) -> Option<(u64, Arc<File>)> {
+    pub(super) fn wrote(&mut self, offset: u64, len: u64) -> Option<(u64, Source)> {
         let goes_on = self.in_sequence.filter(|end| *end == offset);
         self.in_sequence = goes_on.map(|end| end + len);
         let end = self.in_sequence?;
         let whole = |staged: &&Staged| staged.len() == end && staged.first_missing().is_none();
         let worth = end >= LATE && self.live.is_none() && !self.detached;
         let staged = self.staged.as_ref().filter(whole).filter(|_| worth)?;
-        Some((end, staged.file()))
+        Some((end, staged.source()))
     }
 
     /// Stages times and mode where the content is staged; else says of which version to set them.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use super::passing::{Passing, Room};
 use crate::vfs::error::{Error, Result};
 use crate::vfs::path::RemotePath;
 
@@ -21,6 +22,7 @@ const PLACE: &str = "user.ferryfs.path";
 pub(crate) struct StagingDir {
     dir: PathBuf,
     next: AtomicU64,
+    room: Arc<Room>,
 }
 
 impl StagingDir {
@@ -30,6 +32,7 @@ impl StagingDir {
         Ok(Self {
             dir: dir.to_path_buf(),
             next: AtomicU64::new(1),
+            room: Arc::default(),
         })
     }
 
@@ -43,7 +46,7 @@ impl StagingDir {
             if is_claimed(&path) {
                 continue;
             }
-            let named = Named::open(&path)?;
+            let named = Named::open(&path, &self.room)?;
             let empty = named.file.metadata().map_err(|err| failed(&err))?.len() == 0;
             if empty {
                 named.release();
@@ -73,7 +76,7 @@ impl StagingDir {
                 Ok(file) => {
                     let flags = rustix::fs::XattrFlags::empty();
                     let _ = rustix::fs::fsetxattr(&file, PLACE, place.as_bytes(), flags);
-                    return Ok(Named::new(file, path));
+                    return Ok(Named::new(file, path, &self.room));
                 }
                 // Left by a mount that was killed.
                 Err(err) if err.kind() == IoErrorKind::AlreadyExists => {}
@@ -84,7 +87,7 @@ impl StagingDir {
 
     /// The staged file of that name.
     pub(crate) fn find(&self, name: &str) -> Result<Named> {
-        Named::open(&self.dir.join(name))
+        Named::open(&self.dir.join(name), &self.room)
     }
 
     /// Moves a staged file out of the way of its deletion, to `../lost+found/NAME-<n>`, with
@@ -144,23 +147,27 @@ fn place_of(file: &File) -> Option<PathBuf> {
 pub(crate) struct Named {
     pub(super) file: Arc<File>,
     pub(super) path: PathBuf,
+    passing: Arc<Passing>,
     held: AtomicBool,
 }
 
 impl Named {
-    fn new(file: File, path: PathBuf) -> Self {
+    fn new(file: File, path: PathBuf, room: &Arc<Room>) -> Self {
+        let file = Arc::new(file);
+        let passing = Passing::new(&file, path.clone(), room);
         Self {
-            file: file.into(),
+            file,
             path,
+            passing: Arc::new(passing),
             held: AtomicBool::new(false),
         }
     }
 
     /// One that is there already; held.
-    fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path, room: &Arc<Room>) -> Result<Self> {
         let opened = File::options().read(true).write(true).open(path);
         let file = opened.map_err(|err| Error::local(path.display(), &err))?;
-        let named = Self::new(file, path.to_path_buf());
+        let named = Self::new(file, path.to_path_buf(), room);
         named.hold();
         Ok(named)
     }
@@ -184,6 +191,11 @@ impl Named {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What of it is not in the file yet.
+    pub(super) const fn passing(&self) -> &Arc<Passing> {
+        &self.passing
     }
 
     /// The file itself.

@@ -1,0 +1,447 @@
+//! Big contents on their way to the disk, around the page cache.
+//!
+//! Behind its writer an upload sends what was just written, and the staged copy is needed only if
+//! it must be sent again. Through the page cache each megabyte of that copy would take pages that
+//! were never used before, which costs more than the copying. So a piece stays in a buffer that is
+//! used again and again until it was sent and is on the disk, where a thread writes it directly.
+//! Where disk or network do not keep up, no buffer is free, and the writer goes through the page
+//! cache, which has more room.
+//!
+//! Until [`settle`](Passing::settle) the file lacks what is on its way: whoever touches it there
+//! settles first.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::vfs::chunk::{Chunk, Pool};
+use crate::vfs::error::{Error, Result};
+
+/// Offsets and lengths that every disk takes.
+const ALIGNMENT: u64 = 4096;
+
+/// The least worth the trouble, in bytes.
+const LEAST: usize = 64 << 10;
+
+/// Bytes given to the disk at once.
+const AT_ONCE: usize = 1 << 20;
+
+/// Bytes of one file on their way at most.
+const OF_ONE: usize = 6 << 20;
+
+/// Bytes of all files of a mount on their way at most.
+const OF_ALL: usize = 12 << 20;
+
+/// How long the thread without work stays.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// What a piece that finds no place since the disk is slow adds to the lag, of which each that finds
+/// one takes 1 away.
+const LAG: u32 = 4;
+
+/// The page cache has more patience with a disk that lags so much.
+const MOST_LAG: u32 = 64;
+
+/// Bytes on their way, of all files of a mount.
+#[derive(Debug, Default)]
+pub(super) struct Room(AtomicUsize);
+
+impl Room {
+    fn take(&self, len: usize) -> bool {
+        let taken = |used: usize| used.checked_add(len).filter(|sum| *sum <= OF_ALL);
+        let (order, load) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.0.fetch_update(order, load, taken).is_ok()
+    }
+}
+
+/// A place in the room.
+#[derive(Debug)]
+struct Taken(Arc<Room>, usize);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct Piece {
+    offset: u64,
+    bytes: Chunk,
+    on_disk: bool,
+    _taken: Taken,
+}
+
+impl Piece {
+    const fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
+#[derive(Debug, Default)]
+struct Pieces {
+    /// In the order of their offsets, without overlap.
+    all: VecDeque<Piece>,
+    /// Up to where they were sent.
+    sent: u64,
+    /// Nobody sends them any more.
+    unwatched: bool,
+    /// There is a thread.
+    served: bool,
+    /// The file opened for it.
+    direct: Option<Arc<File>>,
+    /// The disk or its filesystem cannot, or does not keep up.
+    closed: bool,
+    /// See [`LAG`].
+    lag: u32,
+    failed: Option<Error>,
+}
+
+impl Pieces {
+    fn bytes(&self) -> usize {
+        self.all.iter().map(|piece| piece.bytes.len()).sum()
+    }
+
+    /// Whether there is a place for `len` bytes more.
+    fn has_place(&mut self, len: usize) -> bool {
+        if self.closed {
+            return false;
+        }
+        if self.bytes() + len <= OF_ONE {
+            self.lag = self.lag.saturating_sub(1);
+            return true;
+        }
+        let waiting = self.all.iter().filter(|piece| !piece.on_disk);
+        let waiting: usize = waiting.map(|piece| piece.bytes.len()).sum();
+        if waiting > OF_ONE / 2 {
+            self.lag += LAG;
+            self.closed = self.lag > MOST_LAG;
+        }
+        false
+    }
+
+    fn next(&self, from: u64, to: u64) -> Next {
+        let Some(piece) = self.all.iter().find(|piece| piece.end() > from) else {
+            return Next::File(to);
+        };
+        if piece.offset > from {
+            return Next::File(to.min(piece.offset));
+        }
+        let skipped = usize::try_from(from - piece.offset).unwrap_or(usize::MAX);
+        let most = usize::try_from(to - from).unwrap_or(usize::MAX);
+        Next::Memory(piece.bytes.part(skipped, most))
+    }
+
+    fn drop_done(&mut self) {
+        let (sent, unwatched) = (self.sent, self.unwatched);
+        self.all
+            .retain(|piece| !piece.on_disk || !unwatched && piece.end() > sent);
+    }
+}
+
+/// Where the next bytes to send are.
+pub(crate) enum Next {
+    /// Here.
+    Memory(Chunk),
+    /// In the file, up to this offset.
+    File(u64),
+}
+
+/// What of one staged file is on its way.
+#[derive(Debug)]
+pub(crate) struct Passing {
+    file: Arc<File>,
+    path: PathBuf,
+    room: Arc<Room>,
+    pieces: Mutex<Pieces>,
+    changed: Condvar,
+}
+
+impl Passing {
+    pub(super) fn new(file: &Arc<File>, path: PathBuf, room: &Arc<Room>) -> Self {
+        Self {
+            file: Arc::clone(file),
+            path,
+            room: Arc::clone(room),
+            pieces: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Takes a copy of `data`, which belongs at `offset`, behind all that came before. `false`: it
+    /// must go into the file at once.
+    ///
+    /// # Errors
+    /// What came before could not be written.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        offset: u64,
+        data: &[u8],
+        pool: &Arc<Pool>,
+    ) -> Result<bool> {
+        let aligned = |number: u64| number.is_multiple_of(ALIGNMENT);
+        if data.len() < LEAST || !aligned(offset) || !aligned(data.len() as u64) {
+            return Ok(false);
+        }
+        {
+            let mut pieces = self.lock();
+            if let Some(err) = &pieces.failed {
+                return Err(err.clone());
+            }
+            if !pieces.has_place(data.len()) {
+                return Ok(false);
+            }
+        }
+        if !self.room.take(data.len()) {
+            return Ok(false);
+        }
+        let taken = Taken(Arc::clone(&self.room), data.len());
+        let mut buffer = pool.take(data.len());
+        buffer.as_mut_slice().copy_from_slice(data);
+        let piece = Piece {
+            offset,
+            bytes: buffer.filled(data.len()),
+            on_disk: false,
+            _taken: taken,
+        };
+        let mut pieces = self.lock();
+        if pieces.direct.is_none() {
+            pieces.direct = self.open_direct().map(Arc::new);
+        }
+        let served = match pieces.direct.is_some() {
+            true => pieces.served || self.serve(),
+            false => false,
+        };
+        pieces.served = served;
+        pieces.closed |= !served;
+        pieces.unwatched = false;
+        if served {
+            pieces.all.push_back(piece);
+            drop(pieces);
+            self.changed.notify_all();
+        }
+        Ok(served)
+    }
+
+    /// Where the bytes from `from` on are, at most up to `to`.
+    pub(crate) fn next(&self, from: u64, to: u64) -> Next {
+        self.lock().next(from, to)
+    }
+
+    /// All below this offset was sent.
+    pub(crate) fn sent(&self, to: u64) {
+        let mut pieces = self.lock();
+        pieces.sent = to;
+        pieces.drop_done();
+    }
+
+    /// Nobody sends what is on its way: it need not stay in memory.
+    pub(crate) fn unwatched(&self) {
+        let mut pieces = self.lock();
+        pieces.unwatched = true;
+        pieces.drop_done();
+    }
+
+    /// Waits until the file has all that came so far below `end`.
+    ///
+    /// # Errors
+    /// Those of the disk, now and ever after.
+    #[allow(
+        clippy::significant_drop_tightening,
+        reason = "a condition variable holds its lock"
+    )]
+    pub(crate) fn settle(&self, end: u64) -> Result<()> {
+        let under_way = |pieces: &mut Pieces| {
+            let lacks = |piece: &Piece| piece.offset < end && !piece.on_disk;
+            pieces.failed.is_none() && pieces.all.iter().any(lacks)
+        };
+        let waited = self.changed.wait_while(self.lock(), under_way);
+        let pieces = waited.unwrap_or_else(PoisonError::into_inner);
+        pieces.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Before the file is changed in `range`: it has everything, and everybody finds it there.
+    pub(super) fn settle_for_change(&self, range: &Range<u64>) -> Result<()> {
+        let apart = |piece: &Piece| piece.offset >= range.end || piece.end() <= range.start;
+        if self.lock().all.iter().all(apart) {
+            return Ok(());
+        }
+        self.settle(u64::MAX)?;
+        self.lock().all.clear();
+        Ok(())
+    }
+
+    fn open_direct(&self) -> Option<File> {
+        let opened = File::options()
+            .write(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(&self.path);
+        opened
+            .inspect_err(|err| {
+                log::debug!("{}: not around the page cache: {err}", self.path.display())
+            })
+            .ok()
+    }
+
+    fn serve(self: &Arc<Self>) -> bool {
+        let passing = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("staging-write".into());
+        thread.spawn(move || while passing.write_some() {}).is_ok()
+    }
+
+    /// Writes the next pieces, one behind the other. Whether to go on.
+    fn write_some(&self) -> bool {
+        let waiting = |pieces: &mut Pieces| pieces.all.iter().all(|piece| piece.on_disk);
+        let waited = self.changed.wait_timeout_while(self.lock(), IDLE, waiting);
+        let (mut pieces, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let Some((range, parts)) = run(&pieces.all) else {
+            pieces.served = false;
+            return false;
+        };
+        let direct = pieces.direct.clone().filter(|_| !pieces.closed);
+        drop(pieces);
+        let around = direct.is_some_and(|direct| write_directly(&direct, range.start, &parts));
+        let written = match around {
+            true => Ok(()),
+            false => self.write_through(range.start, &parts),
+        };
+        let mut pieces = self.lock();
+        pieces.closed |= !around;
+        if let Err(err) = written {
+            pieces.failed = Some(Error::local(self.path.display(), &err));
+            pieces.served = false;
+        } else {
+            for piece in &mut pieces.all {
+                piece.on_disk |= range.contains(&piece.offset);
+            }
+            pieces.drop_done();
+        }
+        let served = pieces.served;
+        drop(pieces);
+        self.changed.notify_all();
+        served
+    }
+
+    fn write_through(&self, mut offset: u64, parts: &[Chunk]) -> io::Result<()> {
+        for part in parts {
+            self.file.write_all_at(part.as_slice(), offset)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pieces> {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first pieces that are not on disk, as far as they are one behind the other.
+fn run(all: &VecDeque<Piece>) -> Option<(Range<u64>, Vec<Chunk>)> {
+    let mut waiting = all.iter().filter(|piece| !piece.on_disk);
+    let first = waiting.next()?;
+    let (mut range, mut parts) = (first.offset..first.end(), vec![first.bytes.clone()]);
+    for piece in waiting {
+        let len = range.end - range.start + piece.bytes.len() as u64;
+        if piece.offset != range.end || len > AT_ONCE as u64 {
+            break;
+        }
+        range.end = piece.end();
+        parts.push(piece.bytes.clone());
+    }
+    Some((range, parts))
+}
+
+/// Whether all was written.
+fn write_directly(direct: &File, offset: u64, parts: &[Chunk]) -> bool {
+    let len: usize = parts.iter().map(Chunk::len).sum();
+    let slices: Vec<IoSlice<'_>> = parts.iter().map(|p| IoSlice::new(p.as_slice())).collect();
+    match rustix::io::pwritev(direct, &slices, offset) {
+        Ok(written) if written == len => true,
+        told => {
+            log::debug!("a staged file around the page cache: {told:?} of {len} bytes");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    fn passing(dir: &tempfile::TempDir) -> Arc<Passing> {
+        let path = dir.path().join("staged");
+        let mut options = File::options();
+        let options = options.read(true).write(true).create(true).truncate(true);
+        let file = Arc::new(options.open(&path).unwrap());
+        Arc::new(Passing::new(&file, path, &Arc::default()))
+    }
+
+    fn here(passing: &Passing, from: u64, to: u64) -> Option<Vec<u8>> {
+        match passing.next(from, to) {
+            Next::Memory(chunk) => Some(chunk.as_slice().to_vec()),
+            Next::File(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_piece_stays_until_it_is_sent_and_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let (passing, pool) = (passing(&dir), Arc::default());
+        let data = vec![7; LEAST];
+        let end = LEAST as u64;
+        assert!(!passing.take(0, &data[1..], &pool).unwrap(), "not aligned");
+        if !passing.take(0, &data, &pool).unwrap() {
+            // A filesystem without O_DIRECT.
+            return;
+        }
+        assert!(passing.take(2 * end, &data, &pool).unwrap());
+        assert_eq!(here(&passing, 3, 10), Some(vec![7; 7]));
+        assert!(matches!(passing.next(end, 9 * end), Next::File(to) if to == 2 * end));
+        passing.settle(u64::MAX).unwrap();
+        assert!(here(&passing, 0, end).is_some(), "not sent yet");
+        passing.sent(end);
+        assert!(here(&passing, 0, end).is_none());
+        assert!(here(&passing, 2 * end, 3 * end).is_some());
+        passing.settle_for_change(&(2 * end..2 * end + 1)).unwrap();
+        assert!(here(&passing, 2 * end, 3 * end).is_none());
+        let mut found = vec![0; LEAST];
+        passing.file.read_exact_at(&mut found, 2 * end).unwrap();
+        assert_eq!(found, data);
+    }
+
+    #[test]
+    fn there_is_room_for_so_much_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (passing, pool) = (passing(&dir), Arc::default());
+        let data = vec![7; AT_ONCE];
+        let taken = (0..64).filter(|n| passing.take(n * AT_ONCE as u64, &data, &pool).unwrap());
+        let taken = taken.count();
+        assert!(taken == OF_ONE / AT_ONCE || taken == 0, "{taken}");
+        passing.unwatched();
+        passing.settle(u64::MAX).unwrap();
+        assert_eq!(passing.room.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_the_disk_refuses_is_told_ever_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("staged");
+        File::create(&path).unwrap();
+        // Nothing can be written to it, neither way.
+        let file = Arc::new(File::open(&path).unwrap());
+        let passing = Arc::new(Passing::new(&file, path, &Arc::default()));
+        passing.lock().direct = Some(file);
+        let (pool, data) = (Arc::default(), vec![7; LEAST]);
+        assert!(passing.take(0, &data, &pool).unwrap());
+        assert!(passing.settle(u64::MAX).is_err());
+        assert!(passing.take(LEAST as u64, &data, &pool).is_err());
+        assert!(passing.settle_for_change(&(0..1)).is_err());
+    }
+}
