@@ -118,10 +118,15 @@ impl State {
         if self.used() + spared >= self.limit {
             return None;
         }
-        let grant = self
-            .idle
-            .pop()
-            .map_or(Grant::New, |idle| Grant::Idle(Box::new(idle.session)));
+        // A data connection that was asked for long ago is made by now.
+        let ready = self.idle.iter().enumerate();
+        let ready = ready.filter(|_| purpose == Purpose::Transfer);
+        let ready = ready.filter_map(|(at, idle)| Some((idle.session.ahead_since()?, at)));
+        let idle = match ready.min() {
+            Some((_, at)) => Some(self.idle.remove(at)),
+            None => self.idle.pop(),
+        };
+        let grant = idle.map_or(Grant::New, |idle| Grant::Idle(Box::new(idle.session)));
         match purpose {
             Purpose::Metadata => self.metadata += 1,
             Purpose::Transfer => self.transfers += 1,

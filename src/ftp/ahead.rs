@@ -1,21 +1,37 @@
-//! The next data connection, asked for with the last commands of an operation.
+//! Many small files, one after the other, at the least round trips.
 //!
-//! A small file costs EPSV, a connection, STOR, its end, and the commands that dress and name it:
-//! five round trips. When many are stored one after the other, EPSV goes with the commands of the
-//! one before, and the connection is made while nobody waits: then it is three.
+//! One costs EPSV, a connection, STOR, its end, and the commands that dress and name it: five round
+//! trips, and one more on servers that wait for the end of the data connection. When many are
+//! stored,
+//!
+//! * EPSV goes with the last commands of the file before;
+//! * two sessions take turns, so that the connection is made while the other one works;
+//! * STOR is not waited for where others beside it were just taken: the content follows at once.
+//!
+//! Two round trips are left, or three.
 
+use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::host::Host;
 use super::options::DataMode;
+use super::pool::Purpose;
 use super::rendezvous::epsv_port;
 use super::reply::Reply;
+use super::server::FtpServer;
 use super::session::Session;
+use super::ways::NewName;
 use crate::net;
 use crate::vfs::error::Result;
+use crate::vfs::path::RemotePath;
 
 /// A file stored so soon after another is one of many.
 const RUN: Duration = Duration::from_secs(3);
+
+/// How long a second session is not made ready again.
+const READY: Duration = Duration::from_secs(10);
 
 /// A connection unused for so long may have been forgotten by the server or a firewall.
 const FRESH: Duration = Duration::from_secs(15);
@@ -27,6 +43,68 @@ pub(super) struct Ahead {
     connection: Option<(TcpStream, Instant)>,
     /// When the last file was stored.
     stored: Option<Instant>,
+    /// The last one had to be waited for.
+    slow: bool,
+}
+
+impl FtpServer {
+    /// See [`Transfers::surely_stores`](crate::vfs::backend::Transfers::surely_stores).
+    pub(super) fn surely_stores(&self, path: &RemotePath) -> bool {
+        let dir = path.parent();
+        let just_now = self.stored.with(|stored| {
+            let stored = stored.as_ref();
+            stored.is_some_and(|(known, at)| dir.as_ref() == Some(known) && at.elapsed() < RUN)
+        });
+        let named = matches!(
+            self.ways.with(|ways| ways.new_name),
+            Some(NewName::Dotted | NewName::Tilde)
+        );
+        just_now && named && !self.is_careful() && self.pool.host().may_store_blindly()
+    }
+
+    /// A new content took its name at `at`.
+    pub(super) fn has_stored(&self, at: &RemotePath) {
+        let dir = at.parent().map(|dir| (dir, Instant::now()));
+        self.stored.with(|stored| *stored = dir);
+    }
+
+    /// Makes another session ready for the store after the next. Never blocks.
+    pub(super) fn second_session(self: &Arc<Self>) {
+        let now = Instant::now();
+        let due = self.readied.with(|at| {
+            let due = at.is_none_or(|at| now.duration_since(at) > READY);
+            due.then(|| *at = Some(now)).is_some()
+        });
+        if !due {
+            return;
+        }
+        let server = Arc::clone(self);
+        let readying = std::thread::Builder::new().name("ftp-ready".into());
+        let started = readying.spawn(move || {
+            let lease = server.pool.lease(Purpose::Foresight, false);
+            if let Err(err) = lease.and_then(|mut lease| lease.arrange_ahead()) {
+                log::debug!("no second session for stores: {err}");
+            }
+        });
+        if let Err(err) = started {
+            log::debug!("no second session for stores: {err}");
+        }
+    }
+}
+
+impl Host {
+    /// Whether what is known of the server allows a STOR that is not waited for.
+    fn may_store_blindly(&self) -> bool {
+        let options = self.options();
+        matches!(options.data, DataMode::Passive)
+            && options.proxy.is_none()
+            && self.facts(|facts| {
+                facts.pipelining == Some(true)
+                    && facts.epsv == Some(true)
+                    && facts.unannounced == Some(false)
+                    && facts.tls != Some(true)
+            })
+    }
 }
 
 impl Session {
@@ -41,7 +119,27 @@ impl Session {
         }
         lines.push(b"EPSV".to_vec());
         let mut replies = self.batch(&lines)?;
-        let port = replies.pop().as_ref().and_then(epsv_port);
+        self.connect_ahead(replies.pop(), now);
+        Ok(replies)
+    }
+
+    /// Asks for the next data connection.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command).
+    fn arrange_ahead(&mut self) -> Result<()> {
+        if self.has_ahead() || !self.may_arrange_ahead() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let reply = self.command(b"EPSV")?;
+        self.ahead.stored = Some(now);
+        self.connect_ahead(Some(reply), now);
+        Ok(())
+    }
+
+    fn connect_ahead(&mut self, reply: Option<Reply>, now: Instant) {
+        let port = reply.as_ref().and_then(epsv_port);
         self.ahead.connection = port.and_then(|port| {
             let peer = self.control().ok()?.peer_ip().ok()?;
             let options = self.host().options();
@@ -52,7 +150,16 @@ impl Session {
         if self.ahead.connection.is_none() {
             self.arrange_no_more("EPSV ahead was refused");
         }
-        Ok(replies)
+    }
+
+    /// Whether the last connection that was made ahead had to be waited for.
+    pub(super) const fn is_slow_ahead(&self) -> bool {
+        self.ahead.slow
+    }
+
+    /// Since when the next data connection is under way.
+    pub(super) fn ahead_since(&self) -> Option<Instant> {
+        self.ahead.connection.as_ref().map(|(_, since)| *since)
     }
 
     /// The connection that was prepared, if it still stands.
@@ -62,7 +169,13 @@ impl Session {
             return None;
         }
         let limit = self.host().options().timeout;
-        match net::end_connect(&stream, limit) {
+        let at_once = net::end_connect(&stream, Duration::ZERO);
+        self.ahead.slow = matches!(&at_once, Err(err) if err.kind() == io::ErrorKind::TimedOut);
+        let connected = match self.ahead.slow {
+            true => net::end_connect(&stream, limit),
+            false => at_once,
+        };
+        match connected {
             Ok(()) if matches!(net::has_hung_up(&stream), Ok(false)) => Some(stream),
             ended => {
                 log::debug!("a data connection made ahead: {ended:?}");

@@ -83,7 +83,15 @@ impl Backend for FtpBackend {
             None if how.create.is_some() => None,
             None => Some(self.server.stat(path)?),
         };
-        self.contents.open(self.transfers(), path, known, how)
+        let new = how.create.is_some();
+        if new && let Some(refusal) = self.server.refused_just_now(path) {
+            return Err(refusal);
+        }
+        let opened = self.contents.open(self.transfers(), path, known, how);
+        if new && let Err(err) = &opened {
+            self.server.note_refusal(path, err);
+        }
+        opened
     }
 
     fn restore(&self, saved: Saved) -> Result<Arc<dyn OpenFile>> {
@@ -91,6 +99,7 @@ impl Backend for FtpBackend {
     }
 
     fn mkdir(&self, path: &RemotePath, mode: Option<u32>) -> Result<()> {
+        self.server.forget_refusals();
         self.server.mkdir(path, mode)
     }
 
@@ -106,6 +115,7 @@ impl Backend for FtpBackend {
 
     fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
         let outcome = self.server.rename(from, to);
+        self.server.forget_refusals();
         // What has a name now may look like what had it before: the same size, the same minute.
         self.contents.blocks().forget(from);
         self.contents.blocks().forget(to);
@@ -113,6 +123,7 @@ impl Backend for FtpBackend {
     }
 
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()> {
+        self.server.forget_refusals();
         self.server.set_attr(path, change)
     }
 
@@ -156,6 +167,10 @@ impl Transfers for FtpTransfers {
 
     fn store_all(&self, path: &RemotePath, len: u64, wait: bool) -> Result<Box<dyn Upload>> {
         self.0.store(path, Some(len), wait)
+    }
+
+    fn surely_stores(&self, path: &RemotePath) -> bool {
+        self.0.surely_stores(path)
     }
 
     fn append(&self, path: &RemotePath, base: u64) -> Result<Box<dyn Upload>> {

@@ -24,6 +24,16 @@ const REPEAT_AFTER: [Duration; 2] = [Duration::ZERO, Duration::from_millis(100)]
 /// Most paths whose last refusal is kept for `user.ftp.reply`.
 const REPLIES_KEPT: usize = 256;
 
+/// How long a directory that refused two new files is not asked again: one refusal may be for the
+/// name. As with names that are not there, what others change meanwhile shows a little later.
+const REFUSED: Duration = Duration::from_secs(5);
+
+/// How long the first of two refusals counts.
+const REFUSED_BEFORE: Duration = Duration::from_secs(60);
+
+/// Most directories that are remembered for that.
+const MOST_REFUSED: usize = 64;
+
 /// Behind [`FtpBackend`](super::FtpBackend): every operation, by path. All fields behind a lock
 /// are plain data; no lock is held across a command.
 #[derive(Debug)]
@@ -50,7 +60,24 @@ pub(crate) struct FtpServer {
     pub(super) large: Locked<HashSet<RemotePath>>,
     /// Directories whose odd listing was mentioned in the log.
     pub(super) mentioned: Locked<HashSet<RemotePath>>,
+    /// Where a new file was stored last, under a temporary name first, and when.
+    pub(super) stored: Locked<Option<(RemotePath, Instant)>>,
+    /// Directories that refused new files.
+    refused: Locked<VecDeque<Refused>>,
+    /// When another session was last made ready for many stores.
+    pub(super) readied: Locked<Option<Instant>>,
     refusals: Locked<VecDeque<(RemotePath, String)>>,
+}
+
+/// A directory that refused a new file.
+#[derive(Debug)]
+struct Refused {
+    dir: RemotePath,
+    last: RemotePath,
+    at: Instant,
+    /// It refused others, too.
+    again: bool,
+    err: Error,
 }
 
 impl FtpServer {
@@ -84,6 +111,9 @@ impl FtpServer {
             space: Locked::default(),
             large: Locked::default(),
             mentioned: Locked::default(),
+            stored: Locked::default(),
+            refused: Locked::default(),
+            readied: Locked::default(),
             refusals: Locked::default(),
         });
         if !directory.is_empty() {
@@ -227,6 +257,49 @@ impl FtpServer {
             }
         });
         err
+    }
+
+    /// A new file at `path` could not be created, for a reason that others beside it share.
+    pub(super) fn note_refusal(&self, path: &RemotePath, err: &Error) {
+        let shared = matches!(
+            err.kind(),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnly
+        );
+        let Some(dir) = path.parent().filter(|_| shared) else {
+            return;
+        };
+        self.refused.with(|refused| {
+            let before = refused.iter().position(|known| known.dir == dir);
+            let before = before.and_then(|at| refused.remove(at));
+            let again = before.is_some_and(|before| {
+                before.at.elapsed() < REFUSED_BEFORE && (before.again || before.last != *path)
+            });
+            refused.push_back(Refused {
+                dir,
+                last: path.clone(),
+                at: Instant::now(),
+                again,
+                err: err.clone(),
+            });
+            if refused.len() > MOST_REFUSED {
+                refused.pop_front();
+            }
+        });
+    }
+
+    /// Why no new file can be at `path`, if others beside it were just refused.
+    pub(super) fn refused_just_now(&self, path: &RemotePath) -> Option<Error> {
+        let dir = path.parent()?;
+        self.refused.with(|refused| {
+            let found = refused.iter().find(|known| known.dir == dir)?;
+            let holds = found.again && found.at.elapsed() < REFUSED;
+            holds.then(|| found.err.clone())
+        })
+    }
+
+    /// Permissions, or the place of directories, were changed from here.
+    pub(super) fn forget_refusals(&self) {
+        self.refused.with(VecDeque::clear);
     }
 
     /// What the server last refused `path` with.

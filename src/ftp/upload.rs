@@ -72,14 +72,16 @@ impl FtpServer {
         wait: bool,
     ) -> Result<Box<dyn Upload>> {
         let small = len.is_some_and(|len| len <= SMALL);
-        let careful = || {
-            let until = self.careful.with(|until| *until);
-            until.is_some_and(|until| Instant::now() < until)
-        };
-        let blind = small && !careful();
+        let blind = small && !self.is_careful();
         // Nothing of the content was sent yet.
         let storing = self.repeating(|| self.begin_store(path, blind, wait))?;
         Ok(Box::new(storing))
+    }
+
+    /// Whether contents are sent only after the server's word.
+    pub(super) fn is_careful(&self) -> bool {
+        let until = self.careful.with(|until| *until);
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     fn begin_store(
@@ -122,6 +124,9 @@ impl FtpServer {
                 }
                 if let Some(data) = begun? {
                     data.is_for(path.to_string());
+                    if lease.is_slow_ahead() {
+                        self.second_session();
+                    }
                     return Ok(Storing {
                         server: Arc::clone(self),
                         open: Some((lease, data)),
@@ -410,6 +415,7 @@ impl Storing {
         };
         if temporary {
             server.in_flight.with(|names| names.remove(&self.name));
+            server.has_stored(at);
         }
         server.recovering(lease, |s, _| server.published(s, at, what, mtime))
     }

@@ -283,6 +283,12 @@ pub trait Transfers: Send + Sync {
     /// The server's refusal; `Busy` as for [`retrieve`](Self::retrieve).
     fn store(&self, path: &RemotePath, wait: bool) -> Result<Box<dyn Upload>>;
 
+    /// Whether a [`store`](Self::store) at `path` is as good as certain to be taken, so that `open`
+    /// need not begin it to hear of a refusal. Never blocks.
+    fn surely_stores(&self, _path: &RemotePath) -> bool {
+        false
+    }
+
     /// As [`store`](Self::store), of a content of `len` bytes that is all there: a refusal may be
     /// told later.
     ///

@@ -89,3 +89,60 @@ fn a_new_file_of_the_wrong_size_does_not_keep_its_name() {
     store(&server, &mount, "second");
     mount.finish();
 }
+
+#[test]
+fn in_a_run_nothing_is_sent_before_the_content() {
+    let Some((server, mount)) = stage() else {
+        return;
+    };
+    for name in ["first", "second", "third"] {
+        store(&server, &mount, name);
+    }
+    server.clear_log();
+    let file = fs::File::create(mount.path("fourth")).unwrap();
+    assert_eq!(server.commands(), [""; 0], "others were taken just now");
+    drop(file);
+    assert_eq!(server.get("fourth"), b"");
+    // Of another directory nothing is known yet.
+    fs::create_dir(mount.path("dir")).unwrap();
+    let file = fs::File::create(mount.path("dir/first")).unwrap();
+    assert_eq!(server.count("STOR /dir/*"), 1, "{:?}", server.commands());
+    drop(file);
+    mount.finish();
+}
+
+#[test]
+fn in_a_run_a_refusal_is_told_by_close() {
+    for (reply, told) in [
+        ("553 Not today: permission denied.", "Permission denied"),
+        ("552 Not today: disk full.", "No space left"),
+    ] {
+        let Some((server, mut mount)) = stage() else {
+            return;
+        };
+        mount.expect_log("");
+        store(&server, &mount, "first");
+        store(&server, &mount, "more");
+        server.change(|quirks| *quirks = Quirks::default().answer("STOR", reply));
+        let (status, said) = mount.try_sh("cp first refused");
+        assert!(!status.success() && said.contains(told), "{said}");
+        server.change(|quirks| *quirks = Quirks::default());
+        store(&server, &mount, "last");
+        // The last attempt is made when the file is released, which may be now.
+        let mut names = names_there(&server);
+        names.retain(|name| name != "refused");
+        assert_eq!(names, ["first", "last", "more"]);
+        mount.finish();
+    }
+    // Refused once only: the second attempt hears every step out.
+    let Some((server, mount)) = stage() else {
+        return;
+    };
+    for name in ["one", "two"] {
+        store(&server, &mount, name);
+    }
+    let once = Quirks::default().answer_times("STOR", 1, "451 Try again.");
+    server.change(|quirks| *quirks = once);
+    store(&server, &mount, "three");
+    mount.finish();
+}

@@ -152,6 +152,36 @@ print(there())'",
     mount.finish();
 }
 
+/// A copy into a directory where nothing may be created asks for a file or two, not for each.
+#[test]
+fn a_directory_that_refused_new_files_is_not_asked_for_each() {
+    let quirks = Quirks::default().answer("STOR", "550 Permission denied.");
+    let Some((server, mut mount)) = stage(quirks) else {
+        return;
+    };
+    mount.expect_log("");
+    let refused = |name: &str| {
+        let err = fs::File::create(mount.path(name)).unwrap_err();
+        let errno = Errno::from_io_error(&err).unwrap();
+        assert!([Errno::ACCESS, Errno::ROFS].contains(&errno), "{err}");
+    };
+    // The name may be what it does not like.
+    for _ in 0..2 {
+        refused("one");
+    }
+    refused("two");
+    server.clear_log();
+    refused("three");
+    refused("four");
+    assert_eq!(server.count("STOR"), 0, "{:?}", server.commands());
+    // Another directory may be another matter, and a change of permissions helps.
+    server.change(|quirks| *quirks = Quirks::default());
+    fs::create_dir(mount.path("dir")).unwrap();
+    store(&mount.path("five"), b"5").unwrap();
+    store(&mount.path("dir/six"), b"6").unwrap();
+    mount.finish();
+}
+
 #[test]
 fn a_refused_upload_is_eacces_and_changes_nothing() {
     let quirks = Quirks::default()

@@ -136,8 +136,11 @@ impl Content {
     }
 
     /// Begins to store, so that a refusal is told by `open`. With no connection free the content
-    /// is uploaded by the commit.
+    /// is uploaded by the commit, and so is one that will not be refused.
     fn begin_upload(&self, at: &RemotePath) -> Result<Option<Arc<Live>>> {
+        if self.transfers.surely_stores(at) {
+            return Ok(None);
+        }
         let store = |wait| self.transfers.store(at, wait);
         match self.contents.connection_now(store) {
             Ok(upload) => {
