@@ -47,7 +47,7 @@ pub(crate) struct Filesystem {
     directory: PathBuf,
     requests: Requests,
     pages: Pages,
-    writers: Writers,
+    writers: Arc<Writers>,
 }
 
 impl Filesystem {
@@ -63,7 +63,7 @@ impl Filesystem {
             directory: directory.to_owned(),
             requests: Requests::new(limit)?,
             pages: Pages::default(),
-            writers: Writers::default(),
+            writers: Arc::default(),
         })
     }
 
@@ -374,19 +374,21 @@ impl fuser::Filesystem for Filesystem {
     fn flush(
         &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty,
     ) {
-        let comes_again = || {
-            let path = self.directory.join(self.vfs.path_of(fh.0)?.to_os_string());
-            let unwritten = self.vfs.is_unwritten(fh.0);
-            Some(self.writers.flush_again(fh.0, req.pid(), &path, unwritten))
-        };
-        if self.vfs.is_clean(fh.0) || comes_again() == Some(true) {
+        if self.vfs.is_clean(fh.0) {
             return reply.ok();
         }
-        let pages = self.pages.clone();
+        let (pages, writers) = (self.pages.clone(), Arc::clone(&self.writers));
+        let (directory, closing) = (self.directory.clone(), req.pid());
         self.empty_op(
             request("close", Class::Content, req, of),
             reply,
-            move |vfs| vfs.flush(fh.0).map(|()| pages.share(vfs, fh.0)),
+            // It waits for /proc, which an event thread should not.
+            move |vfs| {
+                let path = vfs.path_of(fh.0).map(|path| directory.join(path.to_os_string()));
+                let again = |path: PathBuf| writers.flush_again(fh.0, closing, &path, vfs.is_unwritten(fh.0));
+                if path.is_some_and(again) { return Ok(()); }
+                vfs.flush(fh.0).map(|()| pages.share(vfs, fh.0))
+            },
         );
     }
 
