@@ -31,10 +31,11 @@ impl Session {
     /// `HASH name` or `XCRC name`; `false` if there is no such command.
     pub(super) fn checksum(&mut self, quirks: &Quirks, verb: &str, arg: &[u8]) -> io::Result<bool> {
         let offered = |extra: &&str| extra.split(' ').next() == Some(verb);
-        if !quirks.extras.iter().any(offered) {
+        let own = ALL.iter().find(|(_, command)| *command == verb);
+        let is_one = own.is_some() || verb == "HASH";
+        if !is_one || !quirks.extras.iter().any(offered) {
             return Ok(false);
         }
-        let own = ALL.iter().find(|(_, command)| *command == verb);
         let algorithm = own.map_or(self.hash, |(algorithm, _)| *algorithm);
         let content = match fs::read(self.real(arg)) {
             Ok(content) => content,
