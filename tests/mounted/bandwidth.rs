@@ -97,7 +97,8 @@ fn uploads_and_downloads_keep_the_rate_and_reach_it() {
         || counter.load(SeqCst),
         || assert!(read(&mount.path("there"), &counter) == content),
     );
-    assert_rate("download", down);
+    // What is read comes in pieces of up to a MiB, so two seconds say nothing here.
+    assert_time("download", down.1);
     mount.finish();
 }
 
@@ -138,7 +139,6 @@ fn transfers_share_a_rate_and_names_do_not_wait_for_it() {
             });
         },
     );
-    // Each comes in pieces of up to a MiB, so two seconds say nothing here.
     assert_time("two downloads", ends.1);
     let begin = Instant::now();
     fs::write(mount.path("up"), &half).unwrap();
