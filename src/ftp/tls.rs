@@ -15,10 +15,54 @@ use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use crate::net::trust::TlsIdentity;
 use crate::net::{self, Deadline};
 
+/// What is read of a socket at once. rustls asks for 4 KiB at a time, five system calls a record.
+const READ_AT_ONCE: usize = 128 << 10;
+
+/// Who reads no more than this into one buffer is served as things come.
+const LITTLE: usize = 16 << 10;
+
+/// What came of a socket and was not taken yet.
+#[derive(Debug, Default)]
+struct Incoming {
+    /// Made when data comes in bulk.
+    bytes: Vec<u8>,
+    taken: usize,
+    filled: usize,
+}
+
+impl Incoming {
+    const fn is_empty(&self) -> bool {
+        self.taken == self.filled
+    }
+
+    /// Reads from `tcp` what a later call may take.
+    fn fill(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
+        if self.bytes.is_empty() {
+            self.bytes = vec![0; READ_AT_ONCE];
+        }
+        (self.taken, self.filled) = (0, 0);
+        self.filled = tcp.read(&mut self.bytes)?;
+        Ok(())
+    }
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let there = self.bytes.get(self.taken..self.filled).unwrap_or_default();
+        let count = there.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..count), there.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.taken += count;
+        Ok(count)
+    }
+}
+
 /// A TLS connection, handshake done.
 #[derive(Debug)]
 pub(super) struct TlsStream {
     tcp: TcpStream,
+    incoming: Incoming,
     tls: ClientConnection,
     clean_eof: bool,
 }
@@ -34,6 +78,7 @@ impl TlsStream {
             .map_err(io::Error::other)?;
         let mut stream = Self {
             tcp,
+            incoming: Incoming::default(),
             tls,
             clean_eof: false,
         };
@@ -80,8 +125,12 @@ impl TlsStream {
     /// Whether a read would give data or the end of it at once. Takes in what the socket has, so
     /// that mere tickets are not taken for data.
     pub(super) fn is_readable(&mut self) -> io::Result<bool> {
-        while net::is_readable(&self.tcp)? {
-            let read = self.tls.read_tls(&mut self.tcp)?;
+        while !self.incoming.is_empty() || net::is_readable(&self.tcp)? {
+            let read = if self.incoming.is_empty() {
+                self.tls.read_tls(&mut self.tcp)?
+            } else {
+                self.tls.read_tls(&mut self.incoming)?
+            };
             let state = self.tls.process_new_packets().map_err(invalid)?;
             if read == 0 || state.plaintext_bytes_to_read() > 0 || state.peer_has_closed() {
                 return Ok(true);
@@ -128,6 +177,17 @@ impl TlsStream {
         Ok(self.tcp)
     }
 
+    /// Hands rustls what comes next of the socket; `in_bulk`, more is read of it than that.
+    fn take_in(&mut self, in_bulk: bool) -> io::Result<()> {
+        if self.incoming.is_empty() {
+            if !in_bulk {
+                return self.tls.read_tls(&mut self.tcp).map(drop);
+            }
+            self.incoming.fill(&mut self.tcp)?;
+        }
+        self.tls.read_tls(&mut self.incoming).map(drop)
+    }
+
     fn send(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
             self.tls.write_tls(&mut self.tcp)?;
@@ -162,8 +222,8 @@ impl Read for TlsStream {
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read,
             }
-            match self.tls.read_tls(&mut self.tcp) {
-                Ok(_) => self.process()?,
+            match self.take_in(buf.len() > LITTLE) {
+                Ok(()) => self.process()?,
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
                 Err(err) => return Err(err),
             }
