@@ -1,5 +1,6 @@
 //! FTP: a server's tree as a [`Backend`](crate::vfs::backend::Backend).
 
+mod abandon;
 mod admission;
 mod ahead;
 mod backend;

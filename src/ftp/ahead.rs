@@ -138,7 +138,8 @@ impl Session {
         Ok(())
     }
 
-    fn connect_ahead(&mut self, reply: Option<Reply>, now: Instant) {
+    /// Begins to make the connection that `reply` to EPSV offers.
+    pub(super) fn connect_ahead(&mut self, reply: Option<Reply>, now: Instant) {
         let port = reply.as_ref().and_then(epsv_port);
         self.ahead.connection = port.and_then(|port| {
             let peer = self.control().ok()?.peer_ip().ok()?;
@@ -199,7 +200,7 @@ impl Session {
         }
     }
 
-    fn may_arrange_ahead(&self) -> bool {
+    pub(super) fn may_arrange_ahead(&self) -> bool {
         let options = self.host().options();
         matches!(options.data, DataMode::Passive)
             && options.proxy.is_none()

@@ -33,6 +33,10 @@ pub struct Facts {
     /// The next data connection may be asked for before it is needed; `Some(false)` since that went
     /// wrong.
     pub arranged_ahead: Option<bool>,
+    /// A transfer that is given up has one last word, at once; `Some(false)` since it had another.
+    pub gives_up_in_step: Option<bool>,
+    /// When a download was last given up.
+    pub(super) given_up: Option<Instant>,
     /// EPRT is understood.
     pub eprt: Option<bool>,
     /// Transfers begin without the 1xx of RFC 959 section 5.4.

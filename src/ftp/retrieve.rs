@@ -249,7 +249,7 @@ impl Drop for Retrieval {
             // It takes a round trip until the server has noticed, two seconds at worst. Without a
             // thread to spare, the session is dropped out of step and thrown away.
             let closing = std::thread::Builder::new().name("ftp-close".into());
-            let _ = closing.spawn(move || lease.close_early(data));
+            let _ = closing.spawn(move || lease.close_for_next(data));
         }
     }
 }

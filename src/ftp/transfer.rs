@@ -4,6 +4,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::abandon::GIVE_UP_LIMIT;
 use super::control::{Command, Owed};
 use super::data::{DataConnection, Stream};
 use super::options::{DataMode, FtpOptions};
@@ -17,9 +18,6 @@ use crate::net::trust::TlsVersion;
 use crate::net::{self, Deadline};
 use crate::traffic::{Direction, TRAFFIC};
 use crate::vfs::error::{Error, ErrorKind, Result};
-
-/// How long a transfer that is given up may take to be answered.
-const GIVE_UP_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the first transfer waits for its 1xx; later ones as long as the server is known to take.
 const ANNOUNCEMENT_LIMIT: Duration = Duration::from_secs(3);
@@ -93,15 +91,26 @@ impl Session {
 
     fn begin_data_once(&mut self, command: &[u8], offset: u64) -> Result<Begun> {
         let rendezvous = self.arrange()?;
-        if offset > 0 {
-            let reply = self.command(format!("REST {offset}").as_bytes())?;
+        let rest = (offset > 0).then(|| format!("REST {offset}").into_bytes());
+        let together = self
+            .host
+            .facts(|facts| facts.pipelining == Some(true) && facts.unannounced == Some(false));
+        if let Some(rest) = rest.as_ref().filter(|_| !together) {
+            let reply = self.command(rest)?;
             if !reply.wants_more() {
                 return Ok(Begun::Refused(reply));
             }
         }
         self.settle(false)?;
         let deadline = Deadline::after(self.host.options().timeout);
-        let reply = self.opening(command, &rendezvous, deadline)?;
+        let rest = rest.as_deref().filter(|_| together);
+        if let Some(refused) = self.send_opening(rest, command, deadline)? {
+            // The command went out with it, and begins where nobody wants to read.
+            drop(rendezvous);
+            self.abandon(deadline)?;
+            return Ok(Begun::Refused(refused));
+        }
+        let reply = self.opening(&rendezvous, deadline)?;
         let announced = reply.as_ref().is_some_and(Reply::is_preliminary);
         let total = reply.as_ref().and_then(told_size);
         let early = match reply {
@@ -160,22 +169,39 @@ impl Session {
         }
     }
 
-    /// Sends a transfer command and reads the first reply. `None` if none comes though the
-    /// transfer begins: some servers leave the 1xx out, and the reply that would be waited for
-    /// comes at the end.
-    fn opening(
+    /// Sends a transfer command, together with `rest` if given; what that was refused by.
+    fn send_opening(
         &mut self,
+        rest: Option<&[u8]>,
         command: &[u8],
-        rendezvous: &Rendezvous,
         deadline: Deadline,
     ) -> Result<Option<Reply>> {
+        let reply = self.talk(|control| {
+            let Some(rest) = rest else {
+                return control.send(&[command]).map(|()| None);
+            };
+            control.send(&[rest, command])?;
+            control.final_reply(deadline).map(Some)
+        })?;
+        self.answered += u64::from(reply.is_some());
+        match reply {
+            Some(reply) if reply.is_farewell() => {
+                Err(self.break_off(refusal(&Command(command).to_string(), &reply)))
+            }
+            reply => Ok(reply.filter(|reply| !reply.wants_more())),
+        }
+    }
+
+    /// Reads the first reply to a transfer command. `None` if none comes though the
+    /// transfer begins: some servers leave the 1xx out, and the reply that would be waited for
+    /// comes at the end.
+    fn opening(&mut self, rendezvous: &Rendezvous, deadline: Deadline) -> Result<Option<Reply>> {
         let patience = match self.host.facts(|facts| facts.unannounced) {
             Some(false) => None,
             Some(true) => Some(UNANNOUNCED_LIMIT),
             None => Some(ANNOUNCEMENT_LIMIT.min(self.host.options().timeout / 2)),
         };
         let reply = self.talk(|control| {
-            control.send(&[command])?;
             if let (Some(patience), Rendezvous::Connected(data)) = (patience, rendezvous)
                 && !control.speaks_within(patience, data, UNANNOUNCED_LIMIT)
             {
@@ -296,45 +322,6 @@ impl Session {
         })?;
         self.count_tickets();
         Ok(None)
-    }
-
-    /// Gives a transfer up: closes the data connection and reads the one reply that is due,
-    /// whatever it says. Bounded by two seconds; a session that is not in step then is broken.
-    pub fn close_early(&mut self, mut data: DataConnection) {
-        let early = data.take_early();
-        drop(data);
-        self.transferring = false;
-        if early.is_none() {
-            // Not ABOR: servers answer it with one reply or two, in either order, or not at all.
-            let reply = self.talk(|control| control.receive(Deadline::after(GIVE_UP_LIMIT)));
-            match reply {
-                Ok(reply) if reply.is_farewell() => self.hang_up(),
-                Ok(reply) if matches!(reply.code() / 100, 2 | 4) => return,
-                Ok(_) | Err(_) => {}
-            }
-        }
-        // Pure-FTPd ends with 150; on another server that would not be the last word.
-        self.check_step();
-    }
-
-    /// Asks for a reply that cannot be taken for a late one.
-    fn check_step(&mut self) {
-        let deadline = Deadline::after(GIVE_UP_LIMIT.min(self.host.options().timeout));
-        let checked = self.talk(|control| {
-            control.send(&[b"NOOP"])?;
-            let reply = control.receive(deadline)?;
-            let late = matches!(
-                reply.code(),
-                100..=199 | 225 | 226 | 250 | 421 | 425 | 426 | 451
-            );
-            if late || !control.is_at_rest() {
-                return Err(Error::new(ErrorKind::Disconnected, "out of step"));
-            }
-            Ok(())
-        });
-        if let Err(error) = checked {
-            log::debug!("{}: {error}", self.host.options().host);
-        }
     }
 
     /// TLS 1.3 tickets are good for one connection, and some servers give too few.

@@ -237,3 +237,67 @@ fn refused_transfers_leave_the_session_in_step() {
     assert_eq!(lease.end_data(data).unwrap().code(), 226);
     assert_eq!(size(&mut lease).unwrap(), "213 1");
 }
+
+#[test]
+fn who_gives_one_download_up_after_another_has_the_next_data_connection_made() {
+    // What a server says of a transfer that was given up, and how often EPSV goes ahead of it.
+    for (last_word, ahead) in [("426 aborted", true), ("426 aborted\r\n226 done", false)] {
+        let server = Server::start(move |peer, line| {
+            if !line.starts_with("RETR") {
+                return Some(
+                    line.starts_with("REST") && {
+                        peer.say("350 go on");
+                        true
+                    },
+                );
+            }
+            peer.say("150 here it is");
+            let mut data = peer.accept();
+            while data.write_all(&[7; 65536]).is_ok() {}
+            peer.say(last_word);
+            Some(true)
+        });
+        let pool = server.pool();
+        let mut broken = 0;
+        for round in 0..6 {
+            let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+            let Ok(Begun::Open(mut data)) = lease.begin_data(b"RETR a", round) else {
+                broken += 1;
+                continue;
+            };
+            data.read_exact(&mut [0; 1000]).unwrap();
+            lease.close_for_next(data);
+        }
+        let heard = server.heard.lock().unwrap().clone();
+        let last = heard.iter().rev().take(2).collect::<Vec<_>>();
+        if ahead {
+            assert_eq!(broken, 0);
+            assert_eq!(last, ["EPSV", "RETR a"], "the last EPSV is for the next");
+            assert_eq!((server.count("EPSV"), server.count("RETR a")), (7, 6));
+        } else {
+            let facts = pool.host().facts(|facts| facts.gives_up_in_step);
+            assert_eq!(facts, Some(false), "found out, and not done again");
+        }
+    }
+}
+
+#[test]
+fn a_refused_rest_takes_the_command_behind_it_back() {
+    let server = Server::start(|peer, line| {
+        if line.starts_with("REST") {
+            peer.say("501 no");
+            return Some(true);
+        }
+        Some(false)
+    });
+    let pool = server.pool();
+    let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+    assert_eq!(retrieve(&mut lease), b"content");
+    let Begun::Refused(reply) = lease.begin_data(b"RETR a", 3).unwrap() else {
+        panic!("begun, from where nobody wanted");
+    };
+    assert_eq!(reply.code(), 501);
+    let heard = server.heard.lock().unwrap().join(" ");
+    assert!(heard.contains("REST 3 RETR a"), "sent together: {heard}");
+    assert_eq!(retrieve(&mut lease), b"content");
+}
