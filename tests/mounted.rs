@@ -20,6 +20,7 @@ mod numbers;
 mod power;
 mod promises;
 mod proxies;
+mod ranges;
 mod replies;
 mod small_files;
 mod system;

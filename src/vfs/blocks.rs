@@ -232,6 +232,12 @@ impl Cached {
         self.entry.has(offset)
     }
 
+    /// How many of the `most` bytes from `offset` on are here in one piece.
+    #[must_use]
+    pub fn run(&self, offset: u64, most: u64) -> u64 {
+        self.entry.run(offset, most)
+    }
+
     /// Whether all of it is here.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -2,15 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Instant;
 
+use rustix::fs::{Advice, fadvise};
+
 use super::BLOCK;
 use super::print::{PathKey, Print};
 use crate::sync::Locked;
 use crate::vfs::chunk::Chunk;
+
+/// Who reads so much at once, in bytes, reads on, and has the disk asked for what is so far ahead,
+/// that much at a time.
+const SEQUENTIAL: usize = 256 << 10;
+const AHEAD: u64 = 4 << 20;
+const AT_ONCE: u64 = 1 << 20;
 
 /// Blocks in a page.
 const PAGE: usize = 16;
@@ -109,6 +118,21 @@ impl Entry {
             held.whole.is_some()
                 || held.in_memory(offset).is_some()
                 || held.block(offset / BLOCK) != Block::Absent
+        })
+    }
+
+    /// How many of the `most` bytes from `offset` on are here in one piece.
+    pub(super) fn run(&self, offset: u64, most: u64) -> u64 {
+        let end = offset.saturating_add(most).min(self.print.size);
+        self.held.with(|held| {
+            if held.whole.is_some() {
+                return end.saturating_sub(offset);
+            }
+            let here =
+                |n: &u64| held.block(*n) != Block::Absent || held.in_memory(n * BLOCK).is_some();
+            let mut numbers = offset / BLOCK..end.div_ceil(BLOCK);
+            let until = numbers.find(|n| !here(n)).map_or(end, |n| n * BLOCK);
+            until.min(end).saturating_sub(offset)
         })
     }
 
@@ -228,6 +252,11 @@ impl Entry {
         let count = usize::try_from(end - offset).unwrap_or(0);
         let wanted = buf.get_mut(..count).unwrap_or_default();
         let aligned = offset.is_multiple_of(BLOCK) && (end.is_multiple_of(BLOCK) || end == size);
+        if wanted.len() >= SEQUENTIAL {
+            // The kernel takes several readers' requests of one file for random ones.
+            let next = NonZeroU64::new(AT_ONCE);
+            let _ = fadvise(file, end + AHEAD - AT_ONCE, next, Advice::WillNeed);
+        }
         if good || aligned {
             if file.read_exact_at(wanted, offset).is_err() {
                 self.forget();

@@ -14,14 +14,30 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::judge::Judge;
 use super::lock;
+use super::spot::Spots;
 use super::version::Version;
 use crate::sync::Locked;
 use crate::vfs::blocks::BLOCK;
 use crate::vfs::path::RemotePath;
 
-/// Connections that fetch one file at most.
-const HELPERS: u64 = 4;
+/// Connections that fetch one file for a sequential reader at most.
+const HELPERS: usize = 5;
+
+/// The same for who jumps about; and how many of these go on where the jumps need connections.
+const WHOLE_HELPERS: usize = 4;
+const FIRM: usize = 3;
+
+/// What one of them fetches for a sequential reader, who comes after them, before it takes what is
+/// next.
+const SEGMENT: u64 = 48 << 20;
+
+/// How long it takes until helpers are at work: so much the reader's own stream fetches, in bytes
+/// at least and at most.
+const HEAD_START: Duration = Duration::from_millis(300);
+const LEAST_OWN: u64 = 8 << 20;
+const MOST_OWN: u64 = 64 << 20;
 
 /// Jumps in a file that make it worth to be fetched whole.
 const JUMPS: u32 = 4;
@@ -30,16 +46,11 @@ const JUMPS: u32 = 4;
 const PART: u64 = 4;
 
 /// What a sequential reader must have read, and must have before it, in bytes.
-const READ_BEFORE: u64 = 24 << 20;
+const READ_BEFORE: u64 = 12 << 20;
 const LEFT: u64 = 64 << 20;
 
 /// A stream that is faster than this, in bytes a second, needs no help: the disk is hardly faster.
-const FAST: u64 = 400 << 20;
-
-/// What ranges must give, in hundredths of what one stream gave, and when that is measured.
-const GAIN: u64 = 125;
-const WARM_UP: Duration = Duration::from_millis(700);
-const TRIAL: Duration = Duration::from_millis(800);
+const FAST: u64 = 256 << 20;
 
 /// How long a helper keeps its connection while others wait, if it fetches what they wait for.
 const SHARE: Duration = Duration::from_secs(2);
@@ -64,6 +75,9 @@ pub(super) struct Behind {
     whole: AtomicBool,
     given_up: AtomicBool,
     fetched: AtomicU64,
+    /// Where the file is fetched for a sequential reader: whether that pays.
+    judge: Locked<Option<Judge>>,
+    spots: Spots,
     /// The name it had when it was last read.
     at: Locked<Option<RemotePath>>,
     plan: Mutex<Plan>,
@@ -75,6 +89,14 @@ struct Plan {
     left: VecDeque<Range<u64>>,
     /// What each helper has still to fetch.
     running: Vec<Range<u64>>,
+}
+
+impl Plan {
+    /// Whether a helper will soon be at `offset`.
+    fn is_near(&self, offset: u64) -> bool {
+        let near = |range: &Range<u64>| range.contains(&offset) && offset - range.start <= NEAR;
+        self.running.iter().any(near)
+    }
 }
 
 impl Behind {
@@ -91,6 +113,10 @@ impl Behind {
         self.at.with(|at| at.clone())
     }
 
+    pub(super) const fn spots(&self) -> &Spots {
+        &self.spots
+    }
+
     /// A reader jumped. Whether the file should be fetched.
     pub(super) fn jumped(&self) -> bool {
         self.jumps.fetch_add(1, Ordering::Relaxed) + 1 >= JUMPS
@@ -102,7 +128,7 @@ impl Behind {
         self.whole.load(Ordering::Relaxed) && !lock(&self.plan).running.is_empty()
     }
 
-    /// Waits for a helper that is about to have the byte at `offset`. Whether one was.
+    /// Waits for a helper that is about to have the byte at `offset`. Whether there was one.
     #[allow(
         clippy::significant_drop_tightening,
         reason = "a condition variable holds its lock"
@@ -111,10 +137,7 @@ impl Behind {
         if !self.begun.load(Ordering::Relaxed) {
             return false;
         }
-        let near = |plan: &mut Plan| {
-            let near = |range: &Range<u64>| range.contains(&offset) && offset - range.start <= NEAR;
-            plan.running.iter().any(near) && !is_here()
-        };
+        let near = |plan: &mut Plan| plan.is_near(offset) && !is_here();
         let mut plan = lock(&self.plan);
         if !near(&mut plan) {
             return false;
@@ -122,6 +145,11 @@ impl Behind {
         let waited = self.moved.wait_timeout_while(plan, PATIENCE, near);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
         true
+    }
+
+    /// Whether [`wait_near`](Self::wait_near) would wait.
+    pub(super) fn is_near(&self, offset: u64) -> bool {
+        self.begun.load(Ordering::Relaxed) && lock(&self.plan).is_near(offset)
     }
 
     /// What a sequential reader should not fetch itself: where the first planned range begins.
@@ -153,106 +181,60 @@ pub(super) fn fetch_whole(version: &Arc<Version>) {
     let size = version.size().unwrap_or(u64::MAX);
     if size <= version.cache_limit() / PART {
         version.behind().whole.store(true, Ordering::Relaxed);
-        let parts = if version.is_checked() { 1 } else { HELPERS };
-        start(version, 0..size, parts, None);
+        // What is to be compared with a checksum must come in order.
+        let parts = if version.is_checked() {
+            1
+        } else {
+            WHOLE_HELPERS
+        };
+        start(version, 0..size, size / parts as u64 + 1, parts);
     }
 }
 
-/// A sequential reader is at `position`, and one stream gave `served` bytes in `time`: fetches
-/// ranges before it, if that may help.
-pub(super) fn help(version: &Arc<Version>, position: u64, served: u64, time: Duration) {
+/// A sequential reader is at `position`, and one stream gave `served` bytes, at `rate` bytes a
+/// second: fetches ranges before it, if that may help.
+pub(super) fn help(version: &Arc<Version>, position: u64, served: u64, rate: u64) {
     let behind = version.behind();
     if served < READ_BEFORE || behind.begun.load(Ordering::Relaxed) || !version.ranges_may_pay() {
         return;
     }
     let Some(size) = version.size() else { return };
-    let rate = rate(served, time);
     let left = size.saturating_sub(position);
     if left < LEFT || rate > FAST || left > version.cache_limit() / 2 {
         return;
     }
     // The reader's own stream goes on to where the first range begins.
-    let own = left / (HELPERS + 1);
-    let trial = Trial {
-        before: rate,
-        position,
-    };
-    start(version, position + own..size, HELPERS, Some(trial));
+    let own = rate.saturating_mul(HEAD_START.as_millis() as u64) / 1000;
+    let first = position + own.clamp(LEAST_OWN, MOST_OWN).min(left / 3);
+    behind.judge.with(|judge| *judge = Some(Judge::new(rate)));
+    let part = (size.saturating_sub(first) / HELPERS as u64).clamp(LEAST_OWN, SEGMENT);
+    start(version, first..size, part, HELPERS);
 }
 
-/// What is to be compared with the helpers' rate.
-#[derive(Clone, Copy)]
-struct Trial {
-    before: u64,
-    position: u64,
-}
-
-/// Compares what several connections give with what one gave.
-struct Judge {
-    trial: Trial,
-    began: Instant,
-    /// When the comparison began, with what was fetched and where the reader was.
-    warm: Option<(Instant, u64, u64)>,
-    done: bool,
-}
-
-impl Judge {
-    fn new(trial: Trial) -> Self {
-        Self {
-            trial,
-            began: Instant::now(),
-            warm: None,
-            done: false,
-        }
-    }
-
-    /// Whether to go on, with so many bytes `fetched`.
-    fn allows(&mut self, version: &Version, fetched: u64) -> bool {
-        if self.done || self.began.elapsed() < WARM_UP {
-            return true;
-        }
-        let position = version.furthest().max(self.trial.position);
-        let (since, before, from) = *self.warm.get_or_insert((Instant::now(), fetched, position));
-        if since.elapsed() < TRIAL {
-            return true;
-        }
-        self.done = true;
-        let bytes = (fetched - before) + position.saturating_sub(from);
-        let (one, together) = (self.trial.before, rate(bytes, since.elapsed()));
-        log::debug!("several connections give {together} bytes/s, one gave {one}");
-        together >= one / 100 * GAIN
-    }
-}
-
-fn rate(bytes: u64, time: Duration) -> u64 {
-    let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-    bytes.saturating_mul(1000) / time
-}
-
-fn start(version: &Arc<Version>, what: Range<u64>, parts: u64, trial: Option<Trial>) {
+fn start(version: &Arc<Version>, what: Range<u64>, part: u64, helpers: usize) {
     let behind = version.behind();
     if !version.caches() || behind.begun.swap(true, Ordering::Relaxed) {
         return;
     }
     let begin = what.start - what.start % BLOCK;
-    let part = ((what.end - begin) / parts)
-        .next_multiple_of(16 * BLOCK)
-        .max(16 * BLOCK);
+    let part = part.next_multiple_of(16 * BLOCK).max(16 * BLOCK);
+    let parts = (what.end - begin).div_ceil(part);
     let begins = (0..parts).map(|nth| begin + nth * part);
-    let ranges = begins.filter(|begin| *begin < what.end);
-    lock(&behind.plan).left = ranges
+    lock(&behind.plan).left = begins
         .map(|begin| begin..(begin + part).min(what.end))
         .collect();
-    let helpers = lock(&behind.plan).left.len();
+    let helpers = usize::try_from(parts).map_or(helpers, |parts| parts.min(helpers));
     log::debug!("fetching {what:?} by {helpers} connections");
     for nth in 0..helpers {
         let helped = Arc::downgrade(version);
-        let trial = trial.filter(|_| nth == 0);
+        let firm = nth < FIRM;
         let started = thread::Builder::new()
             .name("content-fetch".into())
             .spawn(move || {
                 while let Some(range) = next(&helped) {
-                    fetch(&helped, range, trial);
+                    if !fetch(&helped, range, firm) {
+                        break;
+                    }
                 }
             });
         if let Err(err) = started {
@@ -270,19 +252,19 @@ fn next(version: &Weak<Version>) -> Option<Range<u64>> {
     behind.take_range()
 }
 
-/// Fetches a range; what fails is left to those who read it.
-fn fetch(version: &Weak<Version>, range: Range<u64>, trial: Option<Trial>) {
+/// Fetches a range; what fails is left to those who read it. Whether there may be another.
+fn fetch(version: &Weak<Version>, range: Range<u64>, firm: bool) -> bool {
     let (end, mut next) = (range.end, range.start);
     let mut tries = 0;
-    while next < end && tries < TRIES {
+    let mut goes_on = true;
+    while next < end && tries < TRIES && goes_on {
         let before = next;
-        let done = fetch_some(version, &mut next, end, trial);
+        let done = fetch_some(version, &mut next, end, firm);
         tries = if next > before { 0 } else { tries + 1 };
         match done {
-            Some(true) => {}
-            // Others need the connection, or there is none.
-            Some(false) => thread::sleep(BUSY),
-            None => break,
+            Done::Some => {}
+            Done::Nothing => break,
+            Done::Crowded => goes_on = pause(version, next..end, firm),
         }
     }
     if let Some(version) = version.upgrade() {
@@ -290,47 +272,85 @@ fn fetch(version: &Weak<Version>, range: Range<u64>, trial: Option<Trial>) {
         lock(&behind.plan).running.retain(|r| r.end != end);
         behind.moved.notify_all();
     }
+    goes_on
 }
 
-/// Fetches from `next` on by one download. `Some`: it may be tried again, at once or later.
-fn fetch_some(
-    helped: &Weak<Version>,
-    next: &mut u64,
-    end: u64,
-    trial: Option<Trial>,
-) -> Option<bool> {
+/// Others need the connection, or there is none. Nobody waits for the range meanwhile. Whether to
+/// go on with it; else it is left to the firm.
+fn pause(version: &Weak<Version>, range: Range<u64>, firm: bool) -> bool {
+    let change = |work: &dyn Fn(&mut Plan)| {
+        let version = version.upgrade();
+        version.is_some_and(|version| {
+            let behind = version.behind();
+            work(&mut lock(&behind.plan));
+            behind.moved.notify_all();
+            behind.whole.load(Ordering::Relaxed)
+        })
+    };
+    let whole = change(&|plan| plan.running.retain(|r| r.end != range.end));
+    if whole && !firm {
+        change(&|plan| plan.left.push_front(range.clone()));
+        return false;
+    }
+    thread::sleep(BUSY);
+    change(&|plan| plan.running.push(range.clone()));
+    true
+}
+
+/// How an attempt to fetch ended.
+enum Done {
+    /// It may go on.
+    Some,
+    /// For want of a connection.
+    Crowded,
+    /// It cannot be fetched, or need not.
+    Nothing,
+}
+
+/// Fetches from `next` on by one download.
+fn fetch_some(helped: &Weak<Version>, next: &mut u64, end: u64, firm: bool) -> Done {
     let mut download = {
-        let version = helped.upgrade()?;
+        let Some(version) = helped.upgrade() else {
+            return Done::Nothing;
+        };
         // What is here already need not come again.
         while *next < end && version.has_kept(*next) {
             *next = (*next + BLOCK).min(end);
         }
         advanced(&version, *next, end);
         if *next >= end {
-            return Some(true);
+            return Done::Some;
         }
-        let at = version.behind().name()?;
-        let in_turn = version.behind().whole.load(Ordering::Relaxed);
+        let Some(at) = version.behind().name() else {
+            return Done::Nothing;
+        };
+        let in_turn = firm && version.behind().whole.load(Ordering::Relaxed);
         match version.retrieve_behind(&at, *next, in_turn) {
             Ok(Some(download)) => download,
-            Ok(None) => return Some(false),
+            Ok(None) => return Done::Crowded,
             Err(err) => {
                 log::debug!("{at}: fetching ahead: {err}");
-                return None;
+                return Done::Nothing;
             }
         }
     };
     let began = Instant::now();
-    let mut judge = trial.map(Judge::new);
     while *next < end {
-        let version = helped.upgrade()?;
+        let Some(version) = helped.upgrade() else {
+            return Done::Nothing;
+        };
         let behind = version.behind();
         if version.is_stale() || behind.given_up.load(Ordering::Relaxed) {
-            return None;
+            return Done::Nothing;
         }
-        let had_its_share = began.elapsed() >= SHARE;
-        if version.others_wait() && (had_its_share || !behind.whole.load(Ordering::Relaxed)) {
-            return Some(false);
+        let in_turn = firm && behind.whole.load(Ordering::Relaxed);
+        let gives_way = if in_turn {
+            began.elapsed() >= SHARE && version.others_than_spots_wait()
+        } else {
+            version.others_wait()
+        };
+        if gives_way {
+            return Done::Crowded;
         }
         let most = usize::try_from(end - *next).unwrap_or(STEP).min(STEP);
         let mut buffer = version.buffer(most);
@@ -343,38 +363,40 @@ fn fetch_some(
             .filter(|r| !r.is_empty())
         {
             match download.read(rest) {
-                Ok(0) | Err(_) => return None,
+                Ok(0) | Err(_) => return Done::Nothing,
                 Ok(more) => count += more,
             }
         }
-        let version = helped.upgrade()?;
+        let Some(version) = helped.upgrade() else {
+            return Done::Nothing;
+        };
         version.passed(*next, buffer.as_mut_slice());
         if !version.keep_behind(*next, buffer.filled(count), DISK) {
-            return None;
+            return Done::Nothing;
         }
         *next += count as u64;
         advanced(&version, *next, end);
         let behind = version.behind();
         let fetched = behind.fetched.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
-        if judge
-            .as_mut()
-            .is_some_and(|judge| !judge.allows(&version, fetched))
-        {
+        let come = fetched + version.furthest();
+        let allowed = |judge: &mut Option<Judge>| judge.as_mut().is_none_or(|j| j.allows(come));
+        if !behind.judge.with(allowed) {
             version.ranges_do_not_pay();
             behind.give_up();
-            return None;
+            return Done::Nothing;
         }
     }
-    let version = helped.upgrade()?;
-    let whole = version.size() == Some(end);
-    if whole && matches!(download.read(&mut [0]), Ok(0)) {
+    let Some(version) = helped.upgrade() else {
+        return Done::Nothing;
+    };
+    if version.size() == Some(end) && matches!(download.read(&mut [0]), Ok(0)) {
         let _ = download.conclude();
         if let Err(err) = version.compare() {
             log::debug!("what was fetched ahead: {err}");
-            return None;
+            return Done::Nothing;
         }
     }
-    Some(true)
+    Done::Some
 }
 
 fn advanced(version: &Version, next: u64, end: u64) {

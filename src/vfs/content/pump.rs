@@ -17,6 +17,11 @@ const PUMPS: usize = 8;
 /// How long a pump waits for its reader.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What a jump costs, more or less, and what is worth one in any case or always.
+const JUMP_MILLIS: u64 = 20;
+const LEAST_RUN: u64 = 1 << 20;
+const MOST_RUN: u64 = 32 << 20;
+
 /// Counts the pumps of a mount.
 #[derive(Debug, Default)]
 pub(crate) struct Pumps(AtomicUsize);
@@ -37,7 +42,7 @@ impl Drop for Pumped {
     fn drop(&mut self) {
         let closed = {
             let mut flow = self.0.flow();
-            flow.pumped = false;
+            self.0.set_pumped(&mut flow, false);
             flow.closed
         };
         self.0.moved.notify_all();
@@ -60,7 +65,8 @@ pub(super) fn start(pumps: &Arc<Pumps>, version: &Arc<Version>, stream: &Arc<Str
         if flow.pumped || flow.closed {
             return;
         }
-        flow.pumped = true;
+        stream.set_pumped(&mut flow, true);
+        drop(flow);
     }
     let (pumped, version) = (Arc::clone(stream), Arc::downgrade(version));
     let started = std::thread::Builder::new()
@@ -72,9 +78,15 @@ pub(super) fn start(pumps: &Arc<Pumps>, version: &Arc<Version>, stream: &Arc<Str
         });
     if let Err(err) = started {
         log::debug!("no thread to read ahead: {err}");
-        stream.flow().pumped = false;
+        stream.set_pumped(&mut stream.flow(), false);
         stream.moved.notify_all();
     }
+}
+
+/// Bytes that must be here already for a download to be given up, which another has to replace
+/// behind them.
+fn worth_a_jump(rate: u64) -> u64 {
+    (rate / (1000 / JUMP_MILLIS)).clamp(LEAST_RUN, MOST_RUN)
 }
 
 /// Fetches a chunk when one is wanted. Whether to go on.
@@ -104,7 +116,8 @@ fn step(stream: &Stream, version: &Weak<Version>) -> bool {
         return false;
     }
     let pos = stream.position();
-    if version.has_kept(pos) || version.behind().is_planned(pos) {
+    let rate = line.rate().map_or(0, |(_, rate)| rate);
+    if version.has_run(pos, worth_a_jump(rate)) || version.behind().is_planned(pos) {
         // The reader finds it in the cache.
         stream.hang_up(&mut line);
         return false;
@@ -113,21 +126,27 @@ fn step(stream: &Stream, version: &Weak<Version>) -> bool {
     let reserved = {
         let mut flow = stream.flow();
         let unread = flow.unread();
-        flow.window.reserve(most, unread)
+        let reserved = flow.window.reserve(most, unread);
+        stream.publish_span(&flow.window);
+        drop(flow);
+        reserved
     };
     if !reserved {
         version.relieve(most, false);
         let mut flow = stream.flow();
         let unread = flow.unread();
-        if !flow.window.reserve(most, unread) {
+        let reserved = flow.window.reserve(most, unread);
+        stream.publish_span(&flow.window);
+        drop(flow);
+        if !reserved {
             return false;
         }
     }
     match stream.read_on(&mut line, &version, pos, most) {
         Ok(chunk) => {
             stream.arrived(&version, pos, &chunk, most);
-            if let Some((served, time)) = line.rate() {
-                behind::help(&version, stream.position(), served, time);
+            if let Some((served, rate)) = line.rate() {
+                behind::help(&version, stream.position(), served, rate);
             }
             !chunk.is_empty()
         }

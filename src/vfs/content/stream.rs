@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::judge::rate;
 use super::lock;
 use super::version::Version;
 use super::window::Window;
@@ -64,6 +65,8 @@ pub(super) struct Line {
     since: Option<Instant>,
     /// Time spent waiting for these.
     waited: Duration,
+    /// The two when there was a quarter as much, or so, and when there was half.
+    marks: [(u64, Duration); 2],
 }
 
 /// Where the stream is and how far it is to go.
@@ -99,6 +102,8 @@ pub(crate) struct Stream {
     /// Held across the network: one at a time moves the stream on.
     line: Mutex<Line>,
     connected: AtomicBool,
+    /// `pumped`, for those without the lock.
+    moves: AtomicBool,
     /// Milliseconds on the clock of the mount.
     used: AtomicU64,
 }
@@ -122,6 +127,7 @@ impl Stream {
             goal,
             line: Mutex::default(),
             connected: AtomicBool::new(false),
+            moves: AtomicBool::new(false),
             used: AtomicU64::new(now),
         }
     }
@@ -140,6 +146,17 @@ impl Stream {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is moved on ahead of a sequential reader.
+    pub(super) fn is_pumped(&self) -> bool {
+        self.moves.load(Ordering::Relaxed)
+    }
+
+    /// A pump begins or ends; `flow` is this stream's.
+    pub(super) fn set_pumped(&self, flow: &mut Flow, pumped: bool) {
+        flow.pumped = pumped;
+        self.moves.store(pumped, Ordering::Relaxed);
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -218,17 +235,21 @@ impl Stream {
         Some(found)
     }
 
-    /// Reads from `offset`, a part of what was asked perhaps.
+    /// Reads from `offset`, a part of what was asked perhaps. A `patient` reader rather looks
+    /// where else it is.
     pub(crate) fn read(
         self: &Arc<Self>,
         version: &Arc<Version>,
         at: &RemotePath,
         offset: u64,
         len: usize,
+        patient: bool,
     ) -> Result<Served> {
         self.used.store(version.now(), Ordering::Relaxed);
         let served = match self.await_pump(offset, len) {
             Some(served) => served,
+            // The pump left that to others.
+            None if patient && version.is_served_elsewhere(offset) => Served::Passed,
             None => self.read_in_turn(&mut lock(&self.line), version, at, offset, len)?,
         };
         if let Served::Bytes(chunk) = &served
@@ -429,6 +450,7 @@ impl Stream {
             self.connected.store(true, Ordering::Relaxed);
             line.served = 0;
             line.waited = Duration::ZERO;
+            line.marks = Default::default();
             line.since = Some(Instant::now());
         }
         self.read_on(line, way.version, pos, most)
@@ -464,14 +486,13 @@ impl Stream {
                     log::debug!("after {} bytes: {err}", pos + count as u64);
                     version.passed(pos, space.get(..count).unwrap_or_default());
                     self.hang_up(line);
-                    line.served += count as u64;
+                    line.counts(count as u64, began.elapsed());
                     return Ok(buffer.filled(count));
                 }
             }
         }
         version.passed(pos, space.get(..count).unwrap_or_default());
-        line.served += count as u64;
-        line.waited += began.elapsed();
+        line.counts(count as u64, began.elapsed());
         let reached = pos + count as u64;
         match version.size() {
             // Only the server's word makes this the end.
@@ -500,7 +521,7 @@ impl Stream {
         Ok(buffer.filled(count))
     }
 
-    fn publish_span(&self, window: &Window) {
+    pub(super) fn publish_span(&self, window: &Window) {
         let span = window.span();
         self.start.store(span.start, Ordering::Relaxed);
         self.end.store(span.end, Ordering::Relaxed);
@@ -508,9 +529,20 @@ impl Stream {
 }
 
 impl Line {
-    /// What the connection gave, in what time.
-    pub(super) fn rate(&self) -> Option<(u64, Duration)> {
-        self.since.map(|_| (self.served, self.waited))
+    /// What the connection gave, and how much of it in a second, of late: it begins slowly.
+    pub(super) fn rate(&self) -> Option<(u64, u64)> {
+        let [(bytes, time), _] = self.marks;
+        let (bytes, time) = (self.served - bytes, self.waited.saturating_sub(time));
+        self.since.map(|_| (self.served, rate(bytes, time)))
+    }
+
+    fn counts(&mut self, bytes: u64, waited: Duration) {
+        self.served += bytes;
+        self.waited += waited;
+        let [_, mark] = self.marks;
+        if self.served >= 2 * mark.0.max(MOST_CHUNK) {
+            self.marks = [mark, (self.served, self.waited)];
+        }
     }
 
     pub(super) fn had_its_share(&self) -> bool {
@@ -528,7 +560,7 @@ struct Way<'a> {
 }
 
 /// Whether another connection may give what this one did not.
-fn may_resume(err: &Error) -> bool {
+pub(super) fn may_resume(err: &Error) -> bool {
     use ErrorKind::{Disconnected, NotFound, Protocol, TimedOut};
     matches!(err.kind(), Disconnected | TimedOut | Protocol | NotFound)
 }

@@ -11,6 +11,10 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 /// The longest anybody queues for a connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// So many of the first in line ask at the same time. The server has a line of its own; here it is
+/// about the time that opening a transfer takes, in which others could be served.
+const ABREAST: usize = 8;
+
 /// Tickets in the order of arrival, and the next number.
 #[derive(Debug, Default)]
 struct Line {
@@ -41,6 +45,11 @@ impl Turns {
     /// Whether somebody is in line: those who hold a connection as a favour give it up.
     pub(crate) fn others_wait(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many are in line.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Asks without waiting, frees an idle connection with `reclaim` and asks again.
@@ -76,7 +85,7 @@ impl Turns {
         }
         let deadline = Instant::now() + PATIENCE;
         let ticket = self.join();
-        ticket.wait_until_first(deadline)?;
+        ticket.wait_until_near(deadline)?;
         loop {
             reclaim();
             let asked = Instant::now();
@@ -108,9 +117,12 @@ struct Ticket<'a> {
 }
 
 impl Ticket<'_> {
-    fn wait_until_first(&self, deadline: Instant) -> Result<()> {
+    fn wait_until_near(&self, deadline: Instant) -> Result<()> {
         let time = deadline.saturating_duration_since(Instant::now());
-        let behind = |line: &mut Line| line.tickets.front() != Some(&self.number);
+        let behind = |line: &mut Line| {
+            let mut near = line.tickets.iter().take(ABREAST);
+            !near.any(|ticket| *ticket == self.number)
+        };
         let waited = self
             .turns
             .moved

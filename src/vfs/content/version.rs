@@ -8,6 +8,7 @@ use super::Contents;
 use super::behind::{self, Behind};
 use super::check::Check;
 use super::pump;
+use super::spot;
 use super::stream::{JUMP, Served, Stream, WINDOW};
 use super::window::Window;
 use crate::sync::Locked;
@@ -164,6 +165,8 @@ impl Version {
         let len = self.until_end(offset, len);
         self.behind.read_as(at);
         let mut passed = 0;
+        // Others who are to bring it are waited for once.
+        let mut patient = true;
         let mut asked = self.size().is_none_or(|size| size > SMALL);
         if len == 0 {
             return Ok(None);
@@ -172,12 +175,25 @@ impl Version {
             if self.is_stale() {
                 return Err(self.check.failure().unwrap_or_else(|| stale(at)));
             }
-            if let Some(chunk) = self.kept(offset, len) {
+            if let Some(chunk) = self.kept(offset, len, passed == 0) {
                 return Ok(Some(chunk));
             }
-            let wanted = |version: &Self| version.has_kept(offset);
-            if self.behind.wait_near(offset, || wanted(self)) && wanted(self) {
-                continue;
+            if self.behind.wait_near(offset, || self.has_kept(offset)) {
+                if self.has_kept(offset) {
+                    continue;
+                }
+                patient = false;
+            }
+            if passed == 0 && self.behind.is_fetching_whole() {
+                match spot::read(self, at, offset, len)? {
+                    Some(chunk) => return Ok(Some(chunk)),
+                    // It came meanwhile.
+                    None if self.has_kept(offset) => {
+                        passed += 1;
+                        continue;
+                    }
+                    None => {}
+                }
             }
             // Perhaps it is on its way already.
             if !asked && self.cached.is_some() {
@@ -187,7 +203,9 @@ impl Version {
                 }
             }
             let stream = self.stream_for(offset, passed);
-            match stream.read(self, at, offset, len)? {
+            // What cannot be read of the disk after all is read by the stream.
+            let patient = patient && passed == 0;
+            match stream.read(self, at, offset, len, patient)? {
                 Served::Bytes(chunk) => return Ok(Some(chunk)),
                 Served::End => return Ok(None),
                 Served::Passed => passed += 1,
@@ -238,14 +256,19 @@ impl Version {
         left.map_or(len, |left| left.min(len))
     }
 
-    /// What the cache has from `offset` on. What a stream has in memory is not looked for on disk.
-    fn kept(&self, offset: u64, len: usize) -> Option<Chunk> {
+    /// What the cache has from `offset` on. With `streams_first`, what a stream has in memory, or
+    /// passes on its way, is not looked for on disk.
+    fn kept(&self, offset: u64, len: usize, streams_first: bool) -> Option<Chunk> {
         let cached = self.cached.as_ref()?;
         if let Some(chunk) = cached.peek(offset, len) {
             return Some(chunk);
         }
-        let here = |stream: &Arc<Stream>| stream.distance(offset) == Some(0);
-        if !cached.has(offset) || self.streams.with(|all| all.iter().any(here)) {
+        let here = |stream: &Arc<Stream>| match stream.distance(offset) {
+            Some(0) => true,
+            Some(_) => stream.is_connected() && stream.is_pumped(),
+            None => false,
+        };
+        if !cached.has(offset) || streams_first && self.streams.with(|all| all.iter().any(here)) {
             return None;
         }
         let mut buffer = self.buffer(len);
@@ -324,6 +347,18 @@ impl Version {
             .is_some_and(|cached| cached.has(offset))
     }
 
+    /// Whether a reader finds the byte at `offset` in the cache, now or soon.
+    pub(super) fn is_served_elsewhere(&self, offset: u64) -> bool {
+        self.has_kept(offset) || self.behind.is_near(offset)
+    }
+
+    /// Whether the cache has the `len` bytes from `offset` on, or all up to the end.
+    pub(super) fn has_run(&self, offset: u64, len: u64) -> bool {
+        let left = self.until_end(offset, usize::try_from(len).unwrap_or(usize::MAX));
+        let cached = self.cached.as_ref();
+        cached.is_some_and(|cached| left > 0 && cached.run(offset, len) >= left as u64)
+    }
+
     /// Whether what is read of this version may be kept on disk.
     pub(super) fn caches(&self) -> bool {
         self.cached.as_ref().is_some_and(|cached| cached.keeps())
@@ -354,8 +389,8 @@ impl Version {
         self.streams.with(positions).unwrap_or_default()
     }
 
-    /// Begins another download if a connection is free or, `in_turn`, when it is, and makes sure that `at` still is this
-    /// version: the caller may know an old name.
+    /// Begins another download if a connection is free or, `in_turn`, when it is, and makes sure
+    /// that `at` still is this version: the caller may know an old name.
     pub(super) fn retrieve_behind(
         &self,
         at: &RemotePath,
@@ -374,11 +409,32 @@ impl Version {
             Err(err) if err.kind() == ErrorKind::Busy => return Ok(None),
             Err(err) => return Err(err),
         };
-        let now = self.transfers.stat_now(at)?;
-        if self.attr.with(|attr| attr.differs_from(&now)) {
-            return Err(stale(at));
-        }
+        self.revalidate(at)?;
         Ok(Some(download))
+    }
+
+    /// Begins a download for a few bytes, waiting for a connection; `None` if they came meanwhile.
+    pub(super) fn retrieve_spot(
+        &self,
+        at: &RemotePath,
+        offset: u64,
+    ) -> Result<Option<Box<dyn Download>>> {
+        self.revalidate(at)?;
+        self.contents.connection(|wait| {
+            if self.has_kept(offset) {
+                return Ok(None);
+            }
+            self.transfers.retrieve(at, offset, wait).map(Some)
+        })
+    }
+
+    /// Asks the server unless somebody just did.
+    fn revalidate(&self, at: &RemotePath) -> Result<()> {
+        let age = self.validated.with(|when| when.elapsed());
+        if age > VALID {
+            self.validate(at)?;
+        }
+        Ok(())
     }
 
     /// Has a thread read ahead for `stream`.
@@ -407,6 +463,11 @@ impl Version {
         self.contents.turns.others_wait()
     }
 
+    /// The same, those left out who want a few bytes of this version.
+    pub(super) fn others_than_spots_wait(&self) -> bool {
+        self.contents.turns.waiting() > self.behind.spots().under_way()
+    }
+
     pub(crate) fn relieve(&self, bytes: usize, from_readers: bool) {
         self.contents.relieve(bytes, from_readers);
     }
@@ -418,10 +479,7 @@ impl Version {
 
     /// Begins another download of this version, waiting for a connection.
     pub(crate) fn retrieve(&self, at: &RemotePath, offset: u64) -> Result<Box<dyn Download>> {
-        let age = self.validated.with(|when| when.elapsed());
-        if age > VALID {
-            self.validate(at)?;
-        }
+        self.revalidate(at)?;
         let mut connected = self.streams.with(|streams| streams.clone());
         connected.retain(|stream| stream.is_connected());
         connected.sort_by_key(|stream| stream.used());
