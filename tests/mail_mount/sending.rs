@@ -1,5 +1,7 @@
 //! The outbox: what is sent, what is refused and where that is heard.
 
+use std::fs;
+
 use super::lab::{Lab, text};
 use crate::support::smtpd::Quirks;
 
@@ -164,6 +166,27 @@ fn the_same_name_twice_is_two_messages_though_the_server_is_away() {
     lab.wait("outbox not empty", || {
         lab.mount.sh("ls outbox | tr '\\n' ' '") == "at now "
     });
+}
+
+#[test]
+fn a_name_can_be_used_again_in_the_moment_its_message_is_done() {
+    let Some(lab) = lab(Quirks::default()) else {
+        return;
+    };
+    let (draft, there) = (lab.mount.path("drafts/m"), lab.mount.path("outbox/m"));
+    for number in 0..200 {
+        let mail = format!("To: bob@example.org\nSubject: number {number}.\n\nhi\n");
+        fs::write(&draft, mail).unwrap();
+        fs::rename(&draft, &there).unwrap_or_else(|err| panic!("{number}: {err}"));
+    }
+    let sent = lab.sent(200);
+    let mut lost = 0..200;
+    let lost = lost.find(|number| {
+        let line = format!("Subject: number {number}.\n");
+        !sent.iter().any(|mail| text(mail).contains(&line))
+    });
+    assert_eq!(lost, None);
+    lab.mount.finish();
 }
 
 #[test]

@@ -267,7 +267,8 @@ impl OpenFile for LocalFile {
     }
 
     fn detach(&self, at: &RemotePath) -> Result<bool> {
-        if let Some(place) = in_outbox(at) {
+        // What takes the place of a file that was moved in is another message.
+        if let Some(place) = in_outbox(at).filter(|place| !self.outbox.was_moved_in(place)) {
             self.outbox.withdraw(&place)?;
         }
         self.written.unsynced.store(false, Ordering::Release);

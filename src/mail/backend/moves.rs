@@ -1,13 +1,13 @@
 //! What renames mean: flags in the inbox, sending in the outbox.
 
-use std::fs;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::{fs, io};
 
 use super::local::{self, failed};
-use super::outbox::Outbox;
+use super::outbox::{How, Outbox};
 use super::{MailBackend, base_name, missing};
 use crate::mail::fetch::ServerDelete;
 use crate::vfs::error::{ErrorKind, Result};
@@ -91,11 +91,15 @@ impl MailBackend {
         };
         self.make_parent(to, place)?;
         let replaced = self.areas.root.join("spool").join("replaced");
-        let there = to.exists();
-        // What was sent already, or will be, is not brought back.
-        let replaces = there && self.outbox.make_way(place)?;
-        if there {
-            fs::rename(to, &replaced).map_err(|err| failed(to, &err))?;
+        let mut replaces = false;
+        if to.exists() {
+            // What was sent already, or will be, is not brought back.
+            replaces = self.outbox.make_way(place)?;
+            match fs::rename(to, &replaced) {
+                // Cleared away meanwhile: its message has been sent.
+                Err(err) if err.kind() == io::ErrorKind::NotFound => replaces = false,
+                other => other.map_err(|err| failed(to, &err))?,
+            }
         }
         fs::rename(from, to).map_err(|err| failed(from, &err))?;
         let inode = about.unique.as_deref().and_then(|of| of.try_into().ok());
@@ -112,7 +116,11 @@ impl MailBackend {
         if let Some(written) = &open {
             written.unjudged.store(false, Ordering::Release);
         }
-        let outcome = self.outbox.renamed(place, linger);
+        let how = match from.starts_with(self.areas.root.join("outbox")) {
+            true => How::Written,
+            false => How::MovedIn,
+        };
+        let outcome = self.outbox.renamed(place, linger, how);
         let Err(err) = outcome else { return Ok(()) };
         if self.outbox.is_submitted(place) {
             return Err(err);

@@ -59,11 +59,38 @@ pub(super) struct Outbox {
     /// How long a rename into `now/` waits for the server's word.
     patience: Duration,
     /// Paths in the outbox, and the messages that were made of them.
-    submitted: Locked<HashMap<RemotePath, Vec<Id>>>,
+    submitted: Locked<HashMap<RemotePath, Submitted>>,
     /// Files that could not be queued, and why.
     stuck: Locked<HashMap<RemotePath, String>>,
     /// Files that are open, by inode number on disk.
     open: Locked<HashMap<u64, Arc<Written>>>,
+}
+
+/// What was made of one file.
+#[derive(Clone, Default)]
+struct Submitted {
+    ids: Vec<Id>,
+    /// The file came complete from elsewhere: with that it was sent, and nobody has second thoughts
+    /// by using its name again.
+    moved_in: bool,
+}
+
+/// How a file came to be a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// It was written, or given its name, in the outbox.
+    Written,
+    /// It was moved in from elsewhere.
+    MovedIn,
+    /// It stays where it is whatever becomes of the message.
+    Held,
+}
+
+impl Submitted {
+    fn of(ids: &[Id], moved_in: bool) -> Self {
+        let ids = ids.to_vec();
+        Self { ids, moved_in }
+    }
 }
 
 impl Outbox {
@@ -117,6 +144,12 @@ impl Outbox {
         self.submitted.with(|all| all.contains_key(place))
     }
 
+    /// Whether that file was moved in, complete.
+    pub(super) fn was_moved_in(&self, place: &RemotePath) -> bool {
+        self.submitted
+            .with(|all| all.get(place).is_some_and(|submitted| submitted.moved_in))
+    }
+
     /// Whether a file at `place` is a message once it is complete.
     pub(super) fn commits(place: &RemotePath) -> bool {
         !place.is_root() && !place.components().any(is_unfinished)
@@ -144,7 +177,7 @@ impl Outbox {
             };
             if !self.marker(&entry.id).exists() {
                 self.submitted
-                    .with(|all| all.entry(place).or_default().push(entry.id));
+                    .with(|all| all.entry(place).or_default().ids.push(entry.id));
             }
         }
         Ok(())
@@ -255,7 +288,7 @@ impl Outbox {
         }
         let outcome = match refused {
             Some(err) => Err(err.clone()),
-            None => self.submit(place, self.linger, true).map(drop),
+            None => self.submit(place, self.linger, How::Written).map(drop),
         };
         match outcome {
             // The disk may be full: it stays there, and is tried again.
@@ -307,14 +340,14 @@ impl Outbox {
     ///
     /// # Errors
     /// It is none, or, in `now/`, the server's word.
-    pub(super) fn renamed(&self, place: &RemotePath, linger: Duration) -> Result<()> {
+    pub(super) fn renamed(&self, place: &RemotePath, linger: Duration, how: How) -> Result<()> {
         let now = place.components().next() == Some(b"now");
         let sender = self.sender.get().and_then(Weak::upgrade).filter(|_| now);
         let Some(sender) = sender else {
-            return self.submit(place, linger, true).map(drop);
+            return self.submit(place, linger, how).map(drop);
         };
         // Until there is a verdict the file does not go with its message.
-        let ids = self.submit(place, linger, false)?;
+        let ids = self.submit(place, linger, How::Held)?;
         for id in &ids {
             let word = sender.word(id, self.patience);
             if word != Word::Accepted {
@@ -343,7 +376,7 @@ impl Outbox {
             return verdict(id, word);
         }
         self.submitted
-            .with(|all| all.insert(place.clone(), ids.to_vec()));
+            .with(|all| all.insert(place.clone(), Submitted::of(ids, true)));
         for id in ids {
             if self.queue.get(id).is_none_or(|entry| entry.is_settled()) {
                 self.settled(id, place);
@@ -356,9 +389,9 @@ impl Outbox {
         ))
     }
 
-    /// Makes a message of what is at `place` and queues it, durably. `goes`: the file goes when the
-    /// message does.
-    fn submit(&self, place: &RemotePath, linger: Duration, goes: bool) -> Result<Vec<Id>> {
+    /// Makes a message of what is at `place` and queues it, durably. Unless it is held, the file
+    /// goes when the message does.
+    fn submit(&self, place: &RemotePath, linger: Duration, how: How) -> Result<Vec<Id>> {
         self.may_send()?;
         let Some(from) = self.from.clone() else {
             return Err(ErrorKind::NotPermitted.into());
@@ -389,9 +422,10 @@ impl Outbox {
         }
         let ids: Vec<Id> = staged.iter().map(|one| one.id().clone()).collect();
         // Before it is queued: it may be sent and settled before this returns.
-        if goes {
+        if how != How::Held {
+            let moved_in = how == How::MovedIn;
             self.submitted
-                .with(|all| all.insert(place.clone(), ids.clone()));
+                .with(|all| all.insert(place.clone(), Submitted::of(&ids, moved_in)));
         }
         self.queue.commit(staged, linger).inspect_err(|_| {
             self.submitted.with(|all| all.remove(place));
@@ -400,15 +434,15 @@ impl Outbox {
 
     /// The file at `place` is about to be emptied or replaced. Within the linger that takes its
     /// message back; later it is another message's beginning, and the first one, which somebody was
-    /// told is queued, stays queued. Whether it is taken back.
+    /// told is queued, stays queued; so does at any time what was moved in. Whether it is taken back.
     ///
     /// # Errors
     /// `Local`.
     pub(super) fn make_way(&self, place: &RemotePath) -> Result<bool> {
-        let ids = self.submitted.with(|all| all.get(place).cloned());
-        let ids = ids.unwrap_or_default();
+        let submitted = self.submitted.with(|all| all.get(place).cloned());
+        let Submitted { ids, moved_in } = submitted.unwrap_or_default();
         let lingers = ids.iter().all(|id| self.queue.lingers(id));
-        if lingers && self.withdraw(place).is_ok() {
+        if !moved_in && lingers && self.withdraw(place).is_ok() {
             return Ok(true);
         }
         // Not to be cleared away with the message, now or after a crash.
@@ -433,8 +467,8 @@ impl Outbox {
     /// # Errors
     /// `Busy` while it is being sent; `PermissionDenied` if it was.
     pub(super) fn withdraw(&self, place: &RemotePath) -> Result<()> {
-        let ids = self.submitted.with(|all| all.get(place).cloned());
-        for id in ids.into_iter().flatten() {
+        let submitted = self.submitted.with(|all| all.get(place).cloned());
+        for id in submitted.unwrap_or_default().ids {
             let sent = || {
                 let line = format!("outbox/{place}: {id} was sent already");
                 Error::new(ErrorKind::PermissionDenied, line)
@@ -447,7 +481,7 @@ impl Outbox {
             let kept = self.submitted.with(|all| all.remove(place));
             if let Err(err) = self.queue.cancel(&id) {
                 self.submitted
-                    .with(|all| kept.map(|ids| all.insert(place.clone(), ids)));
+                    .with(|all| kept.map(|kept| all.insert(place.clone(), kept)));
                 return Err(err);
             }
         }
@@ -456,19 +490,18 @@ impl Outbox {
 
     /// Nothing more will happen to message `id`, made of the file at `place`.
     pub(super) fn settled(&self, id: &Id, place: &RemotePath) {
-        let last = self.submitted.with(|all| {
-            let ids = all.get_mut(place)?;
+        self.submitted.with(|all| {
+            let Some(Submitted { ids, .. }) = all.get_mut(place) else {
+                return;
+            };
             let before = ids.len();
             ids.retain(|other| other != id);
-            let last = before > 0 && ids.is_empty();
-            if last {
+            if before > 0 && ids.is_empty() {
                 all.remove(place);
+                // Before anybody can put another file there, which `make_way` comes before.
+                self.clear_away(place);
             }
-            Some(last)
         });
-        if last == Some(true) {
-            self.clear_away(place);
-        }
         let _ = fs::remove_file(self.marker(id));
     }
 
