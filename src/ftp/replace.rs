@@ -86,6 +86,7 @@ impl FtpServer {
             if self.ways.with(|ways| ways.rename_over) != Some(false) {
                 let [from, to] = self.rename_once(s, job.from, job.to)?;
                 if to.is_ok() {
+                    self.drop_aside(s, job);
                     return Ok(());
                 }
                 if !from.wants_more() && !from.is_ok() {
@@ -94,7 +95,11 @@ impl FtpServer {
                 refused = Some(to);
             }
             match (self.look(s, job.to)?, refused) {
-                (Seen::Directory, _) => return self.replace_directory(s, job),
+                (Seen::Directory, _) => {
+                    self.replace_directory(s, job)?;
+                    self.drop_aside(s, job);
+                    return Ok(());
+                }
                 (Seen::File, refused) => self.move_aside(s, job, refused)?,
                 (_, Some(reply)) => {
                     return Err(self.explain(s, probes::PLACE, ("RNTO", job.to), &reply));
