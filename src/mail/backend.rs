@@ -27,6 +27,7 @@ mod receipts;
 mod reports;
 mod shelf;
 mod status;
+mod submitted;
 mod text;
 mod tree;
 

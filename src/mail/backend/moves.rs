@@ -7,7 +7,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 use super::local::{self, failed};
-use super::outbox::{How, Outbox};
+use super::outbox::Outbox;
+use super::submitted::How;
 use super::{MailBackend, base_name, missing};
 use crate::mail::fetch::ServerDelete;
 use crate::vfs::error::{ErrorKind, Result};

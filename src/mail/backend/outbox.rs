@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use super::composing::{Scratch, compose_any, envelopes};
 use super::local::{Written, failed};
+use super::submitted::{How, Submitted};
 use crate::mail::address::Mailbox;
 use crate::mail::aliases::Aliases;
 use crate::mail::compose::{Account, Stamp};
@@ -64,33 +65,6 @@ pub(super) struct Outbox {
     stuck: Locked<HashMap<RemotePath, String>>,
     /// Files that are open, by inode number on disk.
     open: Locked<HashMap<u64, Arc<Written>>>,
-}
-
-/// What was made of one file.
-#[derive(Clone, Default)]
-struct Submitted {
-    ids: Vec<Id>,
-    /// The file came complete from elsewhere: with that it was sent, and nobody has second thoughts
-    /// by using its name again.
-    moved_in: bool,
-}
-
-/// How a file came to be a message.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
-    /// It was written, or given its name, in the outbox.
-    Written,
-    /// It was moved in from elsewhere.
-    MovedIn,
-    /// It stays where it is whatever becomes of the message.
-    Held,
-}
-
-impl Submitted {
-    fn of(ids: &[Id], moved_in: bool) -> Self {
-        let ids = ids.to_vec();
-        Self { ids, moved_in }
-    }
 }
 
 impl Outbox {
