@@ -8,6 +8,7 @@ use super::*;
 use crate::sync::Locked;
 use crate::vfs::attr::FileKind;
 use crate::vfs::cache::listings::Listings;
+use crate::vfs::error::ErrorKind;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -54,11 +55,11 @@ impl OpenFile for Stepwise {
     }
 
     fn reopen(&self, _: &RemotePath, _: Option<&Attr>, _: OpenHow) -> Result<()> {
-        unimplemented!()
+        Err(ErrorKind::Unsupported.into())
     }
 
     fn read_at(&self, _: &RemotePath, _: u64, _: &mut [u8]) -> Result<usize> {
-        unimplemented!()
+        Err(ErrorKind::Unsupported.into())
     }
 
     fn write_at(&self, _: &RemotePath, _: u64, data: &[u8]) -> Result<()> {
@@ -67,7 +68,7 @@ impl OpenFile for Stepwise {
     }
 
     fn set_len(&self, _: &RemotePath, _: u64) -> Result<()> {
-        unimplemented!()
+        Err(ErrorKind::Unsupported.into())
     }
 
     fn set_attr(&self, _: &RemotePath, change: &SetAttr) -> Result<()> {
@@ -105,7 +106,7 @@ impl OpenFile for Stepwise {
     }
 
     fn close(&self, _: Option<&RemotePath>) -> Result<()> {
-        unimplemented!()
+        Err(ErrorKind::Unsupported.into())
     }
 }
 
