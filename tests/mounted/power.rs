@@ -146,14 +146,7 @@ fn what_was_closed_survives_a_power_cut() {
         }
         server.come_back();
         let mut mount = killed.remount();
-        for words in [
-            "kept as",
-            "not on the server",
-            "cannot connect",
-            "Connection",
-        ] {
-            mount.expect_log(words);
-        }
+        expect_outage(&mut mount);
         let flushed = mount.ferryfs(&["flush", mount.root().to_str().unwrap()]);
         assert!(flushed.status.success(), "{cut}: {flushed:?}");
         if cut == "first" {
@@ -173,14 +166,7 @@ fn what_was_closed_survives_a_power_cut() {
     }
     server.come_back();
     let mut mount = killed.remount();
-    for words in [
-        "kept as",
-        "not on the server",
-        "cannot connect",
-        "Connection",
-    ] {
-        mount.expect_log(words);
-    }
+    expect_outage(&mut mount);
     mount.finish();
     disk.eject();
 }
@@ -212,4 +198,16 @@ fn without_sync_a_power_cut_takes_it_along() {
     server.come_back();
     mount.finish();
     disk.eject();
+}
+
+/// What the log says of a server that is away, and of files that were not closed.
+fn expect_outage(mount: &mut TestMount) {
+    for words in [
+        "kept as",
+        "not on the server",
+        "cannot connect",
+        "Connection",
+    ] {
+        mount.expect_log(words);
+    }
 }
