@@ -20,6 +20,7 @@
 //! | ABOR | never sent: `ftp_session::transfers::a_transfer_given_up_keeps_the_session_where_the_server_plays_along` |
 //! | IAC, CR, LF, NUL in names | `ftp::reply::tests::iac_is_undoubled`, `line_breaks_get_nowhere` |
 //! | NOOP unknown | `mounted::replies::greetings_and_small_talk_do_not_matter` |
+//! | several addresses of a host | `mounted::system::a_host_with_a_dead_address_is_reached_at_the_next` |
 //! | idle timeout | `mounted::faults::idle_connections_may_die_unnoticed` |
 //! | PRET | `pret_goes_before_the_data_port_is_asked_for` |
 //! | PASV and EPSV that lie, lack parentheses or lead nowhere | `mounted::replies::passive_addresses_are_the_servers_own`, `ftp_session::transfers`, `nobody_else_is_connected_to` |
@@ -34,6 +35,7 @@
 //! | listings: order, facts, `-a`, awkward arguments, empty, missing, dialects, months, years | `ftp_backend::listing`, `mounted::listings`, `ftp::listing::tests` with `tests/corpus` |
 //! | times: zone, MFMT and its like, late | `ftp_backend::listing`, `mounted::writing::times_are_set_by_whatever_the_server_has` |
 //! | RNTO over a file refused; CWD in the way | `ftp_backend::upload::where_rnto_does_not_replace_the_old_file_goes_aside`, `ftp_backend::changes` |
+//! | names whose case does not matter | `mounted::case_insensitive` |
 //! | SITE CHMOD unknown | `ftp_backend::changes::chmod_is_strict_or_ignored` |
 //! | read-only servers | `mounted::writing::a_read_only_server_is_readable` |
 //! | quotas | `ftp::space::tests` |

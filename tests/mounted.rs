@@ -6,6 +6,7 @@ use crate::support::mount::{Mounting, TestMount};
 
 mod bandwidth;
 mod cache;
+mod case_insensitive;
 mod conflicts;
 mod doctor;
 mod faults;

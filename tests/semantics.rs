@@ -343,3 +343,34 @@ fn every_sentence_has_its_tests() {
         assert!(runs, "{test} is no test");
     }
 }
+
+/// Whether `name` is a test, or a module of tests, here or in the crate.
+fn is_there(name: &str) -> bool {
+    let parts: Vec<_> = name.split("::").collect();
+    (1..=parts.len()).any(|count| {
+        ["tests", "src"].iter().any(|top| {
+            let path = source().join(format!("{top}/{}.rs", parts[..count].join("/")));
+            let last = parts[parts.len() - 1];
+            let known = [format!("fn {last}("), format!("mod {last}")];
+            let named = |text: String| known.iter().any(|words| text.contains(words));
+            fs::read_to_string(path).is_ok_and(|text| count == parts.len() || named(text))
+        })
+    })
+}
+
+#[test]
+fn every_quirk_has_its_tests() {
+    let text = fs::read_to_string(source().join("tests/hostile.rs")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | "));
+    let mut count = 0;
+    for row in rows.skip(2) {
+        let named = row.split('`').skip(1).step_by(2);
+        let tests: Vec<_> = named.filter(|word| !word.contains(['-', '/'])).collect();
+        for test in &tests {
+            let here = text.contains(&format!("fn {test}("));
+            assert!(here || is_there(test), "{row}: {test} is gone");
+        }
+        count += 1;
+    }
+    assert!(count > 35, "{count} rows");
+}

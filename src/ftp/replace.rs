@@ -48,6 +48,11 @@ impl<'a> Replacement<'a> {
             aside_taken: Cell::new(false),
         })
     }
+
+    fn changes_case_only(&self) -> bool {
+        let [from, to] = [self.from, self.to].map(|path| path.to_string().to_lowercase());
+        from == to
+    }
 }
 
 impl FtpServer {
@@ -96,7 +101,9 @@ impl FtpServer {
             }
             match (self.look(s, job.to)?, refused) {
                 (Seen::Directory, _) => {
-                    self.replace_directory(s, job)?;
+                    if !(job.changes_case_only() && self.rename_by_way_of_aside(s, job)?) {
+                        self.replace_directory(s, job)?;
+                    }
                     self.drop_aside(s, job);
                     return Ok(());
                 }
@@ -121,6 +128,13 @@ impl FtpServer {
             self.explain(s, probes::TOUCH, ("RNFR", job.from), &from)
         };
         self.roll_back(s, job)?;
+        // To a server that takes no notice of case the file itself went aside, and came back under
+        // the name that it should have.
+        let itself = !from.wants_more() && !job.aside_taken.get() && job.changes_case_only();
+        if itself && self.look(s, job.from)? == Seen::File {
+            self.drop_aside(s, job);
+            return Ok(());
+        }
         Err(err)
     }
 
@@ -214,6 +228,20 @@ impl FtpServer {
         // An empty directory is put back by making it anew.
         let _ = self.ask(s, "MKD", job.to)?;
         Err(err)
+    }
+
+    /// Gives a directory its name in another case, where the server takes the new name for taken.
+    /// False, and all as it was, where another directory has it.
+    fn rename_by_way_of_aside(&self, s: &mut Session, job: &Replacement<'_>) -> Result<bool> {
+        let [_, away] = self.rename_once(s, job.from, &job.aside)?;
+        if !away.is_ok() {
+            return Ok(false);
+        }
+        let [_, there] = self.rename_once(s, &job.aside, job.to)?;
+        if !there.is_ok() {
+            self.rename_once(s, &job.aside, job.from)?;
+        }
+        Ok(there.is_ok())
     }
 
     /// RNFR and RNTO, in one round trip where possible: RNTO after a refused RNFR is a 503.

@@ -1,6 +1,6 @@
 //! Commands about names: where they are, what they are, changing them.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -33,9 +33,13 @@ impl Session {
 
     /// Where `arg` is on this machine.
     pub(super) fn real(&self, arg: &[u8]) -> PathBuf {
-        self.shared
-            .root
-            .join(OsStr::from_bytes(&self.absolute(arg)[1..]))
+        let path = self.absolute(arg);
+        let root = &self.shared.root;
+        if !self.shared.quirks().case_insensitive {
+            return root.join(OsStr::from_bytes(&path[1..]));
+        }
+        let parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty());
+        parts.fold(root.clone(), |dir, part| dir.join(in_any_case(&dir, part)))
     }
 
     /// 550 with the system's reason, in the words that servers use.
@@ -134,7 +138,14 @@ impl Session {
         {
             return self.say(words);
         }
-        self.outcome(arg, fs::rename(from, to), "250 Renamed.")
+        // What is renamed to itself gets the case of the new name.
+        let absolute = self.absolute(arg);
+        let name = absolute.rsplit(|b| *b == b'/').next().unwrap_or_default();
+        let renamed = match from == to {
+            true => fs::rename(&from, to.with_file_name(OsStr::from_bytes(name))),
+            false => fs::rename(from, to),
+        };
+        self.outcome(arg, renamed, "250 Renamed.")
     }
 
     fn modification_time(&mut self, quirks: &Quirks, arg: &[u8], path: &Path) -> io::Result<()> {
@@ -213,6 +224,18 @@ impl Session {
             }
             _ => self.say("500 Unknown SITE command."),
         }
+    }
+}
+
+/// `name`, or the name in `dir` that differs from it by the case of letters.
+fn in_any_case(dir: &Path, name: &[u8]) -> OsString {
+    let wanted = OsStr::from_bytes(name);
+    let exact = fs::symlink_metadata(dir.join(wanted)).is_ok();
+    let mut names = fs::read_dir(dir).into_iter().flatten().flatten();
+    let other = names.find(|entry| entry.file_name().eq_ignore_ascii_case(wanted));
+    match other {
+        Some(entry) if !exact => entry.file_name(),
+        _ => wanted.to_owned(),
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Quirks {
     pub rnto_over_refused: Option<String>,
     /// After RNFR nothing but RNTO is answered (ProFTPD).
     pub rnfr_wants_rnto: bool,
+    /// Names that differ in the case of ASCII letters only are one (Windows, macOS).
+    pub case_insensitive: bool,
     /// What STOR behind a REST does.
     pub rest_stor: RestStor,
     /// REST is answered by 350, but the next RETR sends from the beginning.
@@ -259,6 +261,7 @@ impl Default for Quirks {
             read_only: None,
             rnto_over_refused: None,
             rnfr_wants_rnto: false,
+            case_insensitive: false,
             rest_stor: RestStor::InPlace,
             rest_ignored: false,
             disk: None,
