@@ -15,22 +15,8 @@ use ferryfs::vfs::content::Contents;
 use ferryfs::vfs::error::{ErrorKind, Result};
 
 use crate::support::memory::{Faulty, MemoryBackend, MemoryServer, path};
+use crate::support::opening::{READ, TRUNCATE, WRITE};
 
-const READ: OpenHow = OpenHow {
-    read: true,
-    write: false,
-    truncate: false,
-    create: None,
-};
-const WRITE: OpenHow = OpenHow {
-    read: true,
-    write: true,
-    ..READ
-};
-const TRUNCATE: OpenHow = OpenHow {
-    truncate: true,
-    ..WRITE
-};
 const CREATE: OpenHow = OpenHow {
     create: Some(0o640),
     ..WRITE

@@ -23,6 +23,7 @@ use ferryfs::vfs::path::RemotePath;
 
 use crate::ftp_session::server::Server;
 use crate::support::ftpd::{Ftpd, Quirks, tls};
+use crate::support::opening::READ;
 use crate::support::wire::{Fault, Lane, Wire};
 
 /// Relays that are worked on at the same time.
@@ -253,13 +254,6 @@ fn forgive(content: &mut Option<Vec<u8>>) {
         }
     }
 }
-
-const READ: OpenHow = OpenHow {
-    read: true,
-    write: false,
-    truncate: false,
-    create: None,
-};
 
 fn read(backend: &FtpBackend, name: &str) -> Result<Vec<u8>> {
     let file = backend.open(&path(name), None, READ)?;

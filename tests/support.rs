@@ -7,6 +7,7 @@
 pub mod ftpd;
 pub mod memory;
 pub mod mount;
+pub mod opening;
 pub mod pop3d;
 pub mod proxy;
 pub mod real;

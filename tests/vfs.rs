@@ -14,32 +14,7 @@ use ferryfs::vfs::error::{ErrorKind, Result};
 use ferryfs::vfs::{Change, Entry, Ino, NewTime, Opened, ROOT, RenameHow, Vfs, View};
 
 use crate::support::memory::{Faulty, MemoryBackend, MemoryServer, Op, Traffic, path};
-
-const LONG: Duration = Duration::from_secs(3600);
-
-const VIEW: View = View {
-    uid: 1000,
-    gid: 100,
-    umask: None,
-    file_mode: 0o644,
-    dir_mode: 0o755,
-    read_only: false,
-    validity: LONG,
-};
-
-const READ: OpenHow = OpenHow {
-    read: true,
-    write: false,
-    truncate: false,
-    create: None,
-};
-
-const WRITE: OpenHow = OpenHow {
-    read: true,
-    write: true,
-    truncate: false,
-    create: None,
-};
+use crate::support::opening::{LONG, READ, VIEW, WRITE};
 
 struct Mount {
     vfs: Vfs,

@@ -7,43 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ferryfs::vfs::backend::{Backend, OpenHow, Transfers};
+use ferryfs::vfs::backend::{Backend, Transfers};
 use ferryfs::vfs::blocks::Blocks;
 use ferryfs::vfs::cache::Cached;
 use ferryfs::vfs::content::{Contents, Keeping};
 use ferryfs::vfs::error::{ErrorKind, Result};
-use ferryfs::vfs::{Change, Ino, NewTime, Policy, ROOT, RenameHow, Vfs, View};
+use ferryfs::vfs::{Change, Ino, NewTime, Policy, ROOT, RenameHow, Vfs};
 
 use crate::support::memory::{Faulty, MemoryBackend, MemoryServer, Op};
-
-const LONG: Duration = Duration::from_secs(3600);
-
-const VIEW: View = View {
-    uid: 1000,
-    gid: 100,
-    umask: None,
-    file_mode: 0o644,
-    dir_mode: 0o755,
-    read_only: false,
-    validity: LONG,
-};
-
-const READ: OpenHow = OpenHow {
-    read: true,
-    write: false,
-    truncate: false,
-    create: None,
-};
-
-const WRITE: OpenHow = OpenHow {
-    write: true,
-    ..READ
-};
-
-const TRUNCATE: OpenHow = OpenHow {
-    truncate: true,
-    ..WRITE
-};
+use crate::support::opening::{LONG, READ, TRUNCATE, VIEW, WRITE};
 
 struct Mount {
     vfs: Arc<Vfs>,
