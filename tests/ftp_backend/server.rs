@@ -8,13 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use ferryfs::ftp::FtpBackend;
-use ferryfs::ftp::options::{
-    ChmodPolicy, Conflict, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection,
-    TlsMode, UploadMode,
-};
-use ferryfs::net::trust::TlsOptions;
-use ferryfs::secret::Secret;
+use ferryfs::ftp::options::FtpOptions;
 use ferryfs::vfs::content::Contents;
+
+use crate::ftp_session::server::Server as Plain;
 
 /// What is at a path of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,33 +143,9 @@ impl Server {
 
     pub fn options(&self) -> FtpOptions {
         FtpOptions {
-            host: self.address.ip().to_string(),
-            port: self.address.port(),
-            user: "user".into(),
-            password: Secret::new("hunter2"),
-            account: None,
-            directory: Vec::new(),
-            tls: TlsMode::Off,
-            trust: TlsOptions::default(),
-            protection: Protection::Private,
-            clear_control: false,
-            proxy: None,
             timeout: Duration::from_secs(5),
             connections: 3,
-            data: DataMode::Passive,
-            family: Family::Any,
-            bind: None,
-            trust_pasv_address: false,
-            charset: None,
-            listing: ListingMode::Auto,
-            time_offset: None,
-            exact_times: false,
-            chmod: ChmodPolicy::Strict,
-            links: LinkPolicy::Contain,
-            upload: UploadMode::Auto,
-            conflict: Conflict::Keep,
-            verify: ferryfs::ftp::options::Verify::Off,
-            bandwidth: None,
+            ..Plain::options_for(self.address)
         }
     }
 

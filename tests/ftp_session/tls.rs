@@ -13,14 +13,11 @@ use ferryfs::ftp::options::TlsMode;
 use ferryfs::ftp::pool::{Pool, Purpose};
 use ferryfs::ftp::session::{Begun, Session};
 use ferryfs::vfs::error::ErrorKind;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
 use super::server::Server;
+use crate::support::ftpd::tls;
 
-const CERT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ftp_session/cert.pem");
-const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ftp_session/key.pem");
 /// As `openssl x509 -fingerprint -sha256` prints it.
 const FINGERPRINT: &str = "84:B7:82:57:A8:C3:3B:A9:9B:5A:F6:12:C8:93:76:63:5F:54:2F:FA:A2:8C:3B:45:53:8C:5B:03:DB:D8:4F:0D";
 
@@ -44,16 +41,7 @@ pub(super) struct TlsServer {
 
 impl TlsServer {
     pub(super) fn start(habits: Habits) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_file(CERT).unwrap()],
-                PrivateKeyDer::from_pem_file(KEY).unwrap(),
-            )
-            .unwrap();
+        let config = ServerConfig::clone(&tls::config());
         Self::with("127.0.0.1:0", habits, config)
     }
 
@@ -217,7 +205,7 @@ fn fifty_uploads_resume_the_session_under_tls_1_3() {
         tickets: 1,
         says_goodbye: true,
     });
-    let pool = server.pool(TlsMode::Auto, Some(CERT));
+    let pool = server.pool(TlsMode::Auto, Some(tls::CERTIFICATE));
     let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
     for _ in 0..50 {
         assert_eq!(store(&mut lease), "226 50000 bytes");
@@ -231,7 +219,7 @@ fn a_server_that_gives_too_few_tickets_is_talked_to_in_tls_1_2_before_it_refuses
         tickets: 0,
         says_goodbye: true,
     });
-    let pool = server.pool(TlsMode::Explicit, Some(CERT));
+    let pool = server.pool(TlsMode::Explicit, Some(tls::CERTIFICATE));
     for _ in 0..10 {
         let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
         assert_eq!(store(&mut lease), "226 50000 bytes");
@@ -246,7 +234,7 @@ fn an_end_without_close_notify_is_an_end_but_not_a_certain_one() {
             tickets: 2,
             says_goodbye,
         });
-        let pool = server.pool(TlsMode::Explicit, Some(CERT));
+        let pool = server.pool(TlsMode::Explicit, Some(tls::CERTIFICATE));
         let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
         let Begun::Open(mut data) = lease.begin_data(b"RETR a", 0).unwrap() else {
             panic!("refused");
