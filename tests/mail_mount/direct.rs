@@ -1,6 +1,7 @@
 //! `smtp=mx`: to the servers of each domain, as dnsmasq names them.
 
-use std::net::{TcpListener, UdpSocket};
+use std::io;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,42 +17,58 @@ struct Dns {
 impl Dns {
     /// A name server with these records. `None` where there is no dnsmasq.
     fn start(records: &[&str]) -> Option<Self> {
-        let port = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let child = Command::new("dnsmasq")
-            .args([
-                "-k",
-                "--listen-address=127.0.0.1",
-                "--bind-interfaces",
-                "--no-resolv",
-            ])
-            .args([
-                "--no-hosts",
-                "--user=root",
-                "--pid-file=",
-                "--conf-file=/dev/null",
-            ])
-            .args(["--local=/example/", &format!("--port={port}")])
-            .args(records)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(child) = child else {
-            skip("no dnsmasq (package dnsmasq-base)");
-            return None;
-        };
-        let dns = Self { child, port };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "dnsmasq does not listen");
-            std::thread::sleep(Duration::from_millis(10));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // Between our look at a port and dnsmasq's, somebody else may take it: it ends at once then.
+        loop {
+            let port = free_port();
+            let Ok(child) = spawn(port, records) else {
+                skip("no dnsmasq (package dnsmasq-base)");
+                return None;
+            };
+            let mut dns = Self { child, port };
+            while dns.child.try_wait().unwrap().is_none() {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Some(dns);
+                }
+                assert!(Instant::now() < deadline, "dnsmasq does not listen");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert!(Instant::now() < deadline, "dnsmasq ends at once");
         }
-        Some(dns)
     }
+}
+
+/// A port that nobody has, neither for questions nor for connections.
+fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn spawn(port: u16, records: &[&str]) -> io::Result<Child> {
+    Command::new("dnsmasq")
+        .args([
+            "-k",
+            "--listen-address=127.0.0.1",
+            "--bind-interfaces",
+            "--no-resolv",
+        ])
+        .args([
+            "--no-hosts",
+            "--user=root",
+            "--pid-file=",
+            "--conf-file=/dev/null",
+        ])
+        .args(["--local=/example/", &format!("--port={port}")])
+        .args(records)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
 }
 
 impl Drop for Dns {

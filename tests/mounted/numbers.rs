@@ -101,6 +101,12 @@ fn the_metrics_file_has_the_numbers_of_the_end() {
         return;
     };
     let root = mount.root().display().to_string();
+    // The mount is there a moment before its first numbers.
+    mount.within(Duration::from_secs(10), || {
+        while !file.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
     let before = numbers(&fs::read_to_string(&file).unwrap(), &root);
     assert_eq!(before["ferryfs_up"], 1);
     assert_eq!(before["ferryfs_uploads_total"], 0);
