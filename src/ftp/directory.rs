@@ -250,7 +250,10 @@ impl FtpServer {
         }
         let mut seen = HashSet::with_capacity(listed.entries.len());
         let mut kept = Vec::with_capacity(listed.entries.len());
-        let hidden = self.in_flight.with(|names| names.clone());
+        let hidden: HashSet<_> = self.in_flight.with(|names| {
+            let here = names.iter().filter(|name| name.is_within(dir));
+            here.cloned().collect()
+        });
         for entry in listed.entries {
             if !seen.insert(entry.name.clone()) {
                 listed.skipped += 1;
