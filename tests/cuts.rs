@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ferryfs::ftp::FtpBackend;
 use ferryfs::ftp::options::{FtpOptions, TlsMode};
-use ferryfs::vfs::backend::{Backend, OpenHow};
+use ferryfs::vfs::backend::{Backend, OpenHow, Replaces};
 use ferryfs::vfs::content::Contents;
 use ferryfs::vfs::error::{Error, ErrorKind, Result};
 use ferryfs::vfs::path::RemotePath;
@@ -193,7 +193,7 @@ impl Lab {
             Kind::Write => write(backend, "file", 0, &new(), true),
             Kind::Create => write(backend, "fresh", 0, &new(), true),
             Kind::Append => write(backend, "file", 300, &new()[300..], false),
-            Kind::Rename => backend.rename(&path("from"), &path("file")),
+            Kind::Rename => backend.rename(&path("from"), &path("file"), Replaces::Anything),
             Kind::Mkdir => backend.mkdir(&path("made"), None),
             Kind::Remove => backend.unlink(&path("file")),
         }

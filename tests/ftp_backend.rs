@@ -22,7 +22,9 @@ fn moment() -> SystemTime {
 }
 
 fn put(backend: &FtpBackend, at: &str, content: &str) -> Result<Attr> {
-    let mut upload = backend.transfers().store(&path(at), true)?;
+    let mut upload = backend
+        .transfers()
+        .store(&path(at), Replaces::Anything, true)?;
     upload.write(content.as_bytes())?;
     let what = Publish {
         size: content.len() as u64,

@@ -51,7 +51,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ferryfs::ftp::FtpBackend;
-use ferryfs::vfs::backend::{Backend, OpenHow};
+use ferryfs::vfs::backend::{Backend, OpenHow, Replaces};
 use ferryfs::vfs::content::Contents;
 use ferryfs::vfs::error::{ErrorKind, Result};
 use ferryfs::vfs::path::RemotePath;
@@ -94,7 +94,7 @@ impl Stage {
         write(backend, "dir/new", b"shorter").unwrap();
         assert_eq!(self.server.get("dir/new"), b"shorter");
         backend
-            .rename(&path("dir/new"), &path("dir/moved"))
+            .rename(&path("dir/new"), &path("dir/moved"), Replaces::Anything)
             .unwrap();
         assert_eq!(self.server.get("dir/moved"), b"shorter");
         backend.mkdir(&path("dir/sub"), None).unwrap();

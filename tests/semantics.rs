@@ -239,8 +239,19 @@ const HELD: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "The other version is not looked for when a name is replaced",
-        &["mounted::promises::a_rename_and_a_direct_upload_look_for_no_other_version"],
+        "The same holds for a name that rename replaces",
+        &[
+            "mounted::conflicts::a_rename_keeps_the_version_that_nobody_here_has_seen",
+            "mounted::conflicts::a_rename_fails_where_it_is_told_to_and_replaces_what_was_looked_at_since",
+            "interop::changes::changed_while_it_is_open_here",
+        ],
+    ),
+    (
+        "With upload=direct, and for what an anonymous user stores",
+        &[
+            "mounted::conflicts::an_upload_in_place_minds_the_version_that_is_there",
+            "mounted::conflicts::a_guest_replaces_no_version_that_he_has_not_seen",
+        ],
     ),
     // Trouble
     (

@@ -7,7 +7,7 @@ use super::report::Report;
 use super::server::FtpServer;
 use crate::vfs::Saved;
 use crate::vfs::attr::{Attr, DirEntry, SetAttr, Space};
-use crate::vfs::backend::{Backend, Download, OpenFile, OpenHow, Transfers, Upload};
+use crate::vfs::backend::{Backend, Download, OpenFile, OpenHow, Replaces, Transfers, Upload};
 use crate::vfs::checksum::{Algorithm, Checksum};
 use crate::vfs::content::Contents;
 use crate::vfs::error::Result;
@@ -113,8 +113,8 @@ impl Backend for FtpBackend {
         self.server.rmdir(path)
     }
 
-    fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
-        let outcome = self.server.rename(from, to);
+    fn rename(&self, from: &RemotePath, to: &RemotePath, replaces: Replaces) -> Result<()> {
+        let outcome = self.server.rename(from, to, replaces);
         self.server.forget_refusals();
         // What has a name now may look like what had it before: the same size, the same minute.
         self.contents.blocks().forget(from);
@@ -161,12 +161,18 @@ impl Transfers for FtpTransfers {
         self.0.retrieve(path, offset, wait)
     }
 
-    fn store(&self, path: &RemotePath, wait: bool) -> Result<Box<dyn Upload>> {
-        self.0.store(path, None, wait)
+    fn store(&self, path: &RemotePath, replaces: Replaces, wait: bool) -> Result<Box<dyn Upload>> {
+        self.0.store(path, replaces, None, wait)
     }
 
-    fn store_all(&self, path: &RemotePath, len: u64, wait: bool) -> Result<Box<dyn Upload>> {
-        self.0.store(path, Some(len), wait)
+    fn store_all(
+        &self,
+        path: &RemotePath,
+        replaces: Replaces,
+        len: u64,
+        wait: bool,
+    ) -> Result<Box<dyn Upload>> {
+        self.0.store(path, replaces, Some(len), wait)
     }
 
     fn surely_stores(&self, path: &RemotePath) -> bool {

@@ -1,10 +1,9 @@
-//! Making, removing and renaming: commands that must not be sent twice. What became of one whose
+//! Making and removing: commands that must not be sent twice. What became of one whose
 //! answer was lost is asked on another connection.
 
 use std::time::Duration;
 
 use super::probes::{self, Probes, Seen};
-use super::replace::Replacement;
 use super::reply::Reply;
 use super::server::FtpServer;
 use super::session::Session;
@@ -78,25 +77,6 @@ impl FtpServer {
         Ok(found)
     }
 
-    /// Renames, replacing a file or an empty directory.
-    pub(super) fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
-        if from == to {
-            return Ok(());
-        }
-        if to.is_within(from) {
-            let detail = format!("{from}: cannot be moved into itself");
-            return Err(Error::new(ErrorKind::Invalid, detail));
-        }
-        let job = Replacement::new(self, from, to, None)?;
-        let mut lease = None;
-        self.recovering(&mut lease, |s, _| self.check_name(s, to))?;
-        self.replace(&mut lease, &job)?;
-        self.forget(to);
-        self.times.with(|times| times.renamed(from, to));
-        self.links.with(|links| links.forget(from));
-        Ok(())
-    }
-
     /// Runs `act`, and after a lost connection `happened`, which tells whether it took effect,
     /// before another try.
     pub(super) fn settled<T>(
@@ -150,8 +130,9 @@ impl FtpServer {
         self.noted(path, Error::new(ErrorKind::Protocol, detail))
     }
 
-    fn forget(&self, path: &RemotePath) {
+    pub(super) fn forget(&self, path: &RemotePath) {
         self.times.with(|times| times.forget(path));
         self.links.with(|links| links.forget(path));
+        self.no_doubt(path);
     }
 }

@@ -125,7 +125,7 @@ impl FtpServer {
         }
     }
 
-    fn version_now(&self, s: &mut Session, path: &RemotePath) -> Result<Option<Attr>> {
+    pub(super) fn version_now(&self, s: &mut Session, path: &RemotePath) -> Result<Option<Attr>> {
         let lines = self.version_lines(s, path)?;
         let replies = s.batch(&lines)?;
         Ok(self.version_told(&replies))
@@ -220,7 +220,8 @@ impl FtpServer {
             let detail = format!("{}: is a directory now", job.to);
             return Err(Error::new(ErrorKind::IsADirectory, detail));
         }
-        if found.is_some_and(|found| is_ours(what, &found)) {
+        let ours = |found: Attr| is_ours(what, &found) || self.was_ours(job.to, &found);
+        if found.is_some_and(ours) {
             let removed = self.ask(s, "DELE", aside)?;
             log::debug!("{}: was there already: {}", job.to, removed.text());
             return Ok(());

@@ -193,6 +193,7 @@ impl FtpServer {
         mtime: Option<SystemTime>,
     ) -> Result<Attr> {
         self.links.with(|links| links.forget(at));
+        self.no_doubt(at);
         let Some(mtime) = mtime else {
             self.times.with(|times| times.forget(at));
             return match self.stat_on(s, at) {

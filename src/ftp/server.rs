@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::doubt::Doubts;
 use super::encoding;
 use super::links::LinkTargets;
 use super::options::FtpOptions;
@@ -55,6 +56,8 @@ pub(crate) struct FtpServer {
     pub(super) careful: Locked<Option<Instant>>,
     /// The file of which a version was last kept under another name, and when.
     pub(super) set_aside: Locked<Option<(RemotePath, SystemTime)>>,
+    /// Uploads that may have come through although they failed.
+    pub(super) doubts: Locked<Doubts>,
     pub(super) space: Locked<Option<(Instant, Option<Space>)>>,
     /// Directories too large to be listed by STAT.
     pub(super) large: Locked<HashSet<RemotePath>>,
@@ -108,6 +111,7 @@ impl FtpServer {
             displaced: Locked::default(),
             careful: Locked::default(),
             set_aside: Locked::default(),
+            doubts: Locked::default(),
             space: Locked::default(),
             large: Locked::default(),
             mentioned: Locked::default(),

@@ -5,14 +5,15 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use super::conflict::{Sign, sign};
 use super::data::DataConnection;
+use super::doubt::Doubt;
 use super::options::{Conflict, UploadMode};
 use super::pool::{Lease, Purpose};
 use super::probes;
 use super::refusal::{classify, refusal};
+use super::rename::unknown;
 use super::replace::Replacement;
 use super::reply::Reply;
 use super::server::FtpServer;
@@ -23,7 +24,7 @@ use super::transfer::Begun;
 use super::ways::NewName;
 use crate::net;
 use crate::vfs::attr::Attr;
-use crate::vfs::backend::{Publish, Upload};
+use crate::vfs::backend::{Publish, Replaces, Upload};
 use crate::vfs::checksum::{Algorithm, Checksum, Running};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
@@ -58,6 +59,8 @@ struct Storing {
     place: Place,
     /// The server has not said yet that it takes it.
     blind: bool,
+    /// Bytes that were sent.
+    sent: u64,
     /// The checksum of what was sent, where it is to be compared.
     sum: Option<Running>,
 }
@@ -68,13 +71,14 @@ impl FtpServer {
     pub(super) fn store(
         self: &Arc<Self>,
         path: &RemotePath,
+        replaces: Replaces,
         len: Option<u64>,
         wait: bool,
     ) -> Result<Box<dyn Upload>> {
         let small = len.is_some_and(|len| len <= SMALL);
         let blind = small && !self.is_careful();
         // Nothing of the content was sent yet.
-        let storing = self.repeating(|| self.begin_store(path, blind, wait))?;
+        let storing = self.repeating(|| self.begin_store(path, replaces, blind, wait))?;
         Ok(Box::new(storing))
     }
 
@@ -87,6 +91,7 @@ impl FtpServer {
     fn begin_store(
         self: &Arc<Self>,
         path: &RemotePath,
+        replaces: Replaces,
         blind: bool,
         wait: bool,
     ) -> Result<Storing> {
@@ -109,7 +114,11 @@ impl FtpServer {
                 NewName::Direct => path.clone(),
             };
             let place = match kind {
-                NewName::Direct if !new && self.is_there(&mut lease, path)? => Place::Target,
+                NewName::Direct if !new => {
+                    let (again, there) = self.clear_the_way(lease, path, replaces)?;
+                    lease = again;
+                    if there { Place::Target } else { Place::Own }
+                }
                 _ => Place::Own,
             };
             let temporary = kind != NewName::Direct;
@@ -133,6 +142,7 @@ impl FtpServer {
                         name,
                         place,
                         blind: true,
+                        sent: 0,
                         sum: self.checks_by().map(Algorithm::begin),
                     });
                 }
@@ -162,6 +172,7 @@ impl FtpServer {
                         name,
                         place,
                         blind: false,
+                        sent: 0,
                         sum: self.checks_by().map(Algorithm::begin),
                     });
                 }
@@ -224,6 +235,37 @@ impl FtpServer {
         Ok(size.is_ok() || stat.is_ok() && stat.body().iter().any(|line| !line.is_empty()))
     }
 
+    /// Before a content is written in place: what is there is what it `replaces`, or goes. Whether
+    /// something is there still.
+    fn clear_the_way(
+        &self,
+        mut lease: Lease,
+        path: &RemotePath,
+        replaces: Replaces,
+    ) -> Result<(Lease, bool)> {
+        let what = unknown(replaces);
+        let found = match self.minds(&what) {
+            true => self.version_now(&mut lease, path)?,
+            false => None,
+        };
+        let Some(found) = found else {
+            let there = self.is_there(&mut lease, path)?;
+            return Ok((lease, there));
+        };
+        if self.conflict(path, &what, &found).is_none() {
+            return Ok((lease, true));
+        }
+        let aside = self.aside_name(path)?;
+        let job = Replacement::new(self, path, path, None)?;
+        let mut lease = Some(lease);
+        self.make_way(&mut lease, &job, &aside)?;
+        let lease = match lease {
+            Some(lease) => lease,
+            None => self.pool.lease(Purpose::Transfer, true)?,
+        };
+        Ok((lease, false))
+    }
+
     /// Begins to append; see [`Transfers::append`](crate::vfs::backend::Transfers::append).
     pub(super) fn append(
         self: &Arc<Self>,
@@ -262,6 +304,7 @@ impl FtpServer {
                 name: path.clone(),
                 place: Place::Tail,
                 blind: false,
+                sent: 0,
                 sum: None,
             })),
             Begun::Refused(reply) if cannot_append(&reply) => {
@@ -293,6 +336,7 @@ impl Storing {
         let Some((mut lease, data)) = self.open.take() else {
             return err;
         };
+        self.doubt_place();
         let told = lease.end_data(data);
         self.remove_own(&mut lease);
         match told {
@@ -325,6 +369,18 @@ impl Storing {
             err
         };
         self.server.noted(&self.name, err)
+    }
+
+    /// What is written in place is there already, or some of it.
+    fn doubt_place(&self) {
+        if self.place == Place::Target {
+            self.server.doubt(Doubt {
+                at: self.name.clone(),
+                size: self.sent,
+                partial: true,
+                mtime: None,
+            });
+        }
     }
 
     fn remove_own(&self, s: &mut Session) {
@@ -408,7 +464,7 @@ impl Storing {
                 let (mtime, found) = dressed?;
                 if temporary {
                     let found = found.as_ref().zip(aside.as_ref());
-                    self.replace(lease, &job, what, mtime, found)?;
+                    server.replace_minding(lease, &job, what, mtime, found)?;
                 }
                 mtime
             }
@@ -418,42 +474,6 @@ impl Storing {
             server.has_stored(at);
         }
         server.recovering(lease, |s, _| server.published(s, at, what, mtime))
-    }
-
-    /// Takes the file's place, where a version was `found` that can be moved aside.
-    fn replace(
-        &self,
-        lease: &mut Option<Lease>,
-        job: &Replacement<'_>,
-        what: &Publish,
-        mtime: Option<SystemTime>,
-        found: Option<(&Attr, &RemotePath)>,
-    ) -> Result<()> {
-        let server = &*self.server;
-        let times_tell = server.ways.with(|ways| ways.keeps_times) != Some(false);
-        let conflict = found.and_then(|(found, aside)| {
-            let sign = sign(what, found, SystemTime::now())?;
-            (sign == Sign::Plain || times_tell).then_some((sign, aside))
-        });
-        let Some((sign, aside)) = conflict else {
-            return server.replace(lease, job);
-        };
-        server.make_way(lease, job, aside)?;
-        let replaced = server.replace(lease, job);
-        if replaced.is_err() {
-            let back = server.recovering(lease, |s, _| {
-                server.take_back(s, aside, job.to);
-                Ok(())
-            });
-            back.unwrap_or_else(|err| log::error!("{}: stays {aside}: {err}", job.to));
-        }
-        replaced?;
-        match (sign, mtime) {
-            (Sign::Time, Some(mtime)) => {
-                server.recovering(lease, |s, _| server.check_times(s, job.to, mtime))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -465,6 +485,7 @@ impl Upload for Storing {
         if let Some(sum) = &mut self.sum {
             sum.add(data);
         }
+        self.sent += data.len() as u64;
         let sent = self.data()?.write_all(data);
         sent.map_err(|err| self.broken(net::failure(format_args!("STOR {}", self.name), &err)))
     }
@@ -476,6 +497,7 @@ impl Upload for Storing {
         if self.sum.is_some() {
             return self.read_and_write(file, offset, len);
         }
+        self.sent += len;
         let sent = self.data()?.send_file(file, offset, len);
         sent.map_err(|err| self.broken(err))
     }
@@ -486,10 +508,19 @@ impl Upload for Storing {
         };
         let mut lease = Some(lease);
         let sum = self.sum.take().map(Running::end);
+        self.doubt_place();
         let done = self
             .end(&mut lease, data, what.size)
             .and_then(|()| self.check(&mut lease, sum.as_ref()))
             .and_then(|()| self.put(&mut lease, at, what));
+        if done.is_err() && self.name != *at {
+            self.server.doubt(Doubt {
+                at: at.clone(),
+                size: what.size,
+                partial: false,
+                mtime: what.mtime,
+            });
+        }
         if done.is_err() && self.place == Place::Own {
             match &mut lease {
                 Some(lease) => self.server.discard(lease, &self.name),
@@ -508,6 +539,7 @@ impl Drop for Storing {
         let Some((mut lease, data)) = self.open.take() else {
             return;
         };
+        self.doubt_place();
         let server = Arc::clone(&self.server);
         let (name, place) = (self.name.clone(), self.place);
         let work = move || {

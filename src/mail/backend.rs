@@ -55,7 +55,7 @@ use crate::mail::sender::{SendOptions, Sender};
 use crate::mail::store::{Store, without_flags};
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, DirEntry, FileKind, SetAttr, Space};
-use crate::vfs::backend::{Backend, Listener, OpenFile, OpenHow};
+use crate::vfs::backend::{Backend, Listener, OpenFile, OpenHow, Replaces};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::{Name, RemotePath};
 
@@ -450,7 +450,7 @@ impl Backend for MailBackend {
         }
     }
 
-    fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
+    fn rename(&self, from: &RemotePath, to: &RemotePath, _: Replaces) -> Result<()> {
         let ((of, source), (into, target)) = (self.real(from)?, self.real(to)?);
         let ours = |area| matches!(area, Area::Drafts | Area::Outbox | Area::Failed);
         if of == into && of == Area::Inbox {

@@ -119,7 +119,11 @@ pub trait Backend: Send + Sync {
     fn rmdir(&self, path: &RemotePath) -> Result<()>;
 
     /// Renames a file or a directory, replacing a file at `to`. On any error `to` is as before.
-    fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()>;
+    /// Where others change files too, what is at `to` is compared with what it `replaces`.
+    ///
+    /// # Errors
+    /// `Exists` if `to` is another version than that, and is to stay.
+    fn rename(&self, from: &RemotePath, to: &RemotePath, replaces: Replaces) -> Result<()>;
 
     /// Sets what `change` names of a file that is not open for writing.
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()>;
@@ -277,11 +281,13 @@ pub trait Transfers: Send + Sync {
     /// `Busy` at once (not after a wait) when no connection is free, if `wait` is false.
     fn retrieve(&self, path: &RemotePath, offset: u64, wait: bool) -> Result<Box<dyn Download>>;
 
-    /// Begins to store a new content beside `path`, out of others' sight until `publish`.
+    /// Begins to store a new content beside `path`, out of others' sight until `publish`. Where it
+    /// must be written in place, that is in place of what it `replaces` only.
     ///
     /// # Errors
-    /// The server's refusal; `Busy` as for [`retrieve`](Self::retrieve).
-    fn store(&self, path: &RemotePath, wait: bool) -> Result<Box<dyn Upload>>;
+    /// The server's refusal; `Busy` as for [`retrieve`](Self::retrieve); `Stale` if another version
+    /// is at `path` that is to stay.
+    fn store(&self, path: &RemotePath, replaces: Replaces, wait: bool) -> Result<Box<dyn Upload>>;
 
     /// Whether a [`store`](Self::store) at `path` is as good as certain to be taken, so that `open`
     /// need not begin it to hear of a refusal. Never blocks.
@@ -294,8 +300,14 @@ pub trait Transfers: Send + Sync {
     ///
     /// # Errors
     /// As those of `store`.
-    fn store_all(&self, path: &RemotePath, _len: u64, wait: bool) -> Result<Box<dyn Upload>> {
-        self.store(path, wait)
+    fn store_all(
+        &self,
+        path: &RemotePath,
+        replaces: Replaces,
+        _len: u64,
+        wait: bool,
+    ) -> Result<Box<dyn Upload>> {
+        self.store(path, replaces, wait)
     }
 
     /// Begins to append at the end of `path`, which must have `base` bytes now.

@@ -21,7 +21,7 @@ use self::changes::Generation;
 use self::listings::{Ask, Listings, refuses_listing};
 use self::open::CachedFile;
 use super::attr::{Attr, DirEntry, FileKind, SetAttr, Space, whole_seconds};
-use super::backend::{Backend, OpenFile, OpenHow};
+use super::backend::{Backend, OpenFile, OpenHow, Replaces};
 use super::error::{Error, ErrorKind, Result};
 use super::journal::Saved;
 use super::path::RemotePath;
@@ -325,10 +325,10 @@ impl Backend for Cached {
         )
     }
 
-    fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
+    fn rename(&self, from: &RemotePath, to: &RemotePath, replaces: Replaces) -> Result<()> {
         self.memory.change(
             &[from, to],
-            || self.inner.rename(from, to),
+            || self.inner.rename(from, to, replaces),
             |listings, now, ()| listings.rename(from, to, now),
         )
     }

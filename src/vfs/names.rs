@@ -137,7 +137,9 @@ impl Vfs {
         let (new_name, to) = self.child(new_parent, new_name)?;
         let (attr, _) = self.attr_of_child(parent, &name, &from)?;
         let written = self.child_being_written(new_parent, &new_name);
-        let replaces = written.as_ref().map(|_| Replaces::Anything);
+        // A version is one of a file's.
+        let unseen = written.is_some() || attr.is_dir();
+        let replaces = unseen.then_some(Replaces::Anything);
         let found = written.map_or_else(|| self.attr(&to).map(|(attr, _)| attr), Ok);
         let target = match found {
             Ok(attr) => Some(attr),
@@ -146,7 +148,6 @@ impl Vfs {
         };
         let version = |attr: &Attr| match attr.kind {
             FileKind::File => Replaces::Version(Seen::of(attr)),
-            // A version is one of a file's.
             FileKind::Symlink | FileKind::Directory => Replaces::Anything,
         };
         let replaces = replaces.or_else(|| target.as_ref().map(version));
@@ -231,6 +232,15 @@ impl Vfs {
         target: &Option<Joined>,
         replaces: Replaces,
     ) -> Result<()> {
+        let replaces = match target {
+            // Nobody saw which version of it is on the server, if any.
+            Some(joined) if joined.dirty => Replaces::Anything,
+            // That one is what somebody here sees, and nothing newer.
+            Some(joined) if matches!(replaces, Replaces::Version(_)) => {
+                Replaces::Version(Seen::of(&joined.file.attr()))
+            }
+            _ => replaces,
+        };
         // What is only in the journal yet is renamed there, and takes the place of the other when
         // it is uploaded.
         if let Some(ino) = source
@@ -238,18 +248,13 @@ impl Vfs {
             && file.is_acknowledged()
         {
             self.detach(target.as_ref(), to)?;
-            let replaces = match target {
-                // Nobody saw which version of it is on the server, if any.
-                Some(joined) if joined.dirty => Replaces::Anything,
-                _ => replaces,
-            };
             if file.moved(to, replaces)? {
                 return Ok(());
             }
         }
         self.commit_written(moved)?;
         self.detach(target.as_ref(), to)?;
-        self.backend.rename(from, to)
+        self.backend.rename(from, to, replaces)
     }
 
     fn commit_written(&self, files: &[Ino]) -> Result<()> {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use self::file::PatientFile;
 use super::attr::{Attr, DirEntry, FileKind, SetAttr, Space};
-use super::backend::{Backend, Listener, OpenFile, OpenHow};
+use super::backend::{Backend, Listener, OpenFile, OpenHow, Replaces};
 use super::error::{Error, ErrorKind, Result};
 use super::journal::Saved;
 use super::path::RemotePath;
@@ -320,9 +320,9 @@ impl<B: Backend + 'static> Backend for Patient<B> {
         self.once(|| self.inner.rmdir(path), gone)
     }
 
-    fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
+    fn rename(&self, from: &RemotePath, to: &RemotePath, replaces: Replaces) -> Result<()> {
         let moved = |kind| kind == ErrorKind::NotFound && self.inner.stat(to).is_ok();
-        self.once(|| self.inner.rename(from, to), moved)
+        self.once(|| self.inner.rename(from, to, replaces), moved)
     }
 
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()> {

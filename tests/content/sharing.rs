@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ferryfs::vfs::backend::Replaces;
 use ferryfs::vfs::error::ErrorKind;
 
 use super::*;
@@ -72,7 +73,10 @@ fn a_renamed_file_is_committed_where_it_is_now() {
     file.write(0, b"content");
     file.commit();
     file.write(7, b" and more");
-    mount.backend.rename(&path("a"), &path("b")).unwrap();
+    mount
+        .backend
+        .rename(&path("a"), &path("b"), Replaces::Anything)
+        .unwrap();
     file.name = "b".into();
     file.commit();
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use ferryfs::ftp::options::ChmodPolicy;
 use ferryfs::vfs::attr::SetAttr;
-use ferryfs::vfs::backend::Backend;
+use ferryfs::vfs::backend::{Backend, Replaces};
 use ferryfs::vfs::error::ErrorKind;
 
 use super::server::{Kind, Server};
@@ -49,12 +49,18 @@ fn a_bare_550_is_explained_by_what_is_there() {
         assert_eq!(kind(b.rmdir(&path("no"))), ErrorKind::NotFound);
         assert_eq!(kind(b.unlink(&path("d"))), ErrorKind::IsADirectory);
         assert_eq!(kind(b.unlink(&path("d/no"))), ErrorKind::NotFound);
-        assert_eq!(kind(b.rename(&path("no"), &path("x"))), ErrorKind::NotFound);
         assert_eq!(
-            kind(b.rename(&path("d/f"), &path("no/x"))),
+            kind(b.rename(&path("no"), &path("x"), Replaces::Anything)),
             ErrorKind::NotFound
         );
-        assert_eq!(kind(b.rename(&path("d"), &path("d/e"))), ErrorKind::Invalid);
+        assert_eq!(
+            kind(b.rename(&path("d/f"), &path("no/x"), Replaces::Anything)),
+            ErrorKind::NotFound
+        );
+        assert_eq!(
+            kind(b.rename(&path("d"), &path("d/e"), Replaces::Anything)),
+            ErrorKind::Invalid
+        );
         assert_eq!(kind(b.set_attr(&path("no"), &time())), ErrorKind::NotFound);
         server
             .refuse("RMD", "550 No.")
@@ -81,10 +87,16 @@ fn rename_replaces_files_and_empty_directories_only() {
             .dir("/full")
             .file("/full/x", "x");
         let b = server.mount();
-        b.rename(&path("a"), &path("b")).unwrap();
+        b.rename(&path("a"), &path("b"), Replaces::Anything)
+            .unwrap();
         assert_eq!(server.content("/b").unwrap(), "a");
-        b.rename(&path("d"), &path("e")).unwrap();
-        let kind = |from, to| b.rename(&path(from), &path(to)).unwrap_err().kind();
+        b.rename(&path("d"), &path("e"), Replaces::Anything)
+            .unwrap();
+        let kind = |from, to| {
+            b.rename(&path(from), &path(to), Replaces::Anything)
+                .unwrap_err()
+                .kind()
+        };
         assert_eq!(kind("e", "full"), ErrorKind::NotEmpty);
         assert_eq!(kind("e", "b"), ErrorKind::NotADirectory);
         assert_eq!(kind("b", "e"), ErrorKind::IsADirectory);
@@ -105,7 +117,8 @@ fn a_lost_answer_is_looked_for_and_nothing_is_done_twice() {
     hang_up("DELE");
     b.unlink(&path("f")).unwrap();
     hang_up("RNTO");
-    b.rename(&path("g"), &path("h")).unwrap();
+    b.rename(&path("g"), &path("h"), Replaces::Anything)
+        .unwrap();
     for verb in ["MKD", "RMD", "DELE", "RNTO"] {
         assert_eq!(server.count(verb), 1, "{verb}");
     }

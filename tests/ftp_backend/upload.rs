@@ -33,7 +33,10 @@ fn a_new_content_replaces_the_old_in_one_step_with_its_time_set() {
         let server = Server::start(Kind { modern, ..MODERN });
         server.file("/f", "old");
         let backend = server.mount();
-        let mut upload = backend.transfers().store(&path("f"), true).unwrap();
+        let mut upload = backend
+            .transfers()
+            .store(&path("f"), Replaces::Anything, true)
+            .unwrap();
         upload.write(b"new content").unwrap();
         assert_eq!(server.content("/f").unwrap(), "old");
         assert_eq!(names(&backend, ""), ["f"], "the temporary name is hidden");
@@ -56,7 +59,10 @@ fn a_new_content_replaces_the_old_in_one_step_with_its_time_set() {
 fn a_file_renamed_while_it_was_written_gets_its_new_name() {
     let server = Server::start(MODERN);
     let backend = server.mount();
-    let upload = backend.transfers().store(&path("a"), true).unwrap();
+    let upload = backend
+        .transfers()
+        .store(&path("a"), Replaces::Anything, true)
+        .unwrap();
     let what = Publish {
         size: 0,
         mtime: None,
@@ -210,7 +216,10 @@ fn an_abandoned_upload_leaves_nothing() {
     let server = Server::start(MODERN);
     server.file("/f", "old");
     let backend = server.mount();
-    let mut upload = backend.transfers().store(&path("f"), true).unwrap();
+    let mut upload = backend
+        .transfers()
+        .store(&path("f"), Replaces::Anything, true)
+        .unwrap();
     upload.write(b"half of it").unwrap();
     drop(upload);
     eventually("the temporary file is gone", || server.names() == ["/f"]);
@@ -337,7 +346,7 @@ fn a_missing_directory_is_told_when_the_upload_begins() {
             server
                 .mount()
                 .transfers()
-                .store(&path(at), true)
+                .store(&path(at), Replaces::Anything, true)
                 .err()
                 .unwrap()
                 .kind()

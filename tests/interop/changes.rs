@@ -196,12 +196,23 @@ pub(super) fn changed_while_it_is_open_here(stage: &Stage) {
         .collect();
     assert_eq!(kept, ["theirs", "their first", "their second one"]);
     assert_eq!(names_there(stage).len(), 5, "{:?}", names_there(stage));
-    // Who replaces a name does so knowingly.
-    stage.mount.sh("echo newer >tmp");
+    // Who replaces a name replaces what is known of it.
+    stage
+        .mount
+        .sh("echo newer >tmp; echo newest >other; sync tmp other; cat old; ! test -e late");
     stage.put("old", "unseen");
-    stage.mount.sh("mv tmp old && rm new");
+    stage.put("late", "unseen, too");
+    stage.mount.sh("mv tmp old && mv other late && rm new");
     assert_eq!(fs::read(stage.there("old")).unwrap(), b"newer\n");
-    assert_eq!(names_there(stage).len(), 4);
+    assert_eq!(fs::read(stage.there("late")).unwrap(), b"newest\n");
+    let mut kept: Vec<_> = names_there(stage).into_iter().collect();
+    kept.retain(|name| name.contains(".conflict-"));
+    assert_eq!(kept.len(), 5, "{kept:?}");
+    stage
+        .mount
+        .sh("echo more >tmp; sync tmp; mv tmp old; mv old new");
+    assert_eq!(fs::read(stage.there("new")).unwrap(), b"more\n");
+    assert_eq!(names_there(stage).len(), 7, "{:?}", names_there(stage));
 }
 
 pub(super) fn deep_tree(stage: &Stage) {

@@ -116,33 +116,3 @@ fn a_direct_upload_is_seen_to_grow() {
         mount.finish();
     }
 }
-
-/// As the manual warns: the version somebody else put there meanwhile is gone.
-#[test]
-fn a_rename_and_a_direct_upload_look_for_no_other_version() {
-    for option in ["upload=auto", "upload=direct"] {
-        let server = Ftpd::start();
-        server.put("file", "theirs, first");
-        let Some(mount) = mounting(&server).option(option).start() else {
-            return;
-        };
-        assert_eq!(fs::read(mount.path("file")).unwrap(), b"theirs, first");
-        if option == "upload=direct" {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .truncate(true)
-                .open(mount.path("file"))
-                .unwrap();
-            server.put("file", "theirs, second");
-            file.write_all(b"ours").unwrap();
-            file.sync_all().unwrap();
-        } else {
-            fs::write(mount.path("new"), "ours").unwrap();
-            server.put("file", "theirs, second");
-            fs::rename(mount.path("new"), mount.path("file")).unwrap();
-        }
-        assert_eq!(super::names_there(&server), ["file"]);
-        assert_eq!(server.get("file"), b"ours");
-        mount.finish();
-    }
-}

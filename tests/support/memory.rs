@@ -387,7 +387,7 @@ impl Transfers for MemoryServer {
         }))
     }
 
-    fn store(&self, path: &RemotePath, wait: bool) -> Result<Box<dyn Upload>> {
+    fn store(&self, path: &RemotePath, _: Replaces, wait: bool) -> Result<Box<dyn Upload>> {
         Ok(Box::new(self.begin_upload(path, None, wait)?))
     }
 
@@ -590,7 +590,7 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
+    fn rename(&self, from: &RemotePath, to: &RemotePath, _: Replaces) -> Result<()> {
         let mut state = self.server.lock();
         let moved = matches!(state.node(from)?.body, Body::Directory);
         state.require_parent(to)?;
@@ -856,9 +856,9 @@ impl<T: Backend + ?Sized> Backend for Faulty<T> {
         self.inner.rmdir(path)
     }
 
-    fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
+    fn rename(&self, from: &RemotePath, to: &RemotePath, replaces: Replaces) -> Result<()> {
         self.check(Op::Rename)?;
-        self.inner.rename(from, to)
+        self.inner.rename(from, to, replaces)
     }
 
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()> {
@@ -916,10 +916,10 @@ impl<T: Transfers + ?Sized> Transfers for Faulty<T> {
         }))
     }
 
-    fn store(&self, path: &RemotePath, wait: bool) -> Result<Box<dyn Upload>> {
+    fn store(&self, path: &RemotePath, replaces: Replaces, wait: bool) -> Result<Box<dyn Upload>> {
         self.check(Op::Store)?;
         Ok(Box::new(FaultyUpload {
-            inner: self.inner.store(path, wait)?,
+            inner: self.inner.store(path, replaces, wait)?,
             plan: Arc::clone(&self.plan),
             moved: 0,
         }))

@@ -28,7 +28,7 @@ fn some_time() -> SystemTime {
 impl Examination<'_> {
     /// Writes a file as a mount does.
     pub(super) fn write(&self, path: &RemotePath, data: &[u8]) -> Result<()> {
-        let mut upload = self.server.store(path, None, true)?;
+        let mut upload = self.server.store(path, Replaces::Anything, None, true)?;
         upload.write(data)?;
         let what = Publish {
             size: data.len() as u64,

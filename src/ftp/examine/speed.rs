@@ -19,7 +19,7 @@ impl Examination<'_> {
         let path = below(dir, b"speed")?;
         let piece = content(256 * 1024);
         let began = Instant::now();
-        let mut upload = self.server.store(&path, None, true)?;
+        let mut upload = self.server.store(&path, Replaces::Anything, None, true)?;
         let mut sent = 0;
         while sent < MOST && began.elapsed() < LONGEST {
             self.go_on()?;

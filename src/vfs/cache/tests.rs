@@ -100,7 +100,7 @@ impl Backend for Gated {
         Err(ErrorKind::Unsupported.into())
     }
 
-    fn rename(&self, _: &RemotePath, _: &RemotePath) -> Result<()> {
+    fn rename(&self, _: &RemotePath, _: &RemotePath, _: Replaces) -> Result<()> {
         Err(ErrorKind::Unsupported.into())
     }
 

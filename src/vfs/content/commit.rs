@@ -222,7 +222,10 @@ impl Content {
         if let Some(base) = &job.base {
             base.hang_up();
         }
-        let begin = |wait| self.transfers.store_all(at, *len, wait);
+        let begin = |wait| {
+            self.transfers
+                .store_all(at, job.publish.replaces, *len, wait)
+        };
         let upload = self.contents.connection(begin);
         let mut upload = upload.map_err(Failure::Told)?;
         send(&mut *upload, source, 0, *len).map_err(failure)?;

@@ -141,7 +141,8 @@ impl Content {
         if self.transfers.surely_stores(at) {
             return Ok(None);
         }
-        let store = |wait| self.transfers.store(at, wait);
+        let replaces = self.state.with(|state| state.replaces());
+        let store = |wait| self.transfers.store(at, replaces, wait);
         match self.contents.connection_now(store) {
             Ok(upload) => {
                 let live = Arc::new(Live::new(upload, self.contents.now()));
@@ -216,7 +217,8 @@ impl Content {
     fn begin_late(&self, at: &RemotePath, settled: u64, source: Source) {
         let (contents, transfers) = (Arc::clone(&self.contents), Arc::clone(&self.transfers));
         let at = at.clone();
-        let begin = move || contents.connection_now(|wait| transfers.store(&at, wait));
+        let replaces = self.state.with(|state| state.replaces());
+        let begin = move || contents.connection_now(|wait| transfers.store(&at, replaces, wait));
         let live = Live::late(Box::new(begin), settled, self.contents.now());
         let live = Arc::new(live);
         let begun = self.state.with(|state| {

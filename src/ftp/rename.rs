@@ -1,0 +1,166 @@
+//! Renames that mind what they replace: those of rename(2), and the last step of an upload.
+
+use std::time::SystemTime;
+
+use super::conflict::{Sign, sign};
+use super::options::Conflict;
+use super::pool::Lease;
+use super::probes::Seen;
+use super::replace::Replacement;
+use super::server::FtpServer;
+use super::session::Session;
+use crate::vfs::attr::Attr;
+use crate::vfs::backend::{Publish, Replaces};
+use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::RemotePath;
+
+/// A content that was not uploaded here: nothing is known of it.
+pub(super) const fn unknown(replaces: Replaces) -> Publish {
+    Publish {
+        size: 0,
+        mtime: None,
+        mode: None,
+        new: false,
+        replaces,
+    }
+}
+
+impl FtpServer {
+    /// Renames, replacing a file or an empty directory; see
+    /// [`Backend::rename`](crate::vfs::backend::Backend::rename).
+    pub(super) fn rename(
+        &self,
+        from: &RemotePath,
+        to: &RemotePath,
+        replaces: Replaces,
+    ) -> Result<()> {
+        if from == to {
+            return Ok(());
+        }
+        if to.is_within(from) {
+            let detail = format!("{from}: cannot be moved into itself");
+            return Err(Error::new(ErrorKind::Invalid, detail));
+        }
+        let job = Replacement::new(self, from, to, None)?;
+        let mut lease = None;
+        self.recovering(&mut lease, |s, _| self.check_name(s, to))?;
+        let what = unknown(replaces);
+        if self.minds(&what) {
+            self.rename_minding(&mut lease, &job, &what)?;
+        } else {
+            self.replace(&mut lease, &job)?;
+        }
+        self.forget(to);
+        self.times.with(|times| times.renamed(from, to));
+        self.links.with(|links| links.forget(from));
+        Ok(())
+    }
+
+    /// One round trip to a name that should be new, two over a version that should be known.
+    fn rename_minding(
+        &self,
+        lease: &mut Option<Lease>,
+        job: &Replacement<'_>,
+        what: &Publish,
+    ) -> Result<()> {
+        let aside = self.aside_name(job.to)?;
+        // What is in the way shall stay there: then it must be asked for first.
+        let asks = self.options().conflict == Conflict::Fail || what.replaces != Replaces::Nothing;
+        let done = self.recovering(lease, |s, resumed| match resumed {
+            _ if asks || !s.is_pipelined() => Ok(false),
+            true => self.resume_naming(s, job),
+            false => self.name_past(s, job, &aside, what),
+        })?;
+        if done {
+            return Ok(());
+        }
+        let found = self.recovering(lease, |s, _| self.version_now(s, job.to))?;
+        let found = found.as_ref().map(|found| (found, &aside));
+        self.replace_minding(lease, job, what, None, found)
+            .map_err(|err| match err.kind() {
+                // The kernel would look again what the name is now, and rename once more.
+                ErrorKind::Stale => {
+                    log::warn!("{}: not renamed: {err}", job.from);
+                    Error::new(ErrorKind::Exists, err.detail())
+                }
+                _ => err,
+            })
+    }
+
+    /// Moves what is at `job.to`, where nothing should be, to `aside`, and then `job.from` there,
+    /// in one round trip. `false` if nothing came of it.
+    fn name_past(
+        &self,
+        s: &mut Session,
+        job: &Replacement<'_>,
+        aside: &RemotePath,
+        what: &Publish,
+    ) -> Result<bool> {
+        let lines = [
+            self.line("RNFR", job.to)?,
+            self.line("RNTO", aside)?,
+            self.line("RNFR", job.from)?,
+            self.line("RNTO", job.to)?,
+        ];
+        // Mostly nothing is there, so that the first two are refused.
+        let replies = s.batch(&lines)?;
+        let went = |at: usize| replies.get(at).is_some_and(|reply| reply.is_ok());
+        let (in_the_way, named) = (went(1), went(3));
+        if named && in_the_way {
+            self.made_way(s, job, aside, what)?;
+        } else if in_the_way {
+            self.take_back(s, aside, job.to);
+        }
+        Ok(named)
+    }
+
+    /// What shows that what was `found` at `at` is a version of somebody else's.
+    pub(super) fn conflict(&self, at: &RemotePath, what: &Publish, found: &Attr) -> Option<Sign> {
+        let times_tell = self.ways.with(|ways| ways.keeps_times) != Some(false);
+        let sign = sign(what, found, SystemTime::now())?;
+        let shown = sign == Sign::Plain || times_tell;
+        (shown && !self.was_ours(at, found)).then_some(sign)
+    }
+
+    /// Takes the file's place, where a version was `found` that can be moved aside.
+    pub(super) fn replace_minding(
+        &self,
+        lease: &mut Option<Lease>,
+        job: &Replacement<'_>,
+        what: &Publish,
+        mtime: Option<SystemTime>,
+        found: Option<(&Attr, &RemotePath)>,
+    ) -> Result<()> {
+        let conflict =
+            found.and_then(|(found, aside)| Some((self.conflict(job.to, what, found)?, aside)));
+        let Some((sign, aside)) = conflict else {
+            return self.replace(lease, job);
+        };
+        // Perhaps it was renamed before, and the answer lost.
+        if job.size.is_none() {
+            self.recovering(lease, |s, _| match self.look(s, job.from)? {
+                Seen::Missing => {
+                    let detail = format!("{}: is not there any more", job.from);
+                    Err(Error::new(ErrorKind::NotFound, detail))
+                }
+                _ => Ok(()),
+            })?;
+        }
+        self.make_way(lease, job, aside)?;
+        let replaced = self.replace(lease, job);
+        if replaced.is_err() {
+            let back = self.recovering(lease, |s, _| {
+                self.take_back(s, aside, job.to);
+                Ok(())
+            });
+            back.unwrap_or_else(|err| log::error!("{}: stays {aside}: {err}", job.to));
+        }
+        replaced?;
+        match (sign, mtime) {
+            (Sign::Time, Some(mtime)) => {
+                self.recovering(lease, |s, _| self.check_times(s, job.to, mtime))
+            }
+            _ => Ok(()),
+        }
+    }
+}
