@@ -65,6 +65,11 @@ impl FtpServer {
         if self.options().verify == Verify::Off || self.ways.with(|ways| ways.no_checksums) {
             return None;
         }
+        self.offered()
+    }
+
+    /// The best checksum that the server claims to compute.
+    pub(super) fn offered(&self) -> Option<Algorithm> {
         let features = self.pool.host().facts(|facts| facts.features.clone())?;
         PREFERRED
             .into_iter()

@@ -20,7 +20,7 @@ const REPLY: &str = "user.ftp.reply";
 const COMPUTING: Duration = Duration::from_secs(60);
 
 /// Checksums the server computes.
-const CHECKSUMS: [(&str, Algorithm); 5] = [
+pub(super) const CHECKSUMS: [(&str, Algorithm); 5] = [
     ("user.ftp.sha512", Algorithm::Sha512),
     ("user.ftp.sha256", Algorithm::Sha256),
     ("user.ftp.sha1", Algorithm::Sha1),

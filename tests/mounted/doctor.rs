@@ -120,3 +120,36 @@ fn told_to_stop_it_tidies_up() {
     let end = finding(&report, "examination complete");
     assert_eq!(end["detail"], "told to stop", "{report:#}");
 }
+
+#[test]
+fn checksums_are_suggested_only_if_they_are_right() {
+    let wrong = "250 d41d8cd98f00b204e9800998ecf8427e";
+    for (quirks, verdict, suggested) in [
+        (Quirks::default(), "no", false),
+        (with_extras(&["HASH SHA-256*;MD5"]), "yes", true),
+        (with_extras(&["XCRC"]), "yes", true),
+        (with_extras(&["XMD5"]).answer("XMD5", wrong), "no", false),
+        // Claimed, and not known after all.
+        (
+            with_extras(&["XMD5"]).answer("XMD5", "500 What?"),
+            "no",
+            false,
+        ),
+    ] {
+        let report = examine(&server(quirks), "");
+        let found = finding(&report, "checksums by the server");
+        assert_eq!(found["verdict"], verdict, "{found}");
+        let mut advice = report["advice"].as_array().unwrap().iter();
+        let advised = advice.any(|advice| advice["option"] == "verify=auto");
+        assert_eq!(advised, suggested, "{report:#}");
+        let command = report["command"].as_str().unwrap();
+        assert_eq!(command.contains("verify=auto"), suggested, "{command}");
+    }
+}
+
+fn with_extras(extras: &[&'static str]) -> Quirks {
+    Quirks {
+        extras: extras.to_vec(),
+        ..Quirks::default()
+    }
+}

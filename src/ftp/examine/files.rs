@@ -4,8 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use super::Examination;
 use crate::finding::Verdict;
+use crate::ftp::options::Verify;
+use crate::ftp::xattrs::CHECKSUMS;
 use crate::vfs::attr::SetAttr;
 use crate::vfs::backend::{Publish, Replaces};
+use crate::vfs::checksum::Algorithm;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::{Name, RemotePath};
 
@@ -205,21 +208,46 @@ impl Examination<'_> {
         Ok(())
     }
 
+    /// Which checksums the server computes, and computes right.
     fn checksums(&mut self, file: &RemotePath) -> Result<()> {
-        let mut found = Vec::new();
-        for name in ["sha512", "sha256", "sha1", "md5", "crc32"] {
+        let content = self.read(file, 0, usize::MAX)?;
+        let (mut right, mut wrong) = (Vec::new(), Vec::new());
+        for (name, algorithm) in &CHECKSUMS {
             self.go_on()?;
-            if self.server.xattr(file, &format!("user.ftp.{name}")).is_ok() {
-                found.push(name);
+            let Ok(theirs) = self.server.xattr(file, name) else {
+                continue;
+            };
+            let mut ours = algorithm.begin();
+            ours.add(&content);
+            match ours.end().digits.as_bytes() == theirs {
+                true => right.push(*algorithm),
+                false => wrong.push(*algorithm),
             }
         }
-        let outcome = if found.is_empty() {
-            Err("no HASH, XSHA, XMD5 or XCRC")
-        } else {
-            Ok(found.join(", "))
+        let names = |all: &[Algorithm]| {
+            let names: Vec<_> = all.iter().map(|algorithm| algorithm.name()).collect();
+            names.join(", ")
+        };
+        let outcome = match (right.is_empty(), wrong.is_empty()) {
+            (false, true) => Ok(names(&right)),
+            (true, true) => Err("no HASH, XSHA, XMD5 or XCRC".to_owned()),
+            (_, false) => Err(format!(
+                "wrong: {}; right: {}",
+                names(&wrong),
+                names(&right)
+            )),
         };
         self.findings
             .tried("files", "checksums by the server", outcome);
+        let used = self.server.offered();
+        if let Some(algorithm) = used.filter(|algorithm| right.contains(algorithm))
+            && self.server.options().verify == Verify::Off
+        {
+            let name = algorithm.name();
+            let why =
+                format!("what was transferred is then compared by {name}, not by its size only");
+            self.findings.advise("verify=auto", why);
+        }
         Ok(())
     }
 }
