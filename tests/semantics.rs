@@ -247,7 +247,7 @@ const HELD: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "With upload=direct, and for what an anonymous user stores",
+        "With upload=direct , and for what an anonymous user stores",
         &[
             "mounted::conflicts::an_upload_in_place_minds_the_version_that_is_there",
             "mounted::conflicts::a_guest_replaces_no_version_that_he_has_not_seen",
