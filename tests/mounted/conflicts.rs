@@ -307,7 +307,7 @@ fn an_upload_in_place_minds_the_version_that_is_there() {
             let server = Ftpd::with(quirks);
             server.put("old", "before");
             let mounting = super::mounting(&server).option("upload=direct");
-            let mounting = mounting.option(&format!("conflict={policy}"));
+            let mounting = mounting.option(format!("conflict={policy}"));
             let Some(mount) = mounting.expect_log("").start() else {
                 return;
             };
