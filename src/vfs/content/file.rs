@@ -327,6 +327,9 @@ impl OpenFile for Content {
         if data.is_empty() {
             return Ok(());
         }
+        if let Some(passing) = self.state.with(|state| state.passing(offset)) {
+            passing.wait_for_place(data.len());
+        }
         let (len, now) = (data.len() as u64, self.contents.now());
         self.change(
             |staged, followed| match followed {

@@ -12,7 +12,7 @@ use crate::vfs::backend::{Replaces, Seen};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::journal::Entry;
 use crate::vfs::path::RemotePath;
-use crate::vfs::staging::{Run, Source, Staged};
+use crate::vfs::staging::{BIG, Passing, Run, Source, Staged};
 
 pub(super) struct State {
     /// For what is kept of the file.
@@ -233,6 +233,13 @@ impl State {
             Next::StartPump => {}
         }
         Ok(Some(Follow { live, next, source }))
+    }
+
+    /// Where what is written at `offset` waits for its upload, if that follows the writer.
+    pub(super) fn passing(&self, offset: u64) -> Option<Arc<Passing>> {
+        self.live.as_ref()?;
+        let staged = self.staged.as_ref()?;
+        (offset >= BIG && offset == staged.len()).then(|| Arc::clone(staged.named().passing()))
     }
 
     /// Notes a write of `len` bytes at `offset`. The answer is the length of a content that was

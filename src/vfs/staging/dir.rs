@@ -194,7 +194,7 @@ impl Named {
     }
 
     /// What of it is not in the file yet.
-    pub(super) const fn passing(&self) -> &Arc<Passing> {
+    pub(crate) const fn passing(&self) -> &Arc<Passing> {
         &self.passing
     }
 

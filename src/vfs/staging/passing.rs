@@ -4,8 +4,8 @@
 //! it must be sent again. Through the page cache each megabyte of that copy would take pages that
 //! were never used before, which costs more than the copying. So a piece stays in a buffer that is
 //! used again and again until it was sent and is on the disk, where a thread writes it directly.
-//! Where disk or network do not keep up, no buffer is free, and the writer goes through the page
-//! cache, which has more room.
+//! Where no buffer is free, the writer waits for one if that is quicker than the page cache; where
+//! disk or network do not keep up, it goes through the page cache, which has more room.
 //!
 //! Until [`settle`](Passing::settle) the file lacks what is on its way: whoever touches it there
 //! settles first.
@@ -16,7 +16,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,15 +48,24 @@ const LAG: u32 = 4;
 /// The page cache has more patience with a disk that lags so much.
 const MOST_LAG: u32 = 64;
 
-/// Bytes on their way, of all files of a mount.
+/// How long a writer waits for a place, and what must be sent meanwhile, in bytes, for it to go on
+/// waiting: so many times at most.
+const MOMENT: Duration = Duration::from_millis(10);
+const PROGRESS: u64 = 4 << 20;
+const MOMENTS: u32 = 8;
+
+/// What is on its way of all files of a mount, and whether a writer waits for a place.
 #[derive(Debug, Default)]
-pub(super) struct Room(AtomicUsize);
+pub(super) struct Room {
+    bytes: AtomicUsize,
+    awaited: AtomicBool,
+}
 
 impl Room {
     fn take(&self, len: usize) -> bool {
         let taken = |used: usize| used.checked_add(len).filter(|sum| *sum <= OF_ALL);
         let (order, load) = (Ordering::Relaxed, Ordering::Relaxed);
-        self.0.fetch_update(order, load, taken).is_ok()
+        self.bytes.fetch_update(order, load, taken).is_ok()
     }
 }
 
@@ -66,7 +75,7 @@ struct Taken(Arc<Room>, usize);
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(self.1, Ordering::Relaxed);
+        self.0.bytes.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
@@ -100,6 +109,8 @@ struct Pieces {
     closed: bool,
     /// See [`LAG`].
     lag: u32,
+    /// Waiting for a place was in vain, and there was none since.
+    in_vain: bool,
     failed: Option<Error>,
 }
 
@@ -115,6 +126,7 @@ impl Pieces {
         }
         if self.bytes() + len <= OF_ONE {
             self.lag = self.lag.saturating_sub(1);
+            self.in_vain = false;
             return true;
         }
         let waiting = self.all.iter().filter(|piece| !piece.on_disk);
@@ -124,6 +136,12 @@ impl Pieces {
             self.closed = self.lag > MOST_LAG;
         }
         false
+    }
+
+    /// Whether `len` bytes more have no place, but may soon have one.
+    fn is_full(&self, len: usize) -> bool {
+        let hopeful = !self.closed && !self.in_vain && self.failed.is_none();
+        hopeful && self.bytes() + len > OF_ONE
     }
 
     fn next(&self, from: u64, to: u64) -> Next {
@@ -161,6 +179,8 @@ pub(crate) struct Passing {
     room: Arc<Room>,
     pieces: Mutex<Pieces>,
     changed: Condvar,
+    /// For a writer that waits for a place.
+    freed: Condvar,
 }
 
 impl Passing {
@@ -171,6 +191,7 @@ impl Passing {
             room: Arc::clone(room),
             pieces: Mutex::default(),
             changed: Condvar::new(),
+            freed: Condvar::new(),
         }
     }
 
@@ -229,6 +250,28 @@ impl Passing {
         Ok(served)
     }
 
+    /// Waits until there is a place for `len` bytes more, while network and disk are quick to make
+    /// one: in the page cache they would take more time from both. At most one writer of a mount
+    /// waits at once, since nobody else is served by its thread meanwhile.
+    pub(crate) fn wait_for_place(&self, len: usize) {
+        let mut pieces = self.lock();
+        if !pieces.is_full(len) || self.room.awaited.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for _ in 0..MOMENTS {
+            let before = pieces.sent;
+            let full = |pieces: &mut Pieces| pieces.is_full(len);
+            let waited = self.freed.wait_timeout_while(pieces, MOMENT, full);
+            pieces = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !pieces.is_full(len) {
+                break;
+            }
+            pieces.in_vain = pieces.sent.saturating_sub(before) < PROGRESS;
+        }
+        drop(pieces);
+        self.room.awaited.store(false, Ordering::Relaxed);
+    }
+
     /// Where the bytes from `from` on are, at most up to `to`.
     pub(crate) fn next(&self, from: u64, to: u64) -> Next {
         self.lock().next(from, to)
@@ -239,6 +282,8 @@ impl Passing {
         let mut pieces = self.lock();
         pieces.sent = to;
         pieces.drop_done();
+        drop(pieces);
+        self.freed.notify_all();
     }
 
     /// Nobody sends what is on its way: it need not stay in memory.
@@ -246,6 +291,8 @@ impl Passing {
         let mut pieces = self.lock();
         pieces.unwatched = true;
         pieces.drop_done();
+        drop(pieces);
+        self.freed.notify_all();
     }
 
     /// Waits until the file has all that came so far below `end`.
@@ -325,6 +372,7 @@ impl Passing {
         let served = pieces.served;
         drop(pieces);
         self.changed.notify_all();
+        self.freed.notify_all();
         served
     }
 
@@ -372,76 +420,4 @@ fn write_directly(direct: &File, offset: u64, parts: &[Chunk]) -> bool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-mod tests {
-    use super::*;
-
-    fn passing(dir: &tempfile::TempDir) -> Arc<Passing> {
-        let path = dir.path().join("staged");
-        let mut options = File::options();
-        let options = options.read(true).write(true).create(true).truncate(true);
-        let file = Arc::new(options.open(&path).unwrap());
-        Arc::new(Passing::new(&file, path, &Arc::default()))
-    }
-
-    fn here(passing: &Passing, from: u64, to: u64) -> Option<Vec<u8>> {
-        match passing.next(from, to) {
-            Next::Memory(chunk) => Some(chunk.as_slice().to_vec()),
-            Next::File(_) => None,
-        }
-    }
-
-    #[test]
-    fn a_piece_stays_until_it_is_sent_and_on_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let (passing, pool) = (passing(&dir), Arc::default());
-        let data = vec![7; LEAST];
-        let end = LEAST as u64;
-        assert!(!passing.take(0, &data[1..], &pool).unwrap(), "not aligned");
-        if !passing.take(0, &data, &pool).unwrap() {
-            // A filesystem without O_DIRECT.
-            return;
-        }
-        assert!(passing.take(2 * end, &data, &pool).unwrap());
-        assert_eq!(here(&passing, 3, 10), Some(vec![7; 7]));
-        assert!(matches!(passing.next(end, 9 * end), Next::File(to) if to == 2 * end));
-        passing.settle(u64::MAX).unwrap();
-        assert!(here(&passing, 0, end).is_some(), "not sent yet");
-        passing.sent(end);
-        assert!(here(&passing, 0, end).is_none());
-        assert!(here(&passing, 2 * end, 3 * end).is_some());
-        passing.settle_for_change(&(2 * end..2 * end + 1)).unwrap();
-        assert!(here(&passing, 2 * end, 3 * end).is_none());
-        let mut found = vec![0; LEAST];
-        passing.file.read_exact_at(&mut found, 2 * end).unwrap();
-        assert_eq!(found, data);
-    }
-
-    #[test]
-    fn there_is_room_for_so_much_and_no_more() {
-        let dir = tempfile::tempdir().unwrap();
-        let (passing, pool) = (passing(&dir), Arc::default());
-        let data = vec![7; AT_ONCE];
-        let taken = (0..64).filter(|n| passing.take(n * AT_ONCE as u64, &data, &pool).unwrap());
-        let taken = taken.count();
-        assert!(taken == OF_ONE / AT_ONCE || taken == 0, "{taken}");
-        passing.unwatched();
-        passing.settle(u64::MAX).unwrap();
-        assert_eq!(passing.room.0.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn what_the_disk_refuses_is_told_ever_after() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("staged");
-        File::create(&path).unwrap();
-        // Nothing can be written to it, neither way.
-        let file = Arc::new(File::open(&path).unwrap());
-        let passing = Arc::new(Passing::new(&file, path, &Arc::default()));
-        passing.lock().direct = Some(file);
-        let (pool, data) = (Arc::default(), vec![7; LEAST]);
-        assert!(passing.take(0, &data, &pool).unwrap());
-        assert!(passing.settle(u64::MAX).is_err());
-        assert!(passing.take(LEAST as u64, &data, &pool).is_err());
-        assert!(passing.settle_for_change(&(0..1)).is_err());
-    }
-}
+mod tests;
