@@ -45,7 +45,7 @@ impl FtpServer {
         let mut lease = None;
         self.recovering(&mut lease, |s, _| self.check_name(s, to))?;
         let what = unknown(replaces);
-        if self.minds(&what) {
+        if self.minds(&what) && !job.changes_case_only() {
             self.rename_minding(&mut lease, &job, &what)?;
         } else {
             self.replace(&mut lease, &job)?;

@@ -49,7 +49,8 @@ impl<'a> Replacement<'a> {
         })
     }
 
-    fn changes_case_only(&self) -> bool {
+    /// Whether both names are one to a server that takes no notice of case.
+    pub(super) fn changes_case_only(&self) -> bool {
         let [from, to] = [self.from, self.to].map(|path| path.to_string().to_lowercase());
         from == to
     }
