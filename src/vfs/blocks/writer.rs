@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::BLOCK;
 use super::entry::Entry;
 use super::store::Store;
 use crate::vfs::chunk::Chunk;
@@ -18,11 +19,18 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Nobody is kept waiting by the cache: it runs when nothing else wants the CPU.
 const NICE: i32 = 19;
 
+/// While small files come one after the other, they wait to be written: each is an inode, which
+/// costs as much as fetching it. Until none came for so long, or so many wait.
+const LULL: Duration = Duration::from_millis(100);
+const MANY: usize = 4096;
+
 /// What is to be written.
 #[derive(Debug)]
 pub(super) struct Queue {
     jobs: Mutex<Jobs>,
     changed: Condvar,
+    /// For the thread, while it waits for a lull.
+    hurry: Condvar,
     most: usize,
 }
 
@@ -31,8 +39,24 @@ struct Jobs {
     waiting: VecDeque<(Arc<Entry>, u64, Chunk)>,
     /// Bytes that wait or are being written.
     bytes: usize,
+    /// When the last small file came, if what waits is nothing else.
+    small: Option<Instant>,
+    /// Who waits until all is written.
+    settling: usize,
     closed: bool,
     running: bool,
+}
+
+impl Jobs {
+    /// How long to wait for a lull.
+    fn pause(&self, most: usize) -> Option<Duration> {
+        let urgent = self.closed || self.settling > 0;
+        if urgent || self.bytes > most / 4 * 3 || self.waiting.len() > MANY {
+            return None;
+        }
+        let rest = LULL.checked_sub(self.small?.elapsed())?;
+        Some(rest.max(Duration::from_millis(1)))
+    }
 }
 
 impl Queue {
@@ -41,6 +65,7 @@ impl Queue {
         let queue = Arc::new(Self {
             jobs: Mutex::default(),
             changed: Condvar::new(),
+            hurry: Condvar::new(),
             most: store.limits.memory.max(1),
         });
         if store.disk().is_some() {
@@ -85,23 +110,36 @@ impl Queue {
             return false;
         }
         to.comes(offset, chunk.clone());
+        let small = chunk.len() as u64 == to.print.size && to.print.size <= BLOCK;
+        let only_small = jobs.waiting.is_empty() || jobs.small.is_some();
+        jobs.small = (small && only_small).then(Instant::now);
         jobs.bytes += chunk.len();
         jobs.waiting.push_back((Arc::clone(to), offset, chunk));
+        let (first, pause) = (jobs.waiting.len() == 1, jobs.pause(self.most));
         drop(jobs);
-        self.changed.notify_all();
+        if first {
+            self.changed.notify_all();
+        }
+        if pause.is_none() {
+            self.hurry.notify_all();
+        }
         true
     }
 
     /// Waits until nothing waits.
     pub(super) fn settle(&self) {
         let busy = |jobs: &mut Jobs| jobs.running && jobs.bytes > 0;
-        drop(self.changed.wait_while(self.lock(), busy));
+        self.lock().settling += 1;
+        self.hurry.notify_all();
+        let waited = self.changed.wait_while(self.lock(), busy);
+        waited.unwrap_or_else(PoisonError::into_inner).settling -= 1;
     }
 
     /// What waits is written, then the thread ends.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
+        self.hurry.notify_all();
         let runs = |jobs: &mut Jobs| jobs.running;
         drop(self.changed.wait_while(self.lock(), runs));
     }
@@ -145,6 +183,10 @@ impl Queue {
         let idle = |jobs: &mut Jobs| jobs.waiting.is_empty() && !jobs.closed;
         let waited = self.changed.wait_timeout_while(self.lock(), patience, idle);
         let mut jobs = waited.unwrap_or_else(PoisonError::into_inner).0;
+        while let Some(pause) = jobs.pause(self.most).filter(|_| !jobs.waiting.is_empty()) {
+            let waited = self.hurry.wait_timeout(jobs, pause);
+            jobs = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
         match jobs.waiting.pop_front() {
             Some((to, offset, chunk)) => Next::Write(to, offset, chunk),
             None if jobs.closed => Next::End,
@@ -161,4 +203,32 @@ enum Next {
     Write(Arc<Entry>, u64, Chunk),
     Nothing,
     End,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_files_wait_for_a_lull_but_not_for_ever() {
+        let most = 1 << 20;
+        let small = |bytes| Jobs {
+            bytes,
+            small: Some(Instant::now()),
+            ..Jobs::default()
+        };
+        assert!(small(1).pause(most).unwrap() <= LULL);
+        assert_eq!(small(most).pause(most), None, "memory is short");
+        let (mut awaited, mut ending, mut mixed) = (small(1), small(1), small(1));
+        awaited.settling = 1;
+        ending.closed = true;
+        mixed.small = None;
+        assert_eq!(awaited.pause(most), None);
+        assert_eq!(ending.pause(most), None);
+        assert_eq!(mixed.pause(most), None, "a big file waits, too");
+        let mut old = small(1);
+        old.small = Instant::now().checked_sub(LULL * 2);
+        assert_eq!(old.pause(most), None);
+    }
 }
