@@ -112,7 +112,10 @@ impl FtpServer {
             }
             Err(self.refused(s, probes, (verb, path), &reply))
         };
-        self.settled(act, |s| Ok(is_done(self.look(s, path)?).then_some(())))
+        self.settled(act, |s| match is_done(self.look(s, path)?) {
+            true => then(s).map(Some),
+            false => Ok(None),
+        })
     }
 
     fn refused(

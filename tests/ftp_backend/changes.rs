@@ -111,7 +111,8 @@ fn a_lost_answer_is_looked_for_and_nothing_is_done_twice() {
     let b = server.mount();
     let hang_up = |line: &str| server.state().hang_up_after = Some(line.into());
     hang_up("MKD");
-    b.mkdir(&path("new"), None).unwrap();
+    b.mkdir(&path("new"), Some(0o700)).unwrap();
+    assert_eq!(server.count("SITE CHMOD 700 "), 1);
     hang_up("RMD");
     b.rmdir(&path("d")).unwrap();
     hang_up("DELE");
