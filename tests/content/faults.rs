@@ -153,6 +153,51 @@ fn an_append_cut_anywhere_ends_with_the_whole_file() {
 }
 
 #[test]
+fn what_a_broken_append_left_is_no_conflict() {
+    let mount = Mount::new();
+    mount.server.put("a", "0123456789");
+    let file = mount.open("a", WRITE);
+    file.write(10, b"tail");
+    mount.faulty.cut(Op::Write, 2, ErrorKind::Disconnected);
+    file.commit();
+    let content = b"0123456789tail".to_vec();
+    assert_eq!(mount.server.get("a"), Some(content));
+    assert_eq!(mount.server.paths(), [path("a")]);
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_is_sent_is_sent_again() {
+    for written_behind in [false, true] {
+        let mount = Mount::new();
+        mount.server.put("a", "old");
+        let file = match written_behind {
+            true => mount.open("a", TRUNCATE),
+            false => mount.open("a", WRITE),
+        };
+        mount.faulty.delay(Op::Write, Duration::from_millis(100));
+        file.write(0, &pattern(8 * MB));
+        std::thread::scope(|scope| {
+            let committing = scope.spawn(|| file.try_commit());
+            std::thread::sleep(Duration::from_millis(150));
+            file.set_len(10);
+            committing.join().unwrap().unwrap();
+        });
+        file.commit();
+        assert_eq!(mount.server.get("a"), Some(pattern(10)));
+    }
+}
+
+#[test]
+fn what_was_sent_below_a_directory_that_was_renamed_is_sent_again() {
+    let mount = Mount::new();
+    let file = mount.open("a", CREATE);
+    file.write(0, &pattern(MB));
+    mount.faulty.fail(Op::Publish, ErrorKind::NotFound);
+    file.commit();
+    assert_eq!(mount.server.get("a"), Some(pattern(MB)));
+}
+
+#[test]
 fn an_append_whose_answer_is_lost_is_not_made_twice() {
     let mount = Mount::new();
     mount.server.put("a", "0123456789");

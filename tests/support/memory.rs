@@ -461,7 +461,7 @@ impl Upload for MemoryUpload {
     fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
         let mut data = vec![0; len as usize];
         file.read_exact_at(&mut data, offset)
-            .map_err(|err| Error::local("staged file", &err))?;
+            .map_err(|_| Error::new(ErrorKind::Invalid, "shorter than it was"))?;
         self.write(&data)
     }
 
@@ -995,7 +995,7 @@ impl Upload for FaultyUpload {
     fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
         let mut data = vec![0; len as usize];
         file.read_exact_at(&mut data, offset)
-            .map_err(|err| Error::local("staged file", &err))?;
+            .map_err(|_| Error::new(ErrorKind::Invalid, "shorter than it was"))?;
         self.write(&data)
     }
 

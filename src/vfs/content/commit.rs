@@ -55,6 +55,8 @@ impl Content {
                     self.published(at, &job, attr);
                     return Ok(());
                 }
+                // A part of the tail may be there now, which is no version of somebody else's.
+                job.publish.replaces = self.state.with(|state| state.replaces());
             }
             Way::Whole => {}
         }
@@ -213,9 +215,15 @@ impl Content {
     fn store(&self, at: &RemotePath, job: &Job) -> std::result::Result<Attr, Failure> {
         let Snapshot { source, len, .. } = &job.snapshot;
         if let Some(live) = &job.live
-            && let Some(upload) = live.finish(source, *len).map_err(Failure::Told)?
+            && let Some(upload) = live.finish(source, *len).map_err(|e| failure(e, job))?
         {
-            return self.publish(at, job, upload);
+            return self
+                .publish(at, job, upload)
+                .map_err(|failed| match failed {
+                    // Its directory was renamed, perhaps, and what was sent with it.
+                    Failure::Told(err) if err.kind() == ErrorKind::NotFound => Failure::Broken(err),
+                    other => other,
+                });
         }
         self.mend(at).map_err(Failure::Told)?;
         self.localize(at).map_err(Failure::Told)?;
@@ -228,7 +236,7 @@ impl Content {
         };
         let upload = self.contents.connection(begin);
         let mut upload = upload.map_err(Failure::Told)?;
-        send(&mut *upload, source, 0, *len).map_err(failure)?;
+        send(&mut *upload, source, 0, *len).map_err(|err| failure(err, job))?;
         self.publish(at, job, upload)
     }
 
@@ -245,7 +253,9 @@ impl Content {
             // Some servers cannot replace a file that is being read.
             base.hang_up();
         }
-        upload.publish(at, &job.publish).map_err(failure)
+        upload
+            .publish(at, &job.publish)
+            .map_err(|err| failure(err, job))
     }
 
     /// After a broken append: the server's file is ours, with a part of the tail perhaps. Its
@@ -298,8 +308,10 @@ impl Content {
     }
 }
 
-fn failure(err: Error) -> Failure {
-    if is_trouble(&err) || err.kind() == ErrorKind::Corrupt {
+fn failure(err: Error, job: &Job) -> Failure {
+    let Snapshot { source, len, .. } = &job.snapshot;
+    let is_cut = || source.file.metadata().is_ok_and(|now| now.len() < *len);
+    if is_trouble(&err) || err.kind() == ErrorKind::Corrupt || is_cut() {
         Failure::Broken(err)
     } else {
         Failure::Told(err)
