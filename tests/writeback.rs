@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ferryfs::vfs::backend::{Backend, Transfers};
 use ferryfs::vfs::blocks::Blocks;
@@ -397,6 +397,25 @@ fn the_next_mount_goes_on_after_a_kill() {
     kept.sort();
     assert_eq!(kept.len(), 2, "{kept:?}");
     assert!(kept[0].starts_with("again-") && kept[1].starts_with("half-"));
+}
+
+#[test]
+fn times_and_modes_of_what_waits_survive_a_kill() {
+    let mount = Mount::new();
+    mount.hold();
+    mount.put("f", b"content");
+    let time = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let change = Change {
+        mode: Some(0o600),
+        mtime: Some(NewTime::At(time)),
+        ..Change::default()
+    };
+    mount.vfs.setattr(mount.ino("f"), &change).unwrap();
+    let mount = mount.kill();
+    mount.settle();
+    assert_eq!(mount.server.get("f").unwrap(), b"content");
+    let attr = mount.server.peek("f").unwrap();
+    assert_eq!((attr.mtime, attr.mode), (Some(time), Some(0o600)));
 }
 
 #[test]

@@ -135,9 +135,14 @@ impl State {
 
     /// Whether all that was written is in the journal, and nothing of the file on the server.
     pub(super) fn is_only_here(&self) -> bool {
-        let entry = self.entry.as_ref().zip(self.staged.as_ref());
-        let all = entry.is_some_and(|(e, staged)| e.generation == staged.generation());
+        let all = self.recorded().is_some();
         all && !self.is_on_server() && !self.detached && self.is_dirty()
+    }
+
+    /// The record of the journal that has all that was written.
+    fn recorded(&self) -> Option<&Entry> {
+        let (entry, staged) = self.entry.as_ref().zip(self.staged.as_ref())?;
+        (entry.generation == staged.generation()).then_some(entry)
     }
 
     /// Whether the server has a file of this name, as far as anybody knows.
@@ -262,10 +267,18 @@ impl State {
         change: &SetAttr,
     ) -> Result<Option<Arc<Version>>> {
         let base = self.clean_base().filter(|_| !self.detached);
-        if base.is_none() {
-            self.staged(contents)?.set_attr(change);
+        if base.is_some() {
+            return Ok(base);
         }
-        Ok(base)
+        let at = self.recorded().map(|entry| entry.at.clone());
+        self.staged(contents)?.set_attr(change);
+        // What is in the journal stays there whole.
+        if let Some(at) = at
+            && let Err(err) = self.acknowledge(contents, &at)
+        {
+            log::debug!("{at}: times and mode are not in the journal: {err}");
+        }
+        Ok(None)
     }
 
     /// Says where the next of `len` bytes at `offset` are.
