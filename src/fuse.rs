@@ -310,9 +310,7 @@ impl fuser::Filesystem for Filesystem {
             reply,
             move || vfs.open(ino(of), how).map_err(look_again),
             |reply, opened| reply.opened(FileHandle(opened.fh), open_flags(&opened)),
-            move |opened| {
-                let _ = undoing.release(opened.fh);
-            },
+            move |opened| undoing.take_back(opened.fh),
         );
     }
 
@@ -335,7 +333,7 @@ impl fuser::Filesystem for Filesystem {
                 reply.created(&entry.valid, &attr, generation, fh, flags);
             },
             move |(entry, opened)| {
-                let _ = undoing.release(opened.fh);
+                undoing.take_back(opened.fh);
                 undoing.forget(entry.stat.ino, 1);
             },
         );

@@ -412,6 +412,93 @@ fn what_was_written_to_a_file_whose_removal_fails_can_still_be_stored() {
 }
 
 #[test]
+fn what_is_written_after_a_removal_that_failed_is_stored() {
+    let mount = Mount::caching();
+    for (name, failing) in [("f", Op::Unlink), ("g", Op::Rename)] {
+        mount.server.put(name, "content");
+        mount.server.put("other", "other");
+        let fh = mount.open(name, WRITE).fh;
+        mount.names.fail(failing, ErrorKind::PermissionDenied);
+        let failed = match failing {
+            Op::Unlink => mount.unlink(name),
+            _ => mount.rename("other", name),
+        };
+        assert_eq!(kind(failed), ErrorKind::PermissionDenied);
+        mount.vfs.write(fh, 0, b"CON").unwrap();
+        mount.vfs.flush(fh).unwrap();
+        mount.vfs.release(fh).unwrap();
+        assert_eq!(mount.server.get(name).unwrap(), b"CONtent", "{name}");
+    }
+}
+
+#[test]
+fn an_open_that_nobody_was_told_of_changes_nothing() {
+    let mount = Mount::caching();
+    mount.server.put("f", "content");
+    let truncate = OpenHow {
+        truncate: true,
+        ..WRITE
+    };
+    let fh = mount.open("f", truncate).fh;
+    mount.vfs.take_back(fh);
+    assert_eq!(mount.server.get("f").unwrap(), b"content");
+    let (entry, fh) = mount.create("new");
+    mount.vfs.take_back(fh);
+    mount.vfs.forget(entry.stat.ino, 1);
+    assert_eq!(mount.server.paths(), [path("f")]);
+    // Somebody else has written to it meanwhile.
+    let writer = mount.open("f", WRITE).fh;
+    mount.vfs.write(writer, 0, b"CON").unwrap();
+    let fh = mount.open("f", WRITE).fh;
+    mount.vfs.take_back(fh);
+    mount.vfs.flush(writer).unwrap();
+    mount.vfs.release(writer).unwrap();
+    assert_eq!(mount.server.get("f").unwrap(), b"CONtent");
+    assert_eq!(mount.vfs.census().file_handles, 0);
+    assert_eq!(mount.vfs.census().open_files, 0);
+}
+
+#[test]
+fn a_reader_gets_nothing_of_the_version_that_another_opens() {
+    let mount = Mount::asking();
+    let size = 5 << 20;
+    mount.server.put("f", vec![1; size]);
+    let (old_ino, old) = (mount.ino("f"), mount.open("f", READ).fh);
+    let first = |fh, at| {
+        let mut byte = [0];
+        mount.vfs.read(fh, at, &mut byte).map(|_| byte[0])
+    };
+    assert_eq!(first(old, 0).unwrap(), 1);
+    mount.server.put("f", vec![2; size]);
+    // As the kernel does, which looks again then.
+    assert_eq!(kind(mount.vfs.open(old_ino, READ)), ErrorKind::Stale);
+    let new = mount.open("f", READ).fh;
+    assert_ne!(mount.ino("f"), old_ino);
+    let end = size as u64 - 1;
+    assert_eq!((first(new, 0).unwrap(), first(new, end).unwrap()), (2, 2));
+    let rest = first(old, end);
+    assert!(
+        rest.as_ref()
+            .map_or_else(|e| e.kind() == ErrorKind::Stale, |byte| *byte == 1),
+        "{rest:?}"
+    );
+    mount.vfs.release(old).unwrap();
+    mount.vfs.release(new).unwrap();
+
+    // Who follows a file that grows goes on with it, and so does who may write to it.
+    mount.server.put("log", "one");
+    let follower = mount.open("log", READ).fh;
+    assert_eq!(mount.read(follower).unwrap(), b"one");
+    mount.server.put("log", "one, two");
+    mount.open("log", READ);
+    assert_eq!(mount.read(follower).unwrap(), b"one, two");
+    mount.open("log", WRITE);
+    mount.server.put("log", "new");
+    mount.open("log", READ);
+    assert_eq!(mount.read(follower).unwrap(), b"new");
+}
+
+#[test]
 fn an_open_file_is_stored_under_the_name_it_has_then() {
     let mount = Mount::caching();
     let (entry, fh) = mount.create("a");

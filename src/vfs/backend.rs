@@ -175,7 +175,20 @@ pub trait OpenFile: Send + Sync {
 
     /// Another handle opens the same file: revalidate against `known` (fresh, or `None` if the
     /// file is being written here), gain write access, truncate.
+    ///
+    /// # Errors
+    /// `Stale` also if it [`is_outdated`](Self::is_outdated).
     fn reopen(&self, at: &RemotePath, known: Option<&Attr>, how: OpenHow) -> Result<()>;
+
+    /// Whether [`reopen`](Self::reopen) found that the server has another version, and left this
+    /// one to those who are reading it: who wants the new one opens it as another file.
+    fn is_outdated(&self) -> bool {
+        false
+    }
+
+    /// Forgets what was written: nobody was told that the file was opened, and nobody else has it
+    /// open.
+    fn discard(&self) {}
 
     /// Fills `buf` from `offset`; fewer bytes than asked only at the end of the file.
     ///
@@ -236,7 +249,7 @@ pub trait OpenFile: Send + Sync {
     fn removed(&self) {}
 
     /// The name that [`detach`](Self::detach) gave up could not be removed. Whether the file can
-    /// have it back, with what was written to it.
+    /// have it back, with what was written to it and what will be.
     fn reattach(&self) -> bool {
         false
     }

@@ -276,6 +276,24 @@ impl Vfs {
         self.leave(handle.ino)
     }
 
+    /// Takes an `open` or `create` back of which nobody was told: what it cut or made is forgotten,
+    /// unless somebody else has the file open.
+    pub fn take_back(&self, fh: u64) {
+        let Ok(handle) = self.handles.remove(fh) else {
+            return;
+        };
+        if handle.direct {
+            self.open_files.end_direct(handle.ino);
+        }
+        if let Some(gates) = self.open_files.gates(handle.ino) {
+            let _opening = gates.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.open_files.is_alone(handle.ino) {
+                handle.file.discard();
+            }
+        }
+        self.leave_quietly(handle.ino);
+    }
+
     /// Hands what was written through `fh`, around the kernel's pages, to `store`, which puts it
     /// there: who reads the file next need not ask the server. Not if it is longer than `most`
     /// bytes, or not stored, or open elsewhere.

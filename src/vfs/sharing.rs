@@ -49,7 +49,11 @@ impl Vfs {
                     create: None,
                     ..how
                 };
-                file.reopen(&at, known.as_ref(), how)?;
+                let reopened = file.reopen(&at, known.as_ref(), how);
+                if reopened.is_err() && file.is_outdated() {
+                    self.leave_to_its_readers(ino, &at);
+                }
+                reopened?;
                 file
             }
             None => {
@@ -59,6 +63,18 @@ impl Vfs {
             }
         };
         Ok(Shared { file, known })
+    }
+
+    /// The server has another version of the open file `ino`: whoever looks `at` up again finds
+    /// another inode, so that the kernel keeps the pages of the two apart.
+    fn leave_to_its_readers(&self, ino: Ino, at: &RemotePath) {
+        let Some((_, name)) = at.split() else { return };
+        self.inodes.with(|inodes| {
+            let parent = inodes.parent(ino);
+            if inodes.find(parent, &name) == Some(ino) {
+                inodes.orphan(parent, &name, None);
+            }
+        });
     }
 
     /// Keeps the locks of `ino`, open or not, until [`leave`](Self::leave).

@@ -245,11 +245,14 @@ fn a_file_changed_by_another_is_stale_never_a_mix() {
         }
     };
     assert_eq!(end.kind(), ErrorKind::Stale);
-    // It stays so, until an open sees the new version.
+    // It stays so for him: who opens the new version opens another file.
     assert_eq!(kind(file.try_read(0, 10)), Some(ErrorKind::Stale));
     let known = mount.server.peek("a");
-    file.file.reopen(&path("a"), known.as_ref(), READ).unwrap();
-    assert_eq!(file.read_all(MB), new[..3 * MB]);
+    let reopened = file.file.reopen(&path("a"), known.as_ref(), READ);
+    assert_eq!(kind(reopened), Some(ErrorKind::Stale));
+    assert!(file.file.is_outdated());
+    assert_eq!(kind(file.try_read(0, 10)), Some(ErrorKind::Stale));
+    assert_eq!(mount.open("a", READ).read_all(MB), new[..3 * MB]);
 }
 
 /// No size tells, and the download goes on: who reads to the end learns of it there.

@@ -143,6 +143,33 @@ fn a_file_that_is_only_written_is_not_fetched_for_its_removal() {
 }
 
 #[test]
+fn what_has_no_name_any_more_by_nobodys_wish_is_kept() {
+    let mount = Mount::new();
+    let file = mount.open("a", CREATE);
+    file.write(0, b"content");
+    file.file.close(None).unwrap();
+    let kept = mount.state("lost+found");
+    assert!(kept.iter().any(|name| name.starts_with("a-")), "{kept:?}");
+}
+
+#[test]
+fn an_open_that_nobody_was_told_of_leaves_the_old_version() {
+    let mount = Mount::new();
+    mount.server.put("a", "old");
+    for how in [TRUNCATE, CREATE] {
+        let name = if how == CREATE { "new" } else { "a" };
+        let file = mount.open(name, how);
+        file.file.discard();
+        assert!(!file.file.is_dirty());
+        file.file.close(Some(&path(name))).unwrap();
+    }
+    assert_eq!(mount.server.get("a").as_deref(), Some(&b"old"[..]));
+    assert_eq!(mount.server.paths(), [path("a")]);
+    assert_eq!(mount.server.in_use(), 0);
+    assert!(mount.state("staging").is_empty() && mount.state("lost+found").is_empty());
+}
+
+#[test]
 fn a_detach_that_cannot_fetch_fails_and_loses_nothing() {
     let mount = Mount::new();
     mount.server.put("a", pattern(5 * MB));

@@ -53,6 +53,35 @@ fn can_be_killed(stalled: &str, command: &str) {
     mount.finish();
 }
 
+/// What an open would have cut is not cut when nobody gets the file.
+#[test]
+fn an_open_that_was_interrupted_leaves_the_old_version() {
+    let server = Ftpd::start();
+    server.put("file", "old");
+    let mounting = Mounting::of(server.url("")).expect_log("");
+    let Some(mount) = mounting.start() else {
+        return;
+    };
+    fs::metadata(mount.path("file")).unwrap();
+    let slow = Duration::from_secs(2);
+    server.change(|quirks| *quirks = quirks.clone().delay("STOR", slow));
+    for name in ["file", "new"] {
+        let mut waiting = Command::new("sh")
+            .args(["-c", &format!("exec >{name}; sleep 9")])
+            .current_dir(mount.root())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(500));
+        kill_process(Pid::from_child(&waiting), Signal::INT).unwrap();
+        waiting.wait().unwrap();
+        thread::sleep(slow);
+        mount.ferryfs(&["flush", mount.root().to_str().unwrap()]);
+        assert_eq!(super::names_there(&server), ["file"]);
+        assert_eq!(server.get("file"), b"old", "{name}");
+    }
+    mount.finish();
+}
+
 macro_rules! cases {
     ($($name:ident $stalled:literal $command:literal)*) => {
         $(

@@ -55,6 +55,44 @@ fn a_file_written_to_in_place_while_it_is_read_is_estale() {
     mount.finish();
 }
 
+/// A slow reader, and a quick one who comes when the file has another version.
+#[test]
+fn two_readers_of_two_versions_get_one_each() {
+    let server = Ftpd::start();
+    let put = |letter: u8, time: u64| {
+        let there = server.put("new", vec![letter; 8 << 20]);
+        let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(time);
+        let file = File::options().write(true).open(&there).unwrap();
+        file.set_modified(time).unwrap();
+        fs::rename(there, server.path("file")).unwrap();
+    };
+    put(b'o', 1_600_000_000);
+    let mount = mounting(&server).option("dir_cache=1s").expect_log("");
+    let Some(mount) = mount.start() else { return };
+    let mut slow = File::open(mount.path("file")).unwrap();
+    let mut seen = vec![0; 1 << 20];
+    slow.read_exact(&mut seen).unwrap();
+    put(b'n', 1_650_000_000);
+    thread::sleep(Duration::from_millis(1200));
+    assert_eq!(mount.sh("tr -d n <file | wc -c").trim(), "0");
+    let end = slow.read_to_end(&mut seen);
+    assert!(seen.iter().all(|byte| *byte == b'o'), "a mix");
+    match end {
+        Ok(_) => assert_eq!(seen.len(), 8 << 20),
+        Err(err) => assert_eq!(Errno::from_io_error(&err), Some(Errno::STALE)),
+    }
+    drop(slow);
+    assert!(fs::read(mount.path("file")).unwrap() == vec![b'n'; 8 << 20]);
+    // Writers, and who cuts it by its name, are told to look again as well.
+    let reader = File::open(mount.path("file")).unwrap();
+    put(b'm', 1_660_000_000);
+    thread::sleep(Duration::from_millis(1200));
+    mount.sh("truncate -s 5 file; printf xy | dd of=file conv=notrunc status=none; cat file");
+    assert_eq!(server.get("file"), b"xymmm");
+    drop(reader);
+    mount.finish();
+}
+
 #[test]
 fn a_broken_append_leaves_the_old_version_and_is_mended() {
     let server = Ftpd::start();

@@ -59,6 +59,7 @@ impl Content {
                 base,
                 staged,
                 readable: how.read,
+                writable: how.write,
                 in_sequence: Some(0),
                 ..State::new(path.clone())
             }),
@@ -97,6 +98,7 @@ impl Content {
                 replaces,
                 unsure: true,
                 readable: true,
+                writable: true,
                 ..State::new(place.clone())
             }),
             committing: Mutex::default(),
@@ -111,18 +113,22 @@ impl Content {
                 true => None,
                 false => self.begin_upload(at)?,
             };
-            if !new {
-                let empty = |state: &mut State| {
+            // In one step: what the old upload has sent is no part of what is written from now on.
+            let swap = |state: &mut State| {
+                if !new {
                     state.in_sequence = Some(0);
-                    state.staged(&self.contents)?.set_len(0)
-                };
-                self.state.with(empty)?;
+                    let cut = state.staged(&self.contents).and_then(|s| s.set_len(0));
+                    if let Err(err) = cut {
+                        return (live, Err(err));
+                    }
+                }
+                (std::mem::replace(&mut state.live, live), Ok(()))
+            };
+            let (unused, swapped) = self.state.with(swap);
+            if let Some(unused) = unused {
+                unused.give_up();
             }
-            let old = self.state.with(|s| std::mem::replace(&mut s.live, live));
-            if let Some(old) = old {
-                old.give_up();
-            }
-            return Ok(());
+            return swapped;
         }
         let sizeless = |state: &mut State| {
             let base = state.base.as_ref().filter(|_| state.staged.is_none());
@@ -248,15 +254,26 @@ impl Content {
             base.validated();
             return Ok(());
         }
+        // What was only appended to is the same file to those who follow it.
+        let grew = now.size > base.size();
         let version = Arc::new(Version::new(&self.contents, &self.transfers, at, now));
-        self.state.with(|state| {
-            if state.is_base(&base) && !state.is_dirty() {
-                state.base = Some(version);
-                state.staged = None;
-                state.torn = false;
+        let outdated = self.state.with(|state| {
+            if !state.is_base(&base) || state.is_dirty() {
+                return false;
             }
+            if !grew && !state.writable {
+                state.outdated = true;
+                return true;
+            }
+            state.base = Some(version);
+            state.staged = None;
+            state.torn = false;
+            false
         });
-        Ok(())
+        match outdated {
+            true => Err(another(at)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -269,11 +286,32 @@ impl OpenFile for Content {
         if self.state.with(|state| state.detached) {
             return Err(ErrorKind::Stale.into());
         }
+        if self.is_outdated() {
+            return Err(another(at));
+        }
         if let Some(known) = known {
             self.revalidate(at, known)?;
         }
-        self.state.with(|state| state.readable |= how.read);
+        self.state.with(|state| {
+            state.readable |= how.read;
+            state.writable |= how.write;
+        });
         self.prepare(at, how, false)
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.state.with(|state| state.outdated)
+    }
+
+    fn discard(&self) {
+        let _turn = lock(&self.committing);
+        let dropped = self.state.with(|state| {
+            let kept = state.entry.is_some();
+            (!kept).then(|| (state.live.take(), state.staged.take()))
+        });
+        if let Some((Some(live), _)) = dropped {
+            live.give_up();
+        }
     }
 
     fn read_at(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize> {
@@ -423,13 +461,16 @@ impl OpenFile for Content {
     fn close(&self, at: Option<&RemotePath>) -> Result<()> {
         let _turn = lock(&self.committing);
         let committed = at.map_or(Ok(()), |at| self.commit_now(at));
-        let (base, staged, live, entry) = self.state.with(|state| {
+        // Dirty without a name, and not detached.
+        let (base, staged, live, entry, nameless) = self.state.with(|state| {
+            let nameless = (at.is_none() && state.is_dirty()).then(|| state.place.clone());
             let staged = state.staged.take();
             (
                 state.base.clone(),
                 staged,
                 state.live.take(),
                 state.entry.take(),
+                nameless,
             )
         });
         if let Some(live) = live {
@@ -438,9 +479,12 @@ impl OpenFile for Content {
         if let Some(base) = base {
             base.hang_up();
         }
-        match (&committed, staged, at) {
+        match (&committed, staged, at.or(nameless.as_ref())) {
             (Err(err), Some(staged), Some(at)) => {
                 self.put_away(staged, entry, at, &err.to_string(), !is_passing(err));
+            }
+            (Ok(()), Some(staged), Some(at)) if nameless.is_some() => {
+                self.put_away(staged, entry, at, "its directory is gone", true);
             }
             // The name is gone, or all is stored.
             _ => entry.into_iter().for_each(Entry::remove),
@@ -456,8 +500,10 @@ impl OpenFile for Content {
     fn reattach(&self) -> bool {
         self.state.with(|state| {
             let changed = state.staged.as_ref().is_some_and(Staged::is_dirty);
-            state.detached &= !changed;
-            changed
+            // Who may write still to come must not do so in vain.
+            let stays = changed || state.writable;
+            state.detached &= !stays;
+            stays
         })
     }
 
@@ -567,6 +613,11 @@ fn start_pump(live: Arc<Live>, source: Source) {
     if let Err(err) = pump.spawn(move || live.pump(&source)) {
         log::debug!("no thread to upload behind the writer: {err}");
     }
+}
+
+fn another(at: &RemotePath) -> Error {
+    let detail = format!("{at}: another version than the one that is open");
+    Error::new(ErrorKind::Stale, detail)
 }
 
 fn short(at: &RemotePath) -> Error {

@@ -35,6 +35,10 @@ pub(super) struct State {
     pub(super) detached: bool,
     /// Some handle may read.
     pub(super) readable: bool,
+    /// Some handle may write.
+    pub(super) writable: bool,
+    /// The server has another version, which this one is not to become.
+    pub(super) outdated: bool,
     /// How far the writes since the last commit went on from the start of the file, if that is
     /// what they all did.
     pub(super) in_sequence: Option<u64>,
@@ -81,6 +85,8 @@ impl State {
             torn: false,
             detached: false,
             readable: false,
+            writable: false,
+            outdated: false,
             in_sequence: None,
         }
     }

@@ -30,6 +30,14 @@ impl OpenFile for PatientFile {
         self.outage.patiently(|| self.inner.reopen(at, known, how))
     }
 
+    fn is_outdated(&self) -> bool {
+        self.inner.is_outdated()
+    }
+
+    fn discard(&self) {
+        self.inner.discard();
+    }
+
     fn read_at(&self, at: &RemotePath, offset: u64, buf: &mut [u8]) -> Result<usize> {
         self.outage
             .patiently(|| self.inner.read_at(at, offset, buf))
