@@ -25,6 +25,7 @@ mod drop_behind;
 pub(super) mod extents;
 mod fetch;
 mod file;
+mod gathered;
 mod judge;
 mod leftover;
 mod live;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::gathered::Gathered;
 use super::leftover::is_passing;
 use super::live::{Live, Next};
 use super::state::{Follow, Missing, Piece, State};
@@ -10,7 +11,7 @@ use super::{Contents, lock};
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, FileKind, SetAttr};
 use crate::vfs::backend::{OpenFile, OpenHow, Replaces, Transfers};
-use crate::vfs::chunk::{Buffer, Chunk, Pool};
+use crate::vfs::chunk::Chunk;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::journal::{Entry, Saved};
 use crate::vfs::path::RemotePath;
@@ -553,57 +554,6 @@ impl Drop for Content {
         }
         if let Some(staged) = staged {
             self.put_away(staged, entry, &place, "it was never closed", false);
-        }
-    }
-}
-
-/// What a read got so far. What came in one piece is not copied.
-struct Gathered<'a> {
-    pool: &'a Arc<Pool>,
-    len: usize,
-    one: Option<Chunk>,
-    buffer: Option<Buffer>,
-    done: usize,
-}
-
-impl<'a> Gathered<'a> {
-    const fn new(pool: &'a Arc<Pool>, len: usize) -> Self {
-        Self {
-            pool,
-            len,
-            one: None,
-            buffer: None,
-            done: 0,
-        }
-    }
-
-    /// Space for the next `most` bytes.
-    fn space(&mut self, most: usize) -> &mut [u8] {
-        let one = self.one.take();
-        let buffer = self.buffer.get_or_insert_with(|| self.pool.take(self.len));
-        if let Some(one) = one {
-            one.copy_to(buffer.as_mut_slice());
-        }
-        let end = self.done.saturating_add(most).min(self.len);
-        let space = buffer.as_mut_slice().get_mut(self.done..end);
-        space.unwrap_or_default()
-    }
-
-    fn add(&mut self, chunk: Chunk) {
-        let len = chunk.len();
-        if self.done == 0 && self.buffer.is_none() {
-            self.one = Some(chunk);
-        } else {
-            chunk.copy_to(self.space(len));
-        }
-        self.done += len;
-    }
-
-    fn end(self) -> Chunk {
-        match (self.one, self.buffer) {
-            (Some(one), _) => one,
-            (None, Some(buffer)) => buffer.filled(self.done),
-            (None, None) => Chunk::new(Vec::new()),
         }
     }
 }
