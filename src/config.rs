@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
 use crate::ftp::options::{
-    ChmodPolicy, Conflict, DataMode, Family, FtpOptions, LinkPolicy, ListingMode, Protection,
-    TlsMode, UploadMode, Verify,
+    ChmodPolicy, Compress, Conflict, DataMode, Family, FtpOptions, LinkPolicy, ListingMode,
+    Protection, TlsMode, UploadMode, Verify,
 };
 use crate::mail::options::MailOptions;
 use crate::net::ClientCert;
@@ -405,8 +405,12 @@ fn source(url: ServerUrl, settings: Settings, user: Option<String>) -> Result<So
         Scheme::Pop3(_) if settings.hard => {
             usage("-o hard: is for FTP servers; what is in a mailbox never waits for its server")
         }
-        Scheme::Pop3(_) if settings.bwlimit.is_some() || settings.verify.is_some() => {
-            usage("-o bwlimit,verify: are for FTP servers")
+        Scheme::Pop3(_)
+            if settings.bwlimit.is_some()
+                || settings.verify.is_some()
+                || settings.compress.is_some() =>
+        {
+            usage("-o bwlimit,compress,verify: are for FTP servers")
         }
         Scheme::Ftp(tls) => {
             ftp_options(url, tls, settings, user).map(|ftp| Source::Ftp(Box::new(ftp)))
@@ -477,6 +481,7 @@ fn ftp_options(
         upload: settings.upload.unwrap_or(UploadMode::Auto),
         conflict: settings.conflict.unwrap_or(Conflict::Keep),
         verify: settings.verify.unwrap_or(Verify::Off),
+        compress: settings.compress.unwrap_or(Compress::Auto),
         bandwidth: settings.bwlimit.map(Bandwidth::new).map(Arc::new),
     })
 }

@@ -11,6 +11,7 @@ mod connector;
 mod containment;
 mod control;
 pub mod data;
+mod deflate;
 mod directory;
 mod doubt;
 pub mod encoding;
@@ -23,6 +24,7 @@ mod list_command;
 pub mod listing;
 mod listing_stream;
 mod login;
+mod mode;
 mod name_ends;
 mod opening;
 pub mod options;
@@ -48,10 +50,13 @@ mod time_offset;
 mod times;
 mod tls;
 mod transfer;
+mod trial;
 mod upload;
 mod ways;
 mod xattrs;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use deflate::fuzz_inflater;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use reply::fuzz_replies;
 

@@ -13,6 +13,11 @@ pub fn replies(bytes: &[u8]) {
     crate::ftp::fuzz_replies(bytes);
 }
 
+/// What comes in MODE Z.
+pub fn packed(bytes: &[u8]) {
+    crate::ftp::fuzz_inflater(bytes);
+}
+
 /// A URL.
 pub fn url(bytes: &[u8]) {
     crate::config::fuzz_url(bytes);
@@ -87,6 +92,7 @@ mod tests {
         fn noise_is_harmless(bytes in noise()) {
             for target in [
                 super::replies,
+                super::packed,
                 super::url,
                 super::configuration,
                 super::netrc,

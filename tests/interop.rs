@@ -17,6 +17,7 @@ mod changes;
 mod doctor;
 mod entries;
 mod names;
+mod packed;
 mod programs;
 mod suite;
 mod tls_rounds;

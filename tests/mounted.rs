@@ -18,6 +18,7 @@ mod limits;
 mod listings;
 mod memory;
 mod numbers;
+mod packed;
 mod power;
 mod promises;
 mod proxies;

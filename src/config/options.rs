@@ -4,7 +4,7 @@
 use super::settings::{Settings, Tls, Writeback};
 use super::value;
 use crate::ftp::options::{
-    ChmodPolicy, Conflict, LinkPolicy, ListingMode, Protection, UploadMode, Verify,
+    ChmodPolicy, Compress, Conflict, LinkPolicy, ListingMode, Protection, UploadMode, Verify,
 };
 
 /// One option that `-o` and the configuration file take.
@@ -285,6 +285,15 @@ pub const OPTIONS: &[OptionSpec] = &[
             ("off", Verify::Off),
             ("auto", Verify::Auto),
             ("require", Verify::Require),
+        ])),
+    ),
+    with(
+        "compress",
+        "auto|on|off",
+        put!(compress <- |text| value::choice(text, &[
+            ("auto", Compress::Auto),
+            ("on", Compress::On),
+            ("off", Compress::Off),
         ])),
     ),
     with("smtp", "URL|mx", put!(smtp <- value::submission)).help("mail: send through this server"),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::url::ServerUrl;
 use crate::ftp::options::{
-    ChmodPolicy, Conflict, Family, LinkPolicy, ListingMode, Protection, UploadMode, Verify,
+    ChmodPolicy, Compress, Conflict, Family, LinkPolicy, ListingMode, Protection, UploadMode,
+    Verify,
 };
 use crate::mail::fetch::ServerDelete;
 use crate::net::bandwidth::Schedule;
@@ -96,6 +97,7 @@ pub(crate) struct Settings {
     pub(crate) links: Option<LinkPolicy>,
     pub(crate) upload: Option<UploadMode>,
     pub(crate) conflict: Option<Conflict>,
+    pub(crate) compress: Option<Compress>,
     pub(crate) verify: Option<Verify>,
     pub(crate) bwlimit: Option<Schedule>,
     pub(crate) hard: bool,

@@ -40,6 +40,7 @@ impl Session {
 
     fn close_and_ask(&mut self, mut data: DataConnection, asks: bool) {
         let early = data.take_early();
+        self.learn_flow(&mut data);
         drop(data);
         self.transferring = false;
         if early.is_none() {

@@ -7,6 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::deflate::{Deflater, Inflater};
+use super::host::Host;
+use super::mode::{Passed, suffix_of};
 use super::options::FtpOptions;
 use super::reply::Reply;
 use super::tls::TlsStream;
@@ -47,6 +50,18 @@ pub struct DataConnection {
     transfer: Option<Arc<Transfer>>,
     /// How fast a content may go.
     pace: Option<(Arc<Bandwidth>, Direction)>,
+    /// In MODE Z.
+    packing: Option<Packing>,
+    /// What of a file's name may tell of its content.
+    suffix: Option<String>,
+    passed: Passed,
+}
+
+/// What makes one zlib stream of the data, or data of one.
+#[derive(Debug)]
+enum Packing {
+    In(Box<Inflater>, Arc<Host>),
+    Out(Box<Deflater>),
 }
 
 /// What carries the data.
@@ -76,7 +91,41 @@ impl DataConnection {
             host: options.host.as_str().into(),
             transfer: None,
             pace: None,
+            packing: None,
+            suffix: None,
+            passed: Passed::default(),
         }
+    }
+
+    /// Is in MODE Z.
+    pub(super) fn packed(mut self, direction: Option<Direction>, host: &Arc<Host>) -> Self {
+        self.packing = Some(match direction {
+            Some(Direction::Up) => Packing::Out(Box::new(Deflater::new())),
+            Some(Direction::Down) | None => {
+                Packing::In(Box::new(Inflater::new()), Arc::clone(host))
+            }
+        });
+        self
+    }
+
+    /// The link was waited for elsewhere.
+    pub(super) fn waited_for(&mut self, time: Duration) {
+        self.passed.waited += time;
+    }
+
+    /// What has passed so far.
+    pub(super) const fn flow(&self) -> Passed {
+        self.passed
+    }
+
+    /// The suffix of the file it is for.
+    pub(super) fn suffix(&mut self) -> Option<String> {
+        self.suffix.take()
+    }
+
+    /// Which way a content goes; `None` for listings.
+    pub(super) fn direction(&self) -> Option<Direction> {
+        self.transfer.as_ref().map(|transfer| transfer.direction)
     }
 
     /// Is a content's, for whoever watches, and goes no faster than `limit` allows.
@@ -107,17 +156,79 @@ impl DataConnection {
     }
 
     /// Is the content of this file: a command may name a temporary one.
-    pub(super) fn is_for(&self, path: String) {
+    pub(super) fn is_for(&mut self, path: String) {
+        self.suffix = suffix_of(&path);
         if let Some(transfer) = &self.transfer {
             transfer.rename(path);
         }
     }
 
-    fn passed(&self, counter: &Counter, bytes: u64) {
-        counter.add(bytes);
+    /// Bytes of the content.
+    fn advance(&mut self, bytes: u64) {
+        self.passed.content += bytes;
         if let Some(transfer) = &self.transfer {
             transfer.advance(bytes);
         }
+    }
+
+    /// Bytes on the way.
+    fn carried(&mut self, counter: &Counter, bytes: usize, waited: Duration) {
+        counter.add(bytes as u64);
+        self.passed.wire += bytes as u64;
+        self.passed.waited += waited;
+        self.moved(bytes);
+    }
+
+    /// Packed or not, what the connection has.
+    fn read_raw(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let most = self.piece(buf.len());
+        let buf = buf.get_mut(..most).unwrap_or_default();
+        let before = Instant::now();
+        let read = match &mut self.stream {
+            Stream::Plain(tcp) => tcp.read(buf),
+            Stream::Tls(tls) => tls.read(buf),
+            Stream::Empty => Ok(0),
+        };
+        let waited = before.elapsed();
+        self.ended |= !buf.is_empty() && matches!(read, Ok(0));
+        let got = read.map_err(named)?;
+        if got > 0 {
+            self.waited += waited;
+            self.got += got as u64;
+            if self.got >= DRIP {
+                self.waited = Duration::ZERO;
+                self.got = 0;
+            } else if self.waited > self.limit * 2 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        self.carried(&TRAFFIC.received, got, waited);
+        Ok(got)
+    }
+
+    fn write_raw(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let most = self.piece(buf.len());
+        let buf = buf.get(..most).unwrap_or_default();
+        let before = Instant::now();
+        let put = match &mut self.stream {
+            Stream::Plain(tcp) => tcp.write(buf),
+            Stream::Tls(tls) => tls.write(buf),
+            Stream::Empty => Err(io::ErrorKind::NotConnected.into()),
+        }
+        .map_err(named)?;
+        self.carried(&TRAFFIC.sent, put, before.elapsed());
+        Ok(put)
+    }
+
+    fn write_raw_all(&mut self, mut buf: &[u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            let put = self.write_raw(buf)?;
+            if put == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            buf = buf.get(put..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Sends `len` bytes of `file` from `offset`: with `sendfile(2)` in clear, through a buffer
@@ -135,58 +246,38 @@ impl DataConnection {
         };
         let lost =
             |host: &str, err: &io::Error| net::failure(format_args!("{host}: sending a file"), err);
-        let mut at = offset;
-        let end = offset + len;
-        let (transfer, pace) = (self.transfer.clone(), self.pace.clone());
-        let piece = |most: usize| match &pace {
-            Some((limit, direction)) => most.min(limit.piece(*direction)),
-            None => most,
-        };
-        let passed = |bytes: usize| {
-            TRAFFIC.sent.add(bytes as u64);
-            if let Some(transfer) = &transfer {
-                transfer.advance(bytes as u64);
-            }
-            if let Some((limit, direction)) = &pace {
-                limit.wait(*direction, bytes);
-            }
-        };
-        match &mut self.stream {
-            Stream::Plain(tcp) => {
-                while at < end {
-                    let count = usize::try_from(end - at).unwrap_or(usize::MAX);
-                    let count = piece(count.min(SENDFILE_MAX));
-                    match rustix::fs::sendfile(&*tcp, file, Some(&mut at), count) {
-                        Ok(0) => return Err(short()),
-                        Ok(sent) => passed(sent),
-                        Err(rustix::io::Errno::INTR) => {}
-                        Err(err) => return Err(lost(&self.host, &err.into())),
-                    }
+        let (mut at, end) = (offset, offset + len);
+        while let Stream::Plain(tcp) = &self.stream
+            && self.packing.is_none()
+            && at < end
+        {
+            let count = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let count = self.piece(count.min(SENDFILE_MAX));
+            let before = Instant::now();
+            match rustix::fs::sendfile(tcp, file, Some(&mut at), count) {
+                Ok(0) => return Err(short()),
+                Ok(sent) => {
+                    self.advance(sent as u64);
+                    self.carried(&TRAFFIC.sent, sent, before.elapsed());
                 }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(err) => return Err(lost(&self.host, &err.into())),
             }
-            Stream::Tls(tls) => {
-                let mut buf = vec![0; 64 * 1024];
-                while at < end {
-                    let count = usize::try_from(end - at)
-                        .unwrap_or(usize::MAX)
-                        .min(buf.len());
-                    let count = piece(count);
-                    let part = buf.get_mut(..count).unwrap_or_default();
-                    let got = file
-                        .read_at(part, at)
-                        .map_err(|err| Error::local("the file to send", &err))?;
-                    if got == 0 {
-                        return Err(short());
-                    }
-                    tls.write_all(part.get(..got).unwrap_or_default())
-                        .map_err(|err| lost(&self.host, &err))?;
-                    at += got as u64;
-                    passed(got);
-                }
+        }
+        let mut buf = vec![0; if at < end { 64 * 1024 } else { 0 }];
+        while at < end {
+            let count = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let count = self.piece(count.min(buf.len()));
+            let part = buf.get_mut(..count).unwrap_or_default();
+            let got = file
+                .read_at(part, at)
+                .map_err(|err| Error::local("the file to send", &err))?;
+            if got == 0 {
+                return Err(short());
             }
-            Stream::Empty => {
-                return Err(lost(&self.host, &io::ErrorKind::NotConnected.into()));
-            }
+            self.write_all(part.get(..got).unwrap_or_default())
+                .map_err(|err| lost(&self.host, &err))?;
+            at += got as u64;
         }
         Ok(())
     }
@@ -219,6 +310,9 @@ impl DataConnection {
     /// Tells the peer that all was sent, and over TLS hears it out. Does not close: bytes that the
     /// peer never read would become a reset, which takes with it what is still on its way.
     pub(super) fn finish(&mut self) -> io::Result<()> {
+        if let Some(Packing::Out(mut deflater)) = self.packing.take() {
+            deflater.finish(|bytes| self.write_raw_all(bytes))?;
+        }
         match &mut self.stream {
             Stream::Plain(tcp) => tcp.shutdown(Shutdown::Write),
             Stream::Tls(tls) => tls.close(FAREWELL),
@@ -235,32 +329,27 @@ impl DataConnection {
     }
 }
 
-/// Errors are those of the socket, time limits as [`io::ErrorKind::TimedOut`];
-/// [`net::failure`](crate::net::failure) makes an `Error` of them.
+/// Errors are those of the socket, time limits as [`io::ErrorKind::TimedOut`], and those of
+/// [`Inflater::read`]; [`net::failure`](crate::net::failure) makes an `Error` of them.
 impl Read for DataConnection {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let most = self.piece(buf.len());
-        let buf = buf.get_mut(..most).unwrap_or_default();
-        let before = Instant::now();
-        let read = match &mut self.stream {
-            Stream::Plain(tcp) => tcp.read(buf),
-            Stream::Tls(tls) => tls.read(buf),
-            Stream::Empty => Ok(0),
-        };
-        self.ended |= !buf.is_empty() && matches!(read, Ok(0));
-        let got = read.map_err(named)?;
-        if got > 0 {
-            self.waited += before.elapsed();
-            self.got += got as u64;
-            if self.got >= DRIP {
-                self.waited = Duration::ZERO;
-                self.got = 0;
-            } else if self.waited > self.limit * 2 {
-                return Err(io::ErrorKind::TimedOut.into());
+        let got = match self.packing.take() {
+            Some(Packing::In(mut inflater, host)) => {
+                let read = inflater.read(|buf| self.read_raw(buf), buf);
+                if let Err(err) = &read
+                    && err.kind() == io::ErrorKind::InvalidData
+                {
+                    host.packs_no_more(&format!("MODE Z: {err}"));
+                }
+                self.packing = Some(Packing::In(inflater, host));
+                read?
             }
-        }
-        self.passed(&TRAFFIC.received, got as u64);
-        self.moved(got);
+            other => {
+                self.packing = other;
+                self.read_raw(buf)?
+            }
+        };
+        self.advance(got as u64);
         Ok(got)
     }
 }
@@ -271,16 +360,18 @@ impl Write for DataConnection {
         if buf.is_empty() {
             return Ok(0);
         }
-        let most = self.piece(buf.len());
-        let buf = buf.get(..most).unwrap_or_default();
-        let put = match &mut self.stream {
-            Stream::Plain(tcp) => tcp.write(buf),
-            Stream::Tls(tls) => tls.write(buf),
-            Stream::Empty => Err(io::ErrorKind::NotConnected.into()),
-        }
-        .map_err(named)?;
-        self.passed(&TRAFFIC.sent, put as u64);
-        self.moved(put);
+        let put = match self.packing.take() {
+            Some(Packing::Out(mut deflater)) => {
+                let written = deflater.write(|bytes| self.write_raw_all(bytes), buf);
+                self.packing = Some(Packing::Out(deflater));
+                written.map(|()| buf.len())?
+            }
+            other => {
+                self.packing = other;
+                self.write_raw(buf)?
+            }
+        };
+        self.advance(put as u64);
         Ok(put)
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::features::Features;
+use super::mode::Packing;
 use super::options::FtpOptions;
 use crate::net::trust::{Shown, TlsIdentity, Trust};
 use crate::sync::Locked;
@@ -63,6 +64,8 @@ pub struct Facts {
     login_refused: Option<(Instant, Error)>,
     /// The reply at the end of a download may be read later; `Some(false)` since that went wrong.
     pub read_behind: Option<bool>,
+    /// Whether transfers are packed.
+    pub(super) packing: Packing,
     /// The port active mode tries next.
     pub active_port: u16,
     /// FEAT, asked by the first session.

@@ -67,6 +67,8 @@ pub struct FtpOptions {
     pub conflict: Conflict,
     /// Whether contents are compared by checksum.
     pub verify: Verify,
+    /// Whether transfers are packed.
+    pub compress: Compress,
     /// How fast contents may go.
     pub bandwidth: Option<Arc<Bandwidth>>,
 }
@@ -166,6 +168,17 @@ pub enum Verify {
     Auto,
     /// Always: a server that cannot is refused.
     Require,
+}
+
+/// Whether contents and listings are packed on their way (MODE Z), where the server offers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compress {
+    /// On a slow link without TLS, except what is packed already.
+    Auto,
+    /// Always, except what is packed already.
+    On,
+    /// Never.
+    Off,
 }
 
 /// How an upload becomes visible.

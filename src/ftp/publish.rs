@@ -88,7 +88,7 @@ impl FtpServer {
         if let Some(reply) = replies.next() {
             match size_of(reply) {
                 Some(size) if size == what.size => {}
-                Some(size) => return Err(short(name, size, what.size, reply)),
+                Some(size) => return Err(s.misunderstood(short(name, size, what.size, reply))),
                 None => self.verify_without_size(s, name, what.size)?,
             }
         }

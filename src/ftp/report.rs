@@ -36,6 +36,9 @@ pub struct Report {
     pub time_offset: Option<i64>,
     /// What is done to save round trips, and whether it works here.
     pub savings: Vec<Saving>,
+    /// Whether contents and listings are packed on their way (MODE Z): `off`, `not offered`, `when
+    /// slow`, `not over TLS`, `on`, `refused`.
+    pub packing: &'static str,
     /// What is odd about it, in sentences for people.
     pub quirks: Vec<String>,
 }
@@ -110,6 +113,7 @@ impl FtpServer {
             set_time: ways.set_time.flatten().map(super::ways::TimeCommand::name),
             time_offset: self.options().time_offset.or(ways.time_offset),
             savings: self.savings(),
+            packing: self.pool.host().packs_in_words(),
             quirks: ways.quirks(),
         }
     }

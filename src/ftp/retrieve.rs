@@ -83,7 +83,7 @@ impl FtpServer {
             }
         }
         match begun {
-            Begun::Open(data) => {
+            Begun::Open(mut data) => {
                 data.is_for(path.to_string());
                 Ok(Retrieval {
                     server: Arc::clone(self),

@@ -40,6 +40,12 @@ pub struct Session {
     pub(super) ahead: Ahead,
     /// A transfer command was sent and its final reply not yet read.
     pub(super) transferring: bool,
+    /// It is in MODE Z.
+    pub(super) packed: bool,
+    /// Whether the next transfer is packed, where that is not for the options to say.
+    pub(super) packs_next: Option<bool>,
+    /// The file that the next transfer is of, where the command does not name it.
+    pub(super) subject: Option<String>,
     /// Not to be used for another operation, though it is in step.
     pub(super) spent: bool,
     /// Replies read since [`start_count`](Self::start_count).
@@ -110,6 +116,9 @@ impl Session {
             home: ready.home,
             ahead: Ahead::default(),
             transferring: false,
+            packed: false,
+            packs_next: None,
+            subject: None,
             spent: false,
             answered: 0,
             logged_in: Some(logged_in),
@@ -127,6 +136,9 @@ impl Session {
             home: Vec::new(),
             ahead: Ahead::default(),
             transferring: false,
+            packed: false,
+            packs_next: None,
+            subject: None,
             spent: true,
             answered: 0,
             logged_in: None,

@@ -2,11 +2,12 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::abandon::GIVE_UP_LIMIT;
 use super::control::{Command, Owed};
 use super::data::{DataConnection, Stream};
+use super::mode::suffix_of;
 use super::options::{DataMode, FtpOptions};
 use super::refusal::refusal;
 use super::rendezvous::Rendezvous;
@@ -74,7 +75,8 @@ impl Session {
     pub(super) fn begin_blind(&mut self, command: &[u8]) -> Result<Option<DataConnection>> {
         let announces = self.host.facts(|facts| facts.unannounced == Some(false));
         let passive = matches!(self.host.options().data, DataMode::Passive);
-        if !announces || !passive || self.tls.is_some() || self.features().has("PRET") {
+        let secured = self.tls.is_some() || self.packed;
+        if !announces || !passive || secured || self.features().has("PRET") {
             return Ok(None);
         }
         check(command)?;
@@ -90,6 +92,15 @@ impl Session {
     }
 
     fn begin_data_once(&mut self, command: &[u8], offset: u64) -> Result<Begun> {
+        let way = direction(command);
+        let named = || suffix_of(&path_of(command)).filter(|_| way.is_some());
+        let suffix = self
+            .subject
+            .take()
+            .map_or_else(named, |path| suffix_of(&path));
+        let packs = self.packs_next;
+        let packs = packs.unwrap_or_else(|| self.packs(way, suffix.as_deref()));
+        self.set_mode(packs)?;
         let rendezvous = self.arrange()?;
         let rest = (offset > 0).then(|| format!("REST {offset}").into_bytes());
         let together = self
@@ -161,7 +172,10 @@ impl Session {
         match stream {
             Ok(stream) => {
                 let options = self.host.options();
-                let data = DataConnection::new(stream, early, announced, options);
+                let mut data = DataConnection::new(stream, early, announced, options);
+                if self.packed {
+                    data = data.packed(way, &self.host);
+                }
                 let limit = options.bandwidth.clone();
                 Ok(Begun::Open(watch(data, command, offset, total, limit)))
             }
@@ -257,8 +271,14 @@ impl Session {
             }
             None => {
                 let deadline = Deadline::after(self.host.options().timeout);
+                let before = Instant::now();
                 let reply = self.talk(|control| control.last_reply(deadline));
                 let announced = data.is_announced();
+                // What the kernel took at once is on its way until then.
+                if data.direction() == Some(Direction::Up) {
+                    data.waited_for(before.elapsed());
+                }
+                self.learn_flow(&mut data);
                 drop(data);
                 reply.map(|(reply, late)| {
                     let unannounced = !announced && !late;
@@ -313,6 +333,7 @@ impl Session {
         if let Err(err) = data.finish() {
             log::debug!("{}: end of data: {err}", self.host.options().host);
         }
+        self.learn_flow(&mut data);
         drop(data);
         self.transferring = false;
         self.host.facts(|facts| facts.read_behind = Some(true));
@@ -374,13 +395,17 @@ fn watch(
         TRAFFIC.listings.count();
         return data;
     };
-    let path = command.get(5..).unwrap_or_default();
-    let path = String::from_utf8_lossy(path).into_owned();
-    let transfer = TRAFFIC.begin(direction, path, offset);
+    let transfer = TRAFFIC.begin(direction, path_of(command), offset);
     if let (Direction::Down, Some(total)) = (direction, total) {
         transfer.expect(total);
     }
     data.watched(transfer, direction, limit)
+}
+
+/// What a command with four letters names.
+fn path_of(command: &[u8]) -> String {
+    let path = command.get(5..).unwrap_or_default();
+    String::from_utf8_lossy(path).into_owned()
 }
 
 /// Which way a content goes by this command; `None` for listings.

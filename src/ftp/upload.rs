@@ -131,7 +131,7 @@ impl FtpServer {
                 if begun.is_err() {
                     self.litter.with(|litter| litter.push(name.clone()));
                 }
-                if let Some(data) = begun? {
+                if let Some(mut data) = begun? {
                     data.is_for(path.to_string());
                     if lease.is_slow_ahead() {
                         self.second_session();
@@ -147,6 +147,8 @@ impl FtpServer {
                     });
                 }
             }
+            self.try_packing(&mut lease, path)?;
+            lease.subject = Some(path.to_string());
             let begun = lease.begin_data(&line, 0);
             match &begun {
                 Ok(Begun::Open(_)) => {}
@@ -159,7 +161,7 @@ impl FtpServer {
                 _ => {}
             }
             match begun? {
-                Begun::Open(data) => {
+                Begun::Open(mut data) => {
                     data.is_for(path.to_string());
                     // A directory may refuse new names where the server as a whole does not.
                     if place == Place::Own && (temporary || refused.is_some()) {
@@ -337,9 +339,14 @@ impl Storing {
             return err;
         };
         self.doubt_place();
+        let packed = lease.is_packed();
         let told = lease.end_data(data);
         self.remove_own(&mut lease);
         match told {
+            Ok(reply) if !reply.is_ok() && packed => {
+                let detail = format!("STOR {}: {}", self.name, reply.text());
+                lease.misunderstood(Error::new(ErrorKind::Protocol, detail))
+            }
             Ok(reply) if !reply.is_ok() => self.cut_short(&reply),
             _ => err,
         }
@@ -410,6 +417,10 @@ impl Storing {
             };
             if reply.is_ok() {
                 return Ok(());
+            }
+            if s.is_packed() {
+                let detail = format!("STOR {}: {}", self.name, reply.text());
+                return Err(s.misunderstood(Error::new(ErrorKind::Protocol, detail)));
             }
             if self.blind && matches!(reply.code(), 425 | 426) {
                 s.arrange_no_more("a data connection made ahead was not used");

@@ -130,6 +130,7 @@ impl Behind for Ftp {
             "pipelining": server.pipelining,
             "features": server.features.join(", "),
             "savings": savings,
+            "packing": server.packing,
             "quirks": server.quirks,
             "connections": {
                 "open": connections.open,

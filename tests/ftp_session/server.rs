@@ -158,6 +158,7 @@ impl Server {
             upload: UploadMode::Auto,
             conflict: Conflict::Keep,
             verify: ferryfs::ftp::options::Verify::Off,
+            compress: ferryfs::ftp::options::Compress::Auto,
             bandwidth: None,
         }
     }

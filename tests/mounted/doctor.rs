@@ -147,6 +147,27 @@ fn checksums_are_suggested_only_if_they_are_right() {
     }
 }
 
+#[test]
+fn packed_transfers_are_tried() {
+    let packing = || with_extras(&["MODE Z"]);
+    for (quirks, down, up) in [
+        (Quirks::default(), "no", None),
+        (packing(), "yes", Some("yes")),
+        (packing().answer("MODE Z", "504 Not now."), "no", None),
+        (with_extras(&["MODE Z", "NO MODE Z"]), "no", None),
+        (with_extras(&["MODE Z", "NO MODE Z UP"]), "yes", Some("no")),
+    ] {
+        let report = examine(&server(quirks), "");
+        let found = finding(&report, "packed downloads (MODE Z)");
+        assert_eq!(found["verdict"], down, "{found}");
+        if let Some(up) = up {
+            let found = finding(&report, "packed uploads (MODE Z)");
+            assert_eq!(found["verdict"], up, "{found}");
+        }
+        assert_eq!(finding(&report, "up")["verdict"], "fact", "{report:#}");
+    }
+}
+
 fn with_extras(extras: &[&'static str]) -> Quirks {
     Quirks {
         extras: extras.to_vec(),

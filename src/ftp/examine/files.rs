@@ -17,6 +17,10 @@ pub(super) fn content(len: usize) -> Vec<u8> {
     (0_u8..=250).cycle().take(len).collect()
 }
 
+/// What is said of MODE Z.
+const DOWN: &str = "packed downloads (MODE Z)";
+const UP: &str = "packed uploads (MODE Z)";
+
 /// A name below `dir`.
 pub(super) fn below(dir: &RemotePath, name: &[u8]) -> Result<RemotePath> {
     Ok(dir.join(&Name::new(name)?))
@@ -111,6 +115,7 @@ impl Examination<'_> {
         self.findings
             .tried("files", "symbolic links (SITE SYMLINK)", linked);
         self.checksums(&file)?;
+        self.packed(dir)?;
         let space = self.server.space()?.map(|space| {
             let total = match space.total {
                 Some(total) => format!(" of {total}"),
@@ -120,6 +125,42 @@ impl Examination<'_> {
         });
         let space = space.ok_or("the server does not tell; df shows 0");
         self.findings.tried("files", "free space", space);
+        Ok(())
+    }
+
+    /// MODE Z: whether what is read is what is there, and what is sent what then is there.
+    fn packed(&mut self, dir: &RemotePath) -> Result<()> {
+        let host = self.server.pool.host();
+        let offered = host.facts(|facts| {
+            let known = facts.features.as_ref();
+            known.is_some_and(|known| known.has("MODE Z"))
+        });
+        if !offered {
+            self.findings.add("files", DOWN, Verdict::No, "not offered");
+            return Ok(());
+        }
+        self.go_on()?;
+        let (file, data) = (below(dir, b"packed")?, content(100_000));
+        let server = &self.server;
+        let down = self
+            .write(&file, &data)
+            .and_then(|()| server.on_session(|s| server.read_packed(s, &file, data.len())));
+        let down = match down.map_err(|err| err.to_string()) {
+            Ok(Ok(found)) if found == data => Ok(String::new()),
+            Ok(Ok(found)) => Err(differs(found.len(), data.len()).to_string()),
+            Ok(Err(why)) | Err(why) => Err(why),
+        };
+        if !self.findings.tried("files", DOWN, down) {
+            return Ok(());
+        }
+        self.go_on()?;
+        let server = &self.server;
+        let up = server.on_session(|s| server.unpacks(s, &file));
+        let up = match up.map_err(|err| err.to_string()) {
+            Ok(Ok(())) => Ok(String::new()),
+            Ok(Err(why)) | Err(why) => Err(why),
+        };
+        self.findings.tried("files", UP, up);
         Ok(())
     }
 

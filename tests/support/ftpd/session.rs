@@ -33,6 +33,8 @@ pub(super) struct Session {
     /// The working directory, `/a/b`.
     pub(super) cwd: Vec<u8>,
     pub(super) ascii: bool,
+    /// MODE Z.
+    pub(super) packed: bool,
     pub(super) data: DataSource,
     pub(super) rest: u64,
     pub(super) rename_from: Option<PathBuf>,
@@ -65,6 +67,7 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: TcpStream) {
         logged_in: false,
         cwd: b"/".to_vec(),
         ascii: true,
+        packed: false,
         data: DataSource::None,
         rest: 0,
         rename_from: None,
@@ -189,7 +192,10 @@ impl Session {
                 self.ascii = arg.first().is_some_and(|b| b.eq_ignore_ascii_case(&b'A'));
                 self.done("200 Type set.")
             }
-            "MODE" if arg.eq_ignore_ascii_case(b"S") => self.done("200 Mode set."),
+            "MODE" if arg == b"S" || arg == b"Z" && quirks.extras.contains(&"MODE Z") => {
+                self.packed = arg == b"Z";
+                self.done("200 Mode set.")
+            }
             "STRU" if arg.eq_ignore_ascii_case(b"F") => self.done("200 Structure set."),
             "MODE" | "STRU" => self.say("504 Not implemented."),
             "ABOR" => self.done("226 Nothing to abort."),

@@ -8,6 +8,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use flate2::read::ZlibEncoder;
+use flate2::write::ZlibDecoder;
+
 use super::Live;
 use super::listing;
 use super::quirks::{Break, Completion, DashA, Dialect, Quirks, RestStor, matches};
@@ -154,9 +157,15 @@ impl Session {
         Ok(text)
     }
 
-    fn send(&mut self, quirks: &Quirks, mut from: impl Read) -> io::Result<()> {
+    fn send(&mut self, quirks: &Quirks, from: impl Read) -> io::Result<()> {
         let Some(mut data) = self.open_data(quirks)? else {
             return Ok(());
+        };
+        // One that takes MODE Z and does not do it.
+        let packs = self.packed && !quirks.extras.contains(&"NO MODE Z");
+        let mut from: Box<dyn Read> = match packs {
+            true => Box::new(ZlibEncoder::new(from, flate2::Compression::default())),
+            false => Box::new(from),
         };
         let mut pace = Pace::new(self, quirks);
         let mut chunk = vec![0; CHUNK];
@@ -205,6 +214,12 @@ impl Session {
         let Some(mut data) = self.open_data(quirks)? else {
             return Ok(());
         };
+        let takes = |extra: &&str| matches!(*extra, "NO MODE Z" | "NO MODE Z UP");
+        let packs = self.packed && !quirks.extras.iter().any(takes);
+        let mut file = match packs {
+            true => Sink::Packed(ZlibDecoder::new(file)),
+            false => Sink::Plain(file),
+        };
         let mut pace = Pace::new(self, quirks);
         let mut chunk = vec![0; CHUNK];
         let outcome = loop {
@@ -216,7 +231,8 @@ impl Session {
                 pace.due = None;
             }
             let n = match data.stream.read(&mut chunk[..pace.room()]) {
-                Ok(0) => break Outcome::Complete,
+                Ok(0) if file.is_whole() => break Outcome::Complete,
+                Ok(0) => break Outcome::Said("451 The packed data end too soon.".to_owned()),
                 Ok(n) => n,
                 Err(_) => break Outcome::ClientGone,
             };
@@ -367,6 +383,29 @@ impl Session {
             self.done(WORDS)
         } else {
             Ok(())
+        }
+    }
+}
+
+/// A file that is being written.
+enum Sink {
+    Plain(File),
+    Packed(ZlibDecoder<File>),
+}
+
+impl Sink {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(file) => file.write_all(bytes),
+            Self::Packed(decoder) => decoder.write_all(bytes),
+        }
+    }
+
+    /// Whether what came has an end.
+    fn is_whole(&mut self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Packed(decoder) => decoder.try_finish().is_ok(),
         }
     }
 }
