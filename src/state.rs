@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, default_state_dir};
 use crate::exit::{Exit, Failure, words};
+use crate::vfs::{SPARE, clear_spares};
 
 const LOCK: &str = "lock";
 const RECORD: &str = "mount.json";
@@ -146,12 +147,15 @@ impl Found {
 
     /// Whether a dead mount left something that the next one will need: journal, staging files.
     pub(crate) fn has_leftovers(&self) -> bool {
-        let known = |name: &std::ffi::OsStr| name == LOCK || name == RECORD || name == SOCKET;
+        let known = [LOCK, RECORD, SOCKET, SPARE];
         let empty = |dir: &Path| fs::read_dir(dir).is_ok_and(|mut inside| inside.next().is_none());
         fs::read_dir(&self.dir)
             .map(|entries| {
                 let mut entries = entries.flatten();
-                entries.any(|entry| !known(&entry.file_name()) && !empty(&entry.path()))
+                entries.any(|entry| {
+                    let name = entry.file_name();
+                    !known.iter().any(|known| name == *known) && !empty(&entry.path())
+                })
             })
             .unwrap_or(true)
     }
@@ -163,6 +167,7 @@ impl Found {
             return;
         };
         let link = announced(&self.dir);
+        clear_spares(&self.dir.join(SPARE));
         drop(Claim {
             cache_dir: self.dir.clone(),
             link,

@@ -28,6 +28,8 @@ mod sharing;
 mod staging;
 mod writeback;
 
+pub(crate) use staging::{SPARE, clear_spares};
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};

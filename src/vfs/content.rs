@@ -165,7 +165,7 @@ impl Contents {
     ) -> Result<Arc<Self>> {
         let staging = Arc::new(StagingDir::new(staging_dir)?);
         let records = staging_dir.with_file_name("journal");
-        let journal = Journal::new(records, &keeping.account, keeping.sync);
+        let journal = Journal::new(records, &keeping.account, keeping.sync, staging.spares());
         let saved = match keeping.read_only {
             true => Vec::new(),
             false => journal.recover(&staging)?,

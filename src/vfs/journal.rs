@@ -27,7 +27,7 @@ use super::attr::Attr;
 use super::backend::Replaces;
 use super::error::{Error, Result};
 use super::path::RemotePath;
-use super::staging::{Frozen, Named, StagingDir};
+use super::staging::{Frozen, Named, Spares, StagingDir};
 
 /// The records of a mount.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub(crate) struct Journal {
     account: String,
     sync: bool,
     next: AtomicU64,
+    spares: Arc<Spares>,
 }
 
 /// A record. It stays when this is dropped: only [`remove`](Self::remove) takes it away.
@@ -44,6 +45,7 @@ pub(crate) struct Entry {
     path: PathBuf,
     named: Arc<Named>,
     sync: bool,
+    spares: Arc<Spares>,
     /// The changes it has.
     pub(crate) generation: u64,
     /// Where the content belongs.
@@ -53,15 +55,21 @@ pub(crate) struct Entry {
 impl Entry {
     /// The content is on the server, or nobody wants it any more.
     pub(crate) fn remove(self) {
-        let removed = fs::remove_file(&self.path).and_then(|()| match self.sync {
+        let removed = self.spares.put(&self.path).and_then(|spare| {
             // Else a power cut brings back what was removed, or replaced by others, meanwhile.
-            true => sync_dir(self.path.parent()),
-            false => Ok(()),
+            if self.sync {
+                sync_dir(self.path.parent())?;
+            }
+            Ok(spare)
         });
         match removed {
             Err(err) if err.kind() != io::ErrorKind::NotFound => {
                 // Then its bytes must stay as well.
                 log::error!("{}: {err}", self.path.display());
+            }
+            Ok(Some(spare)) => {
+                self.spares.keep(spare);
+                self.named.release();
             }
             _ => self.named.release(),
         }
@@ -105,12 +113,14 @@ impl Saved {
 
 impl Journal {
     /// `dir` is made at the first record. Records of another `account` are not believed.
-    pub(crate) fn new(dir: PathBuf, account: &str, sync: bool) -> Self {
+    /// `spares` are used for records.
+    pub(crate) fn new(dir: PathBuf, account: &str, sync: bool, spares: &Arc<Spares>) -> Self {
         Self {
             dir,
             account: account.to_owned(),
             sync,
             next: AtomicU64::new(1),
+            spares: Arc::clone(spares),
         }
     }
 
@@ -146,6 +156,7 @@ impl Journal {
             path,
             named: Arc::clone(&frozen.named),
             sync: self.sync,
+            spares: Arc::clone(&self.spares),
             generation: frozen.generation,
             at: at.clone(),
         })
@@ -158,7 +169,8 @@ impl Journal {
             sync_dir(named.path().parent())?;
         }
         let whole = path.with_extension("new");
-        let mut file = match create(&whole) {
+        let spare = self.spares.take(&whole);
+        let mut file = match spare.map_or_else(|| create(&whole), Ok) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
                 let mut builder = DirBuilder::new();
                 builder.recursive(true).mode(0o700).create(&self.dir)?;
@@ -204,6 +216,7 @@ impl Journal {
                 path,
                 named: Arc::clone(&named),
                 sync: self.sync,
+                spares: Arc::clone(&self.spares),
                 generation: 1,
                 at: at.clone(),
             };

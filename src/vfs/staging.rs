@@ -42,6 +42,7 @@
 
 mod dir;
 mod passing;
+mod spare;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -56,6 +57,7 @@ use super::error::{Error, ErrorKind, Result};
 use super::path::RemotePath;
 pub(crate) use dir::{Named, StagingDir};
 pub(crate) use passing::{Next as NextBytes, Passing};
+pub(crate) use spare::{SPARE, Spares, clear as clear_spares};
 
 /// Where the bytes at an offset are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,12 @@ impl State {
 
     fn at(root: tempfile::TempDir, account: &str) -> Self {
         let staging = Arc::new(StagingDir::new(&root.path().join("staging")).unwrap());
-        let journal = Journal::new(root.path().join("journal"), account, false);
+        let journal = Journal::new(
+            root.path().join("journal"),
+            account,
+            false,
+            staging.spares(),
+        );
         Self {
             root,
             staging,
@@ -157,4 +162,24 @@ fn what_is_damaged_is_not_believed_and_not_deleted() {
         "two, with their reasons"
     );
     assert!(state.reasons().contains("did not survive"));
+}
+
+#[test]
+fn a_record_that_is_done_with_serves_again_and_tells_nothing() {
+    let state = State::new();
+    let mut first = state.write("first", b"a content that is longer than the next");
+    state.record("first", &mut first).remove();
+    drop(first);
+    assert_eq!(state.files("journal"), Vec::<String>::new());
+    assert_eq!(state.files("staging"), Vec::<String>::new());
+    assert_eq!(state.files("spare").len(), 2);
+    let mut next = state.write("next", b"short");
+    let _entry = state.record("next", &mut next);
+    assert_eq!(state.files("spare").len(), 0);
+    let mut last = state.write("last", b"stored");
+    state.record("last", &mut last).remove();
+    std::mem::forget((next, last));
+    let state = state.killed("ftp://h/");
+    assert_eq!(state.recover(), [("/next".to_owned(), b"short".to_vec())]);
+    assert_eq!(state.files("spare"), Vec::<String>::new());
 }

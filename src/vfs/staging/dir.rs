@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::passing::{Passing, Room};
+use super::spare::{SPARE, Spares};
 use crate::vfs::error::{Error, Result};
 use crate::vfs::path::RemotePath;
 
@@ -17,12 +18,16 @@ use crate::vfs::path::RemotePath;
 /// effort: not every filesystem has extended attributes.
 const PLACE: &str = "user.ferryfs.path";
 
+/// Staged files up to this length are used again.
+const SPARED: u64 = 1 << 20;
+
 /// Where staged files live: a directory of the mount's own.
 #[derive(Debug)]
 pub(crate) struct StagingDir {
     dir: PathBuf,
     next: AtomicU64,
     room: Arc<Room>,
+    spares: Arc<Spares>,
 }
 
 impl StagingDir {
@@ -33,7 +38,13 @@ impl StagingDir {
             dir: dir.to_path_buf(),
             next: AtomicU64::new(1),
             room: Arc::default(),
+            spares: Arc::new(Spares::new(dir.with_file_name(SPARE))),
         })
+    }
+
+    /// Files that are used again.
+    pub(crate) const fn spares(&self) -> &Arc<Spares> {
+        &self.spares
     }
 
     /// What a mount that was killed had neither brought to the server nor entered in the journal
@@ -46,7 +57,7 @@ impl StagingDir {
             if is_claimed(&path) {
                 continue;
             }
-            let named = Named::open(&path, &self.room)?;
+            let named = Named::open(&path, self)?;
             let empty = named.file.metadata().map_err(|err| failed(&err))?.len() == 0;
             if empty {
                 named.release();
@@ -72,11 +83,15 @@ impl StagingDir {
             let path = self.dir.join(format!("staged-{}", self.number()));
             let mut options = OpenOptions::new();
             options.read(true).write(true).create_new(true).mode(0o600);
-            match options.open(&path) {
+            let spare = self.spares.take(&path);
+            match spare.map_or_else(|| options.open(&path), Ok) {
                 Ok(file) => {
                     let flags = rustix::fs::XattrFlags::empty();
-                    let _ = rustix::fs::fsetxattr(&file, PLACE, place.as_bytes(), flags);
-                    return Ok(Named::new(file, path, &self.room));
+                    let set = rustix::fs::fsetxattr(&file, PLACE, place.as_bytes(), flags);
+                    if set.is_err() {
+                        let _ = rustix::fs::fremovexattr(&file, PLACE);
+                    }
+                    return Ok(Named::new(file, path, self));
                 }
                 // Left by a mount that was killed.
                 Err(err) if err.kind() == IoErrorKind::AlreadyExists => {}
@@ -87,7 +102,7 @@ impl StagingDir {
 
     /// The staged file of that name.
     pub(crate) fn find(&self, name: &str) -> Result<Named> {
-        Named::open(&self.dir.join(name), &self.room)
+        Named::open(&self.dir.join(name), self)
     }
 
     /// Moves a staged file out of the way of its deletion, to `../lost+found/NAME-<n>`, with
@@ -128,7 +143,7 @@ impl StagingDir {
     }
 }
 
-fn make_private(dir: &Path) -> Result<()> {
+pub(super) fn make_private(dir: &Path) -> Result<()> {
     let mut builder = DirBuilder::new();
     let made = builder.recursive(true).mode(0o700).create(dir);
     made.map_err(|err| Error::local(dir.display(), &err))
@@ -141,7 +156,7 @@ fn place_of(file: &File) -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsString::from_vec(place)))
 }
 
-/// A file in the staging directory, deleted with this unless held. It has a name all the time so
+/// A file in the staging directory, which leaves it with this unless held. It has a name all the time so
 /// that it survives a crash.
 #[derive(Debug)]
 pub(crate) struct Named {
@@ -149,25 +164,45 @@ pub(crate) struct Named {
     pub(super) path: PathBuf,
     passing: Arc<Passing>,
     held: AtomicBool,
+    spares: Arc<Spares>,
 }
 
 impl Named {
-    fn new(file: File, path: PathBuf, room: &Arc<Room>) -> Self {
+    fn new(file: File, path: PathBuf, dir: &StagingDir) -> Self {
         let file = Arc::new(file);
-        let passing = Passing::new(&file, path.clone(), room);
+        let passing = Passing::new(&file, path.clone(), &dir.room);
         Self {
             file,
             path,
             passing: Arc::new(passing),
             held: AtomicBool::new(false),
+            spares: Arc::clone(&dir.spares),
         }
     }
 
+    /// Empties the file to be used again, if it is worth it and nobody else has it.
+    fn empty(&self) -> bool {
+        // One is that of `passing`.
+        let ours = Arc::strong_count(&self.passing) == 1 && Arc::strong_count(&self.file) == 2;
+        let small = |file: &File| file.metadata().is_ok_and(|found| found.len() <= SPARED);
+        ours && small(&self.file) && self.file.set_len(0).is_ok()
+    }
+
+    fn leave(&self) -> io::Result<()> {
+        if !self.empty() {
+            return fs::remove_file(&self.path);
+        }
+        if let Some(spare) = self.spares.put(&self.path)? {
+            self.spares.keep(spare);
+        }
+        Ok(())
+    }
+
     /// One that is there already; held.
-    fn open(path: &Path, room: &Arc<Room>) -> Result<Self> {
+    fn open(path: &Path, dir: &StagingDir) -> Result<Self> {
         let opened = File::options().read(true).write(true).open(path);
         let file = opened.map_err(|err| Error::local(path.display(), &err))?;
-        let named = Self::new(file, path.to_path_buf(), room);
+        let named = Self::new(file, path.to_path_buf(), dir);
         named.hold();
         Ok(named)
     }
@@ -207,7 +242,7 @@ impl Named {
 impl Drop for Named {
     fn drop(&mut self) {
         if !self.held.load(Ordering::Relaxed)
-            && let Err(err) = fs::remove_file(&self.path)
+            && let Err(err) = self.leave()
         {
             log::warn!("{}: {err}", self.path.display());
         }

@@ -158,3 +158,53 @@ fn what_the_journal_has_is_never_changed() {
     assert_eq!((restored.len(), restored.remote_bytes()), (10, 0));
     assert_eq!(local(&restored, 0, 10), b"0123456789");
 }
+
+#[test]
+fn small_files_are_used_again_when_nobody_has_them() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = Arc::new(StagingDir::new(&root.path().join("staging")).unwrap());
+    let names = |dir: &str| {
+        let entries = std::fs::read_dir(root.path().join(dir)).into_iter();
+        entries.flatten().count()
+    };
+    let write = |name: &[u8], len: usize| {
+        let at = RemotePath::parse(name).unwrap();
+        let mut staged = Staged::create(&dir, &at, None).unwrap();
+        staged.write(0, &vec![7; len]).unwrap();
+        staged
+    };
+    drop(write(b"a", 5000));
+    assert_eq!((names("staging"), names("spare")), (0, 1));
+    let again = write(b"b", 3);
+    assert_eq!((names("staging"), names("spare")), (1, 0));
+    let found = again.named().file().metadata().unwrap();
+    assert_eq!(found.len(), 3);
+    assert_eq!(std::fs::metadata(again.named().path()).unwrap().len(), 3);
+
+    // An upload that was given up may still read it.
+    let source = again.source();
+    drop(again);
+    let mut content = [0; 3];
+    source.file.read_exact_at(&mut content, 0).unwrap();
+    assert_eq!(content, [7; 3]);
+    drop(write(b"big", (1 << 20) + 1));
+    assert_eq!((names("staging"), names("spare")), (0, 0));
+
+    drop(write(b"c", 1));
+    assert_eq!(names("spare"), 1);
+    drop(dir);
+    assert!(!root.path().join("spare").exists());
+}
+
+#[test]
+fn what_a_killed_mount_had_spare_is_neither_kept_nor_used() {
+    let root = tempfile::tempdir().unwrap();
+    let spare = root.path().join("spare");
+    std::fs::create_dir(&spare).unwrap();
+    std::fs::write(spare.join("1"), "old").unwrap();
+    let dir = Arc::new(StagingDir::new(&root.path().join("staging")).unwrap());
+    assert!(!spare.exists());
+    let at = RemotePath::parse(b"a").unwrap();
+    let staged = Staged::create(&dir, &at, None).unwrap();
+    assert_eq!(staged.named().file().metadata().unwrap().len(), 0);
+}
