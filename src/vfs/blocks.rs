@@ -19,6 +19,8 @@
 //! used for longest goes first. A version whose time stamp could hide a change, because it is
 //! coarse and recent, is in memory for seconds only and never on disk.
 
+mod ahead;
+mod data_file;
 mod disk;
 mod entry;
 mod index;
@@ -32,7 +34,7 @@ mod tests;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ use super::attr::Attr;
 use super::chunk::Chunk;
 use super::error::words;
 use super::path::RemotePath;
+use ahead::Ahead;
+use data_file::DataFile;
 use entry::Entry;
 use store::Store;
 use writer::Queue;
@@ -84,6 +88,7 @@ pub struct Blocks {
     queue: Arc<Queue>,
     hits: AtomicU64,
     hit_bytes: AtomicU64,
+    readers_ahead: Arc<AtomicUsize>,
 }
 
 impl Blocks {
@@ -126,6 +131,7 @@ impl Blocks {
             queue,
             hits: AtomicU64::new(0),
             hit_bytes: AtomicU64::new(0),
+            readers_ahead: Arc::default(),
         })
     }
 
@@ -139,6 +145,7 @@ impl Blocks {
             blocks: Arc::clone(self),
             entry,
             file: OnceLock::new(),
+            ahead: Arc::default(),
         }))
     }
 
@@ -195,14 +202,24 @@ pub struct Cached {
     blocks: Arc<Blocks>,
     entry: Arc<Entry>,
     /// Opened when it is first needed; stays readable when the version is evicted.
-    file: OnceLock<Option<File>>,
+    file: OnceLock<Option<Arc<DataFile>>>,
+    ahead: Arc<Ahead>,
 }
 
 impl Cached {
     /// Bytes from `offset` on that are in memory, without waiting for anything.
     #[must_use]
     pub fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
-        let found = self.entry.memory(offset)?.part(0, len);
+        let memory = self.entry.memory(offset).map(|chunk| chunk.part(0, len));
+        let found = memory.or_else(|| self.ahead.take(offset, len, false))?;
+        self.count(found.len());
+        Some(found)
+    }
+
+    /// Bytes from `offset` on that are about to be in memory, as they are read in sequence.
+    #[must_use]
+    pub fn await_ahead(&self, offset: u64, len: usize) -> Option<Chunk> {
+        let found = self.ahead.take(offset, len, true)?;
         self.count(found.len());
         Some(found)
     }
@@ -221,7 +238,10 @@ impl Cached {
         let Some(file) = self.file() else {
             return 0;
         };
-        let count = self.entry.read_disk(file, offset, buf);
+        let count = self.entry.read_disk(file, offset, buf, DataFile::read);
+        let readers = &self.blocks.readers_ahead;
+        self.ahead
+            .went_on(offset, count as u64, readers, (&self.entry, file));
         self.count(count);
         count
     }
@@ -294,14 +314,14 @@ impl Cached {
     #[must_use]
     pub fn whole_file(&self) -> Option<&File> {
         if self.entry.is_good() {
-            self.file()
+            self.file().map(|file| file.file())
         } else {
             None
         }
     }
 
-    fn file(&self) -> Option<&File> {
-        let open = || self.blocks.store.open_data(self.entry.id, false);
+    fn file(&self) -> Option<&Arc<DataFile>> {
+        let open = || self.blocks.store.open_read(&self.entry).map(Arc::new);
         self.file.get_or_init(open).as_ref()
     }
 
@@ -311,6 +331,12 @@ impl Cached {
             let bytes = bytes as u64;
             self.blocks.hit_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for Cached {
+    fn drop(&mut self) {
+        self.ahead.close();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 
 use crate::sync::Locked;
 
@@ -12,6 +12,10 @@ const SPARE: usize = 4 << 20;
 
 /// From this length on a buffer is made of the kernel's pages.
 const PAGES: usize = 64 << 10;
+
+/// From this length on of huge ones, which a disk fills in one go: the length of such a page on
+/// most machines.
+const HUGE: usize = 2 << 20;
 
 /// Buffers that were used and will be again: a fresh megabyte costs as much as filling it.
 #[derive(Debug, Default)]
@@ -29,10 +33,24 @@ struct Spare {
 enum Storage {
     Heap(Vec<u8>),
     Pages(MmapMut),
+    Huge {
+        pages: MmapMut,
+        /// Where in these the first huge page begins.
+        skip: usize,
+    },
 }
 
 impl Storage {
     fn new(len: usize) -> Self {
+        if len >= HUGE
+            && let Ok(pages) = MmapMut::map_anon(len + HUGE)
+        {
+            let skip = pages.as_ptr().addr().wrapping_neg() % HUGE;
+            if let Err(err) = pages.advise(Advice::HugePage) {
+                log::trace!("no huge pages: {err}");
+            }
+            return Self::Huge { pages, skip };
+        }
         let pages = (len >= PAGES).then(|| MmapMut::map_anon(len));
         match pages {
             Some(Ok(pages)) => Self::Pages(pages),
@@ -44,6 +62,10 @@ impl Storage {
         match self {
             Self::Heap(bytes) => bytes,
             Self::Pages(pages) => pages,
+            Self::Huge { pages, skip } => {
+                let end = *skip + pages.len().saturating_sub(HUGE);
+                pages.get(*skip..end).unwrap_or_default()
+            }
         }
     }
 
@@ -51,6 +73,10 @@ impl Storage {
         match self {
             Self::Heap(bytes) => bytes,
             Self::Pages(pages) => pages,
+            Self::Huge { pages, skip } => {
+                let end = *skip + pages.len().saturating_sub(HUGE);
+                pages.get_mut(*skip..end).unwrap_or_default()
+            }
         }
     }
 

@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::OFlags;
+
 use super::BLOCK;
 use super::entry::Entry;
 use super::index::{Index, Record, runs};
@@ -67,6 +69,14 @@ impl Disk {
             .read(true)
             .write(writer)
             .mode(0o600)
+            .open(self.data(id))
+    }
+
+    /// The data file of a version, to be read around the page cache.
+    pub(super) fn open_direct(&self, id: u64) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::DIRECT.bits().cast_signed())
             .open(self.data(id))
     }
 

@@ -1,25 +1,16 @@
 //! The blocks of one version of a file.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::num::NonZeroU64;
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Instant;
 
-use rustix::fs::{Advice, fadvise};
-
 use super::BLOCK;
+use super::data_file::DataFile;
 use super::print::{PathKey, Print};
 use crate::sync::Locked;
 use crate::vfs::chunk::Chunk;
-
-/// Who reads so much at once, in bytes, reads on, and has the disk asked for what is so far ahead,
-/// that much at a time.
-const SEQUENTIAL: usize = 256 << 10;
-const AHEAD: u64 = 4 << 20;
-const AT_ONCE: u64 = 1 << 20;
 
 /// Blocks in a page.
 const PAGE: usize = 16;
@@ -229,8 +220,15 @@ impl Entry {
         });
     }
 
-    /// Reads from `offset` what is on disk in one piece; 0 if nothing. `file` has the data.
-    pub(super) fn read_disk(&self, file: &File, offset: u64, buf: &mut [u8]) -> usize {
+    /// Reads from `offset` what is on disk in one piece, with `read`; 0 if nothing. `file` has the
+    /// data.
+    pub(super) fn read_disk(
+        &self,
+        file: &DataFile,
+        offset: u64,
+        buf: &mut [u8],
+        read: impl FnOnce(&DataFile, u64, &mut [u8]) -> io::Result<()>,
+    ) -> usize {
         let size = self.print.size;
         let len = buf.len() as u64;
         let end = offset.saturating_add(len).min(size);
@@ -252,13 +250,8 @@ impl Entry {
         let count = usize::try_from(end - offset).unwrap_or(0);
         let wanted = buf.get_mut(..count).unwrap_or_default();
         let aligned = offset.is_multiple_of(BLOCK) && (end.is_multiple_of(BLOCK) || end == size);
-        if wanted.len() >= SEQUENTIAL {
-            // The kernel takes several readers' requests of one file for random ones.
-            let next = NonZeroU64::new(AT_ONCE);
-            let _ = fadvise(file, end + AHEAD - AT_ONCE, next, Advice::WillNeed);
-        }
         if good || aligned {
-            if file.read_exact_at(wanted, offset).is_err() {
+            if read(file, offset, wanted).is_err() {
                 self.forget();
                 return 0;
             }
@@ -272,11 +265,11 @@ impl Entry {
     }
 
     /// A part of one block that must be looked at as a whole.
-    fn read_block(&self, file: &File, offset: u64, wanted: &mut [u8]) -> usize {
+    fn read_block(&self, file: &DataFile, offset: u64, wanted: &mut [u8]) -> usize {
         let begin = offset - offset % BLOCK;
         let end = (begin + BLOCK).min(self.print.size);
         let mut block = vec![0; usize::try_from(end - begin).unwrap_or(0)];
-        if file.read_exact_at(&mut block, begin).is_err() {
+        if file.read(begin, &mut block).is_err() {
             self.forget();
             return 0;
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::data_file::DataFile;
 use super::disk::{Disk, LOOK_AGAIN};
 use super::entry::{Entry, OVERHEAD, block_count, cost};
 use super::index::Record;
@@ -321,6 +322,19 @@ impl Store {
         let disk = self.disk.as_ref()?;
         let opened = disk.open_data(id, writer);
         opened.inspect_err(|err| self.troubled(disk, err)).ok()
+    }
+
+    /// The data file of a version, for its readers.
+    pub(super) fn open_read(&self, entry: &Entry) -> Option<DataFile> {
+        let disk = self.disk.as_ref()?;
+        let file = self.open_data(entry.id, false)?;
+        let around = || {
+            Some((
+                disk.open_direct(entry.id).ok()?,
+                disk.open_data(entry.id, false).ok()?,
+            ))
+        };
+        Some(DataFile::new(file, around()))
     }
 
     /// The disk is full or broken: a line in the report, and no more of it for a while.

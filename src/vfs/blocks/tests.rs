@@ -48,6 +48,34 @@ fn read(cached: &Cached, offset: u64, len: usize) -> Vec<u8> {
     buf
 }
 
+/// What a reader of a mount gets, and whether it was read ahead.
+fn read_on(cached: &Cached, offset: u64, len: usize) -> (Vec<u8>, bool) {
+    let ahead = cached.peek(offset, len);
+    let ahead = ahead.or_else(|| cached.await_ahead(offset, len));
+    match ahead {
+        Some(chunk) => (chunk.as_slice().to_vec(), true),
+        None => (read(cached, offset, len), false),
+    }
+}
+
+/// Reads all there is from `offset` on in sequence: the bytes, and how many were read ahead.
+fn read_all(cached: &Cached, offset: u64, step: usize) -> (Vec<u8>, usize) {
+    let (mut all, mut ahead) = (Vec::new(), 0);
+    loop {
+        let (bytes, early) = read_on(cached, offset + all.len() as u64, step);
+        if bytes.is_empty() {
+            return (all, ahead);
+        }
+        if early {
+            ahead += bytes.len();
+        } else {
+            // Time for the threads to begin.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        all.extend(bytes);
+    }
+}
+
 /// Bytes of files in `dir`.
 fn taken(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
@@ -194,6 +222,87 @@ fn damage_is_noticed() {
     let blocks = Blocks::open(temp.path(), LIMITS);
     let cached = blocks.version(&path("a"), &attr).unwrap();
     assert!(read(&cached, 0, 500_000).is_empty());
+}
+
+#[test]
+fn a_sequential_reader_is_read_ahead_of() {
+    const SIZE: u64 = 9_012_345;
+    let temp = tempfile::tempdir().unwrap();
+    let (attr, data) = (attr(SIZE, 100), content(7, SIZE));
+    drop(fill(&Blocks::open(temp.path(), LIMITS), "a", &attr, &data));
+    for step in [16_384, 100_000, 128 << 10, 1 << 20] {
+        let blocks = Blocks::open(temp.path(), LIMITS);
+        let cached = blocks.version(&path("a"), &attr).unwrap();
+        // What an earlier mount wrote is compared first; then it is as before.
+        for _ in 0..2 {
+            let (all, ahead) = read_all(&cached, 0, step);
+            assert!(all == data, "in steps of {step}");
+            assert!(ahead > all.len() / 2, "{ahead} bytes in steps of {step}");
+        }
+        assert!(cached.whole_file().is_some());
+        // Its memory does not outlive the reader.
+        drop(cached);
+        for _ in 0..500 {
+            if blocks.readers_ahead.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(blocks.readers_ahead.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[test]
+fn who_jumps_is_not_read_ahead_of() {
+    const SIZE: u64 = 64 << 20;
+    let temp = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        bytes: 128 << 20,
+        ..LIMITS
+    };
+    let blocks = Blocks::open(temp.path(), limits);
+    let (attr, data) = (attr(SIZE, 100), content(8, SIZE));
+    let cached = fill(&blocks, "a", &attr, &data);
+    for n in [50, 7, 33, 12, 60, 1, 27, 40] {
+        let (bytes, ahead) = read_on(&cached, n << 20, 512 << 10);
+        let from = (n as usize) << 20;
+        assert!(
+            bytes == data[from..from + (512 << 10)] && !ahead,
+            "at {n} MiB"
+        );
+    }
+    assert_eq!(blocks.readers_ahead.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn reading_ahead_ends_at_what_is_not_there_or_not_good() {
+    const SIZE: u64 = 6 << 20;
+    let temp = tempfile::tempdir().unwrap();
+    let (attr, data) = (attr(SIZE, 100), content(9, SIZE));
+    let (hole, bad) = (40 * BLOCK, 70 * BLOCK);
+    {
+        let blocks = Blocks::open(temp.path(), LIMITS);
+        let cached = blocks.version(&path("a"), &attr).unwrap();
+        for range in [0..hole, hole + BLOCK..SIZE] {
+            for at in range.step_by(BLOCK as usize) {
+                let chunk = Chunk::new(data[at as usize..(at + BLOCK) as usize].to_vec());
+                assert!(cached.put_wait(at, chunk, Duration::from_secs(10)));
+            }
+        }
+        blocks.settle();
+    }
+    let file = temp.path().join(format!("{:012x}", 0));
+    let file = fs::File::options().write(true).open(&file).unwrap();
+    file.write_all_at(b"!", bad + 5).unwrap();
+    let blocks = Blocks::open(temp.path(), LIMITS);
+    let cached = blocks.version(&path("a"), &attr).unwrap();
+    let (all, _) = read_all(&cached, 0, 1 << 20);
+    assert!(all == data[..hole as usize]);
+    let (all, _) = read_all(&cached, hole + BLOCK, 1 << 20);
+    assert!(all == data[(hole + BLOCK) as usize..bad as usize]);
+    let (all, _) = read_all(&cached, bad + BLOCK, 1 << 20);
+    assert!(all == data[(bad + BLOCK) as usize..]);
+    assert!(!cached.is_complete());
 }
 
 #[test]

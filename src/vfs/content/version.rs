@@ -271,6 +271,9 @@ impl Version {
         if !cached.has(offset) || streams_first && self.streams.with(|all| all.iter().any(here)) {
             return None;
         }
+        if let Some(chunk) = cached.await_ahead(offset, len) {
+            return Some(chunk);
+        }
         let mut buffer = self.buffer(len);
         let count = cached.read(offset, buffer.as_mut_slice());
         (count > 0).then(|| buffer.filled(count))
