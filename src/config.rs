@@ -35,7 +35,7 @@ pub(crate) use mailbox::{Mailbox, mailbox};
 pub(crate) use options::split_list;
 pub(crate) use order::Order;
 
-pub(crate) use settings::Writeback;
+pub(crate) use settings::{Passthrough, Writeback};
 
 /// See `fuzzing`: a URL of these bytes.
 #[cfg(any(test, feature = "fuzzing"))]
@@ -96,6 +96,8 @@ pub(crate) struct Config {
     pub(crate) hard: bool,
     /// Fetch ahead what will be wanted (`prefetch=`).
     pub(crate) prefetch: bool,
+    /// The kernel may read files of the cache by itself (`passthrough=`).
+    pub(crate) passthrough: bool,
     /// This mount's own directory for what must survive; made by [`state::claim`].
     pub(crate) state_dir: PathBuf,
     /// This mount's own directory for what may be lost; made by [`state::claim`].
@@ -249,6 +251,11 @@ impl Config {
             validity: settings.dir_cache.unwrap_or(Duration::from_secs(5)),
             hard: settings.hard,
             prefetch: settings.prefetch.unwrap_or(true),
+            passthrough: match settings.passthrough.unwrap_or(Passthrough::Auto) {
+                Passthrough::Auto => flags.read_only,
+                Passthrough::On => true,
+                Passthrough::Off => false,
+            },
             source: source(url, settings, user)?,
             url_shown,
             mountpoint,

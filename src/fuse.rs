@@ -10,6 +10,7 @@ mod errno;
 pub(crate) mod mounting;
 pub(crate) mod news;
 mod pages;
+pub(crate) mod passthrough;
 mod requests;
 mod watch;
 mod workers;
@@ -30,15 +31,16 @@ use fuser::{
 };
 
 use self::answers::{
-    answer_entry, answer_lookup, answer_xattr, failed, how, look_again, open_flags, request, tune,
+    answer_entry, answer_lookup, answer_open, answer_space, answer_xattr, failed, how, look_again,
+    open_flags, request, tune,
 };
 use self::attr::{bare, file_attr, file_type, ino};
 use self::pages::Pages;
+use self::passthrough::Passthrough;
 use self::requests::{Class, Request, Requests};
 use self::writers::Writers;
 use crate::vfs::backend::OpenHow;
 use crate::vfs::error::{ErrorKind, Result};
-use crate::vfs::path::NAME_MAX;
 use crate::vfs::{Change, DirItemPlus, Entry, NewTime, RenameHow, Vfs};
 
 /// The filesystem as fuser wants it.
@@ -48,6 +50,7 @@ pub(crate) struct Filesystem {
     requests: Requests,
     pages: Pages,
     writers: Arc<Writers>,
+    passthrough: Arc<Passthrough>,
 }
 
 impl Filesystem {
@@ -57,6 +60,7 @@ impl Filesystem {
         vfs: Arc<Vfs>,
         directory: &Path,
         limit: Option<Duration>,
+        passthrough: Arc<Passthrough>,
     ) -> std::io::Result<Self> {
         Ok(Self {
             vfs,
@@ -64,6 +68,7 @@ impl Filesystem {
             requests: Requests::new(limit)?,
             pages: Pages::default(),
             writers: Arc::default(),
+            passthrough,
         })
     }
 
@@ -108,6 +113,7 @@ impl Filesystem {
 impl fuser::Filesystem for Filesystem {
     fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> std::io::Result<()> {
         self.vfs.allow_direct_writes(tune(config));
+        self.passthrough.ask(config);
         Ok(())
     }
 
@@ -304,13 +310,17 @@ impl fuser::Filesystem for Filesystem {
 
     fn open(&self, req: &fuser::Request, of: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
-        let how = how(flags);
-        self.requests.hand_over(
+        let (how, passthrough) = (how(flags), Arc::clone(&self.passthrough));
+        self.requests.hand_over_with(
             request("open", Class::Metadata, req, of),
             reply,
-            move || vfs.open(ino(of), how).map_err(look_again),
-            |reply, opened| reply.opened(FileHandle(opened.fh), open_flags(&opened)),
-            move |opened| undoing.take_back(opened.fh),
+            move |slot| {
+                let lend = |file: &_| slot.with(|reply| passthrough.lend(reply, file)).flatten();
+                let opened = vfs.open_lending(ino(of), how, Some(&lend));
+                opened.inspect(|(_, loan)| passthrough.opened(loan.as_ref())).map_err(look_again)
+            },
+            answer_open,
+            move |(opened, _)| undoing.take_back(opened.fh),
         );
     }
 
@@ -488,26 +498,7 @@ impl fuser::Filesystem for Filesystem {
             request("statfs", Class::Metadata, req, of),
             reply,
             move || vfs.statfs(),
-            |reply, space| {
-                /// Of a server that does not tell its space: with 0 borg, file managers and others
-                /// that look before they write would not even begin.
-                const UNKNOWN_SPACE: u64 = 1 << 50;
-                const BLOCK: u64 = 4096;
-                let (total, free) = space.map_or((UNKNOWN_SPACE, UNKNOWN_SPACE), |s| {
-                    (s.total.unwrap_or(s.available), s.available)
-                });
-                let (total, free) = (total / BLOCK, free / BLOCK);
-                reply.statfs(
-                    total,
-                    free,
-                    free,
-                    0,
-                    0,
-                    BLOCK as u32,
-                    NAME_MAX as u32,
-                    BLOCK as u32,
-                );
-            },
+            answer_space,
             |_| {},
         );
     }

@@ -20,6 +20,7 @@ use crate::exit::{Exit, Failure, words};
 use crate::fuse::Filesystem;
 use crate::fuse::mounting::{self, MountView};
 use crate::fuse::news::News;
+use crate::fuse::passthrough::Passthrough;
 use crate::mail::ask::Ask;
 use crate::nudge::nudge;
 use crate::sync::Locked;
@@ -142,6 +143,7 @@ struct Mount {
     directory: PathBuf,
     behind: Arc<dyn Behind>,
     vfs: Arc<Vfs>,
+    passthrough: Arc<Passthrough>,
     timeout: Duration,
     /// Requests about names take longer than `timeout`, if need be.
     hard: bool,
@@ -169,6 +171,7 @@ impl Mount {
             directory: config.mountpoint.clone(),
             behind,
             vfs,
+            passthrough: Arc::new(Passthrough::new(config.passthrough)),
             timeout: config.timeout(),
             hard: config.hard,
             ended: Locked::new(false),
@@ -197,8 +200,10 @@ impl Mount {
             Failure::new(Exit::Mount, line)
         };
         let limit = (!self.hard).then_some(self.timeout);
+        let passthrough = Arc::clone(&self.passthrough);
         let filesystem =
-            Filesystem::new(Arc::clone(&self.vfs), &self.directory, limit).map_err(failed)?;
+            Filesystem::new(Arc::clone(&self.vfs), &self.directory, limit, passthrough)
+                .map_err(failed)?;
         let session = mounting::mount(filesystem, &self.directory, &view).map_err(failed)?;
         let directory = self.directory.clone();
         let news = News::start(session.notifier(), &self.vfs, move |dir, names| {
@@ -366,6 +371,7 @@ impl Mount {
 
     fn status(&self) -> Map<String, Value> {
         let mut status = self.behind.status();
+        status.insert("passthrough".to_owned(), self.passthrough.shown().into());
         status.insert("dirty".to_owned(), self.dirty());
         status.insert("writeback".to_owned(), self.uploads());
         status.insert("transfers".to_owned(), traffic::transfers());

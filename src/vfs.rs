@@ -19,6 +19,7 @@ mod files;
 mod handles;
 mod inodes;
 mod journal;
+mod lending;
 mod names;
 mod open_files;
 pub mod path;
@@ -52,6 +53,7 @@ pub use self::directories::{DirItem, DirItemPlus};
 pub use self::files::{Dirty, Opened};
 pub use self::inodes::{Ino, ROOT};
 pub use self::journal::Saved;
+pub use self::lending::{Lend, Loan};
 pub use self::names::RenameHow;
 pub use self::setattr::{Change, NewTime};
 pub use self::writeback::{Policy, Progress};
@@ -377,7 +379,7 @@ impl Vfs {
             Ok(Place::Orphan) => return Ok(self.stat_of_orphan(ino)),
             Err(err) => return Ok(Err(err)),
         };
-        match self.being_written(ino) {
+        match self.being_written(ino).or_else(|| self.frozen_attr(ino)) {
             Some(attr) => Ok(Ok((self.stat(ino, &attr), self.view.validity))),
             None => Err(path),
         }
@@ -415,9 +417,10 @@ impl Vfs {
 
     /// Counts a lookup of `name`, which exists.
     fn entry(&self, parent: Ino, name: &Name, attr: &Attr, valid: Duration) -> Result<Entry> {
-        let ino = self
-            .inodes
-            .with(|inodes| inodes.look_up(parent, name, attr.kind));
+        let ino = self.inodes.with(|inodes| {
+            inodes.renew(parent, name, attr);
+            inodes.look_up(parent, name, attr.kind)
+        });
         let ino = ino.ok_or_else(|| Error::from(ErrorKind::Stale))?;
         Ok(Entry {
             stat: self.stat(ino, attr),

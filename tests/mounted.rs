@@ -19,6 +19,7 @@ mod listings;
 mod memory;
 mod numbers;
 mod packed;
+mod passthrough;
 mod power;
 mod promises;
 mod proxies;

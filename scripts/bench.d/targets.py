@@ -116,6 +116,7 @@ def mounts(server, base, names):
     options += f",tls=require,cafile={server.cafile}" if server.tls else ",tls=off"
     url = f"ftp://{server.user}@{host}:{server.port}/"
     found = [("ferryfs", [str(release), "-f", url, "{mnt}", "-o", options]),
+             ("ferryfs ro", [str(release), "-f", url, "{mnt}", "-o", options + ",ro"]),
              ("writeback", [str(release), "-f", url, "{mnt}", "-o", options + ",writeback"])]
     rclone = os.environ.get("RCLONE") or shutil.which("rclone")
     if rclone:

@@ -1,7 +1,7 @@
 //! The one table of `-o` options: parsing, `--help`, the configuration file and the test that
 //! compares the manual all come from it.
 
-use super::settings::{Settings, Tls, Writeback};
+use super::settings::{Passthrough, Settings, Tls, Writeback};
 use super::value;
 use crate::ftp::options::{
     ChmodPolicy, Compress, Conflict, LinkPolicy, ListingMode, Protection, UploadMode, Verify,
@@ -178,6 +178,15 @@ pub const OPTIONS: &[OptionSpec] = &[
         "prefetch",
         "on|off",
         put!(prefetch <- |text| value::choice(text, &[("on", true), ("off", false)])),
+    ),
+    with(
+        "passthrough",
+        "auto|on|off",
+        put!(passthrough <- |text| value::choice(text, &[
+            ("auto", Passthrough::Auto),
+            ("on", Passthrough::On),
+            ("off", Passthrough::Off),
+        ])),
     ),
     with(
         "writeback",

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use fuser::{
-    Errno, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, OpenAccMode, OpenFlags,
-    ReplyEntry, ReplyXattr,
+    Errno, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, OpenAccMode,
+    OpenFlags, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr,
 };
 
 use super::attr::{NEGATIVE_VALIDITY, bare, file_attr, ino};
 use super::errno;
 use super::requests::{Class, Request, report};
 use crate::traffic::TRAFFIC;
-use crate::vfs::attr::FileKind;
+use crate::vfs::attr::{FileKind, Space};
 use crate::vfs::backend::OpenHow;
 use crate::vfs::error::{Error, ErrorKind, Result};
-use crate::vfs::{Entry, Opened};
+use crate::vfs::path::NAME_MAX;
+use crate::vfs::{Entry, Loan, Opened};
 
 /// Requests the kernel may have under way in the background (read-ahead, mostly).
 const BACKGROUND: u16 = 64;
@@ -106,6 +107,28 @@ pub(super) fn answer_lookup(
         }
         Err(err) => reply.error(failed(name, of, &err)),
     }
+}
+
+pub(super) fn answer_open(reply: ReplyOpen, (opened, loan): (Opened, Option<Loan>)) {
+    let fh = FileHandle(opened.fh);
+    match loan.as_deref().and_then(|loan| loan.downcast_ref()) {
+        // The kernel takes no other flag beside.
+        Some(id) => reply.opened_passthrough(fh, FopenFlags::empty(), id),
+        None => reply.opened(fh, open_flags(&opened)),
+    }
+}
+
+pub(super) fn answer_space(reply: ReplyStatfs, space: Option<Space>) {
+    /// Of a server that does not tell its space: with 0 borg, file managers and others that look
+    /// before they write would not even begin.
+    const UNKNOWN_SPACE: u64 = 1 << 50;
+    const BLOCK: u64 = 4096;
+    let (total, free) = space.map_or((UNKNOWN_SPACE, UNKNOWN_SPACE), |s| {
+        (s.total.unwrap_or(s.available), s.available)
+    });
+    let (total, free) = (total / BLOCK, free / BLOCK);
+    let (block, name) = (BLOCK as u32, NAME_MAX as u32);
+    reply.statfs(total, free, free, 0, 0, block, name, block);
 }
 
 pub(super) fn open_flags(opened: &Opened) -> FopenFlags {

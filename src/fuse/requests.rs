@@ -10,7 +10,7 @@ use super::watch::{Waiting, Watch};
 use super::workers::Workers;
 use crate::caller;
 use crate::traffic::TRAFFIC;
-use crate::vfs::error::{Error, Result};
+use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// Most threads that wait for metadata.
 const METADATA_THREADS: usize = 16;
@@ -80,6 +80,18 @@ impl Requests {
         answer: impl FnOnce(R, T) + Send + 'static,
         undo: impl FnOnce(T) + Send + 'static,
     ) {
+        self.hand_over_with(what, reply, |_| work(), answer, undo);
+    }
+
+    /// The same, for `work` that asks the kernel something by way of the reply.
+    pub(super) fn hand_over_with<R: Reply, T>(
+        &self,
+        what: Request,
+        reply: R,
+        work: impl FnOnce(&Slot<R>) -> Result<T> + Send + 'static,
+        answer: impl FnOnce(R, T) + Send + 'static,
+        undo: impl FnOnce(T) + Send + 'static,
+    ) {
         TRAFFIC.operation(what.name);
         let slot = Arc::new(Slot(Mutex::new(Some(reply))));
         let (workers, limit) = match what.class {
@@ -92,7 +104,7 @@ impl Requests {
         workers.submit(move || {
             let asked = Arc::clone(&slot);
             let last = what.class == Class::Release;
-            let outcome = caller::on_behalf(move || !last && asked.is_answered(), work);
+            let outcome = caller::on_behalf(move || !last && asked.is_answered(), || work(&slot));
             match (slot.take(), outcome) {
                 (Some(reply), Ok(value)) => answer(reply, value),
                 (Some(reply), Err(err)) => {
@@ -121,14 +133,25 @@ pub(super) struct Request {
 
 /// Logs a failure, once, as loudly as its kind deserves.
 pub(super) fn report(name: &str, ino: u64, err: &Error) {
+    // Told so, the kernel looks the name up again and opens what it has now.
+    if name == "open" && err.kind() == ErrorKind::Stale {
+        log::debug!("{name} of inode {ino}: {err}");
+        return;
+    }
     TRAFFIC.error(errno::name(err.kind()));
     log::log!(errno::level(err.kind()), "{name} of inode {ino}: {err}");
 }
 
 /// A reply that is used at most once, by whoever comes first.
-struct Slot<R>(Mutex<Option<R>>);
+pub(super) struct Slot<R>(Mutex<Option<R>>);
 
 impl<R> Slot<R> {
+    /// What `ask` makes of the reply; `None` if it was used up.
+    pub(super) fn with<T>(&self, ask: impl FnOnce(&R) -> T) -> Option<T> {
+        let reply = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reply.as_ref().map(ask)
+    }
+
     fn take(&self) -> Option<R> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -212,6 +212,12 @@ pub trait OpenFile: Send + Sync {
         None
     }
 
+    /// A local file that has all of the content, if nothing was written to it here. Nobody ever
+    /// changes that file. Never blocks.
+    fn whole(&self) -> Option<std::fs::File> {
+        None
+    }
+
     /// Writes all of `data` at `offset`; visible to `read_at` at once, to others by `commit`.
     /// The error of an upload already under way may be told here.
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()>;

@@ -10,6 +10,7 @@ use super::backend::{OpenFile, OpenHow};
 use super::chunk::Chunk;
 use super::error::{Error, ErrorKind, Result};
 use super::inodes::{Place, Version};
+use super::lending::{Lend, Loan};
 use super::path::{Name, RemotePath};
 use super::{Entry, Ino, Vfs};
 
@@ -43,6 +44,8 @@ pub(super) struct FileHandle {
     write: bool,
     /// It writes around the kernel's pages.
     direct: bool,
+    /// The kernel reads by itself what it is of.
+    lent: bool,
     file: Arc<dyn OpenFile>,
 }
 
@@ -52,6 +55,20 @@ impl Vfs {
     /// # Errors
     /// `NotFound` or `Stale` if it is not there any more; what the backend says.
     pub fn open(&self, ino: Ino, how: OpenHow) -> Result<Opened> {
+        self.open_lending(ino, how, None).map(|(opened, _)| opened)
+    }
+
+    /// As [`open`](Self::open). A file that the kernel can read by itself is lent to it by `lend`,
+    /// once for all that have it open at the same time.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `Stale` also if the inode is lent and this is for another.
+    pub fn open_lending(
+        &self,
+        ino: Ino,
+        how: OpenHow,
+        lend: Lend<'_>,
+    ) -> Result<(Opened, Option<Loan>)> {
         if how.write || how.truncate {
             self.writable()?;
         }
@@ -65,15 +82,17 @@ impl Vfs {
             ..how
         };
         self.failure_of_ino(ino)?;
-        let shared = self.enter(ino, how)?;
+        let shared = self.enter(ino, how, lend)?;
         let keep_cache = self.pages_are_good(ino, shared.known.as_ref(), how);
         let unknown_size = shared.known.is_some_and(|attr| attr.size.is_none());
-        let (fh, direct) = self.handle(ino, how, shared.file);
-        Ok(Opened {
+        let lent = shared.loan.is_some();
+        let (fh, direct) = self.handle(ino, how, shared.file, lent);
+        let opened = Opened {
             fh,
             keep_cache,
             direct_io: direct || unknown_size && !how.truncate,
-        })
+        };
+        Ok((opened, shared.loan))
     }
 
     /// Opens `name`, which is created with the permission bits `mode` if it does not exist.
@@ -139,10 +158,10 @@ impl Vfs {
             inodes.bind_pinned(parent, name, FileKind::File)
         });
         let ino = ino.ok_or_else(|| Error::from(ErrorKind::Stale))?;
-        let created = self.enter(ino, how).and_then(|shared| {
+        let created = self.enter(ino, how, None).and_then(|shared| {
             self.inodes.with(|inodes| inodes.set_version(ino, None));
             let attr = shared.file.attr();
-            let (fh, direct) = self.handle(ino, how, shared.file);
+            let (fh, direct) = self.handle(ino, how, shared.file, false);
             let opened = Opened {
                 fh,
                 keep_cache: false,
@@ -269,6 +288,9 @@ impl Vfs {
         if handle.direct {
             self.open_files.end_direct(handle.ino);
         }
+        if handle.lent {
+            self.give_back(handle.ino);
+        }
         // A mapping was written to after the close, or a shell's redirection stayed empty.
         if handle.write && handle.file.is_dirty() {
             self.acknowledge(handle.ino, &*handle.file);
@@ -284,6 +306,9 @@ impl Vfs {
         };
         if handle.direct {
             self.open_files.end_direct(handle.ino);
+        }
+        if handle.lent {
+            self.give_back(handle.ino);
         }
         if let Some(gates) = self.open_files.gates(handle.ino) {
             let _opening = gates.opening.lock().unwrap_or_else(PoisonError::into_inner);
@@ -370,7 +395,7 @@ impl Vfs {
     }
 
     /// The number of a new handle, and whether it goes around the kernel's pages.
-    fn handle(&self, ino: Ino, how: OpenHow, file: Arc<dyn OpenFile>) -> (u64, bool) {
+    fn handle(&self, ino: Ino, how: OpenHow, file: Arc<dyn OpenFile>, lent: bool) -> (u64, bool) {
         let whole = how.write && !how.read && (how.truncate || how.create.is_some());
         let allowed = self.direct_writes.load(Ordering::Relaxed);
         let direct = allowed && self.open_files.go_direct(ino, whole);
@@ -379,6 +404,7 @@ impl Vfs {
             read: how.read,
             write: how.write,
             direct: direct && whole,
+            lent,
             file,
         });
         (fh, direct)

@@ -45,6 +45,11 @@ impl Version {
         self.size == other.size && self.mtime == other.mtime && !other_file
     }
 
+    /// Whether `attr` is, beyond doubt, of this version.
+    pub(crate) fn describes(&self, attr: &Attr) -> bool {
+        Self::of(attr).is_some_and(|other| self.is(&other))
+    }
+
     /// As [`of`](Self::of), for a file others may be writing: `None` also while a second change
     /// could leave the time stamp as it is, because it is coarse and recent.
     pub(crate) fn settled(attr: &Attr, now: SystemTime) -> Option<Self> {
@@ -67,6 +72,8 @@ struct Node {
     children: HashMap<Name, Ino>,
     /// What the kernel's page cache was filled from.
     version: Option<Version>,
+    /// The one version that it is as long as the kernel reads it by itself.
+    frozen: Option<Box<Version>>,
     /// An orphan's last attributes.
     last: Option<Box<Attr>>,
 }
@@ -81,6 +88,7 @@ impl Node {
             pins: 0,
             children: HashMap::new(),
             version: None,
+            frozen: None,
             last: None,
         }
     }
@@ -175,6 +183,18 @@ impl Inodes {
         Some(ino)
     }
 
+    /// `name` is to be looked up, and has these attributes: if its inode is frozen as another
+    /// version, it gets another one.
+    pub(crate) fn renew(&mut self, parent: Ino, name: &Name, attr: &Attr) {
+        if let Some(ino) = self.find(parent, name)
+            && self
+                .frozen(ino)
+                .is_some_and(|version| !version.describes(attr))
+        {
+            self.part(ino);
+        }
+    }
+
     /// As [`look_up`](Self::look_up), but pinned instead of counted.
     pub(crate) fn bind_pinned(&mut self, parent: Ino, name: &Name, kind: FileKind) -> Option<Ino> {
         let ino = self.bind(parent, name, kind)?;
@@ -237,6 +257,13 @@ impl Inodes {
         }
         self.drop_unused(ino);
         self.drop_unused(parent);
+    }
+
+    /// Takes all its names from `ino`, which is open.
+    pub(crate) fn part(&mut self, ino: Ino) {
+        while let Some((parent, name)) = self.nodes.get(&ino).and_then(|node| node.at.clone()) {
+            self.orphan(parent, &name, None);
+        }
     }
 
     /// Moves one node to another name, whose own inode becomes an orphan that shows `replaced`.
@@ -318,6 +345,18 @@ impl Inodes {
     pub(crate) fn last(&self, ino: Ino) -> Option<Attr> {
         let last = self.nodes.get(&ino).and_then(|node| node.last.as_deref());
         last.cloned()
+    }
+
+    /// The version that `ino` is frozen as.
+    pub(crate) fn frozen(&self, ino: Ino) -> Option<&Version> {
+        self.nodes.get(&ino).and_then(|node| node.frozen.as_deref())
+    }
+
+    /// See [`frozen`](Self::frozen).
+    pub(crate) fn freeze(&mut self, ino: Ino, version: Option<Version>) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.frozen = version.map(Box::new);
+        }
     }
 
     /// What the kernel's pages of `ino` were filled from.

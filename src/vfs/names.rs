@@ -83,6 +83,7 @@ impl Vfs {
         if known.as_ref().is_some_and(Attr::is_dir) {
             return Err(ErrorKind::IsADirectory.into());
         }
+        self.leave_to_readers(parent, &name);
         let open = self.join_child(parent, &name);
         let removed = match self.detach(open.as_ref(), &path) {
             Ok(true) => match self.backend.unlink(&path) {
@@ -199,6 +200,7 @@ impl Vfs {
         moved.sort_unstable();
         moved.dedup();
         let gates: Vec<Arc<Gates>> = moved.iter().map(|ino| self.hold(*ino)).collect();
+        self.leave_to_readers(new_parent, new_name);
         let target = self.join_child(new_parent, new_name);
         let renamed = {
             // Until the name has moved, nothing is stored under the old one.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::backend::OpenFile;
 use super::inodes::Ino;
+use super::lending::Loan;
 use crate::sync::Locked;
 
 /// What has become of an open file's name.
@@ -38,6 +39,8 @@ struct Open {
     users: u32,
     /// Writers among these whose bytes do not go through the kernel's pages.
     direct: u32,
+    /// What the kernel has the file by, and how many handles that is for.
+    loan: Option<(Loan, u32)>,
     fate: Fate,
 }
 
@@ -63,6 +66,7 @@ impl OpenFiles {
                 file: None,
                 users: 0,
                 direct: 0,
+                loan: None,
                 fate: Fate::Named,
             });
             open.users += 1;
@@ -141,6 +145,35 @@ impl OpenFiles {
                 open.direct = open.direct.saturating_sub(1);
             }
         });
+    }
+
+    /// The loan of `ino`, if there is one, for one handle more.
+    pub(crate) fn share_loan(&self, ino: Ino) -> Option<Loan> {
+        self.0.with(|open| {
+            let (loan, handles) = open.get_mut(&ino)?.loan.as_mut()?;
+            *handles += 1;
+            Some(Loan::clone(loan))
+        })
+    }
+
+    /// The kernel has the file of `ino` from now on, for one handle.
+    pub(crate) fn lend(&self, ino: Ino, loan: &Loan) {
+        self.0.with(|open| {
+            if let Some(open) = open.get_mut(&ino) {
+                open.loan = Some((Loan::clone(loan), 1));
+            }
+        });
+    }
+
+    /// One handle less has the loan of `ino`. Whether it was the last.
+    pub(crate) fn end_loan(&self, ino: Ino) -> bool {
+        let ended = self.0.with(|open| {
+            let loan = &mut open.get_mut(&ino)?.loan;
+            let (_, handles) = loan.as_mut()?;
+            *handles -= 1;
+            if *handles == 0 { loan.take() } else { None }
+        });
+        ended.is_some()
     }
 
     /// Whether `ino` has one user and no more.

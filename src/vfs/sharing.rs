@@ -7,6 +7,7 @@ use super::attr::Attr;
 use super::backend::{OpenFile, OpenHow};
 use super::error::{Error, ErrorKind, Result};
 use super::inodes::Place;
+use super::lending::{Lend, Loan};
 use super::open_files::{Fate, Gates};
 use super::path::RemotePath;
 use super::{Ino, Vfs};
@@ -15,15 +16,17 @@ use super::{Ino, Vfs};
 pub(super) struct Shared {
     pub(super) file: Arc<dyn OpenFile>,
     pub(super) known: Option<Attr>,
+    /// What the kernel has it by, if it reads it by itself.
+    pub(super) loan: Option<Loan>,
 }
 
 impl Vfs {
     /// Opens `ino`, or shares it with those who have it open, until [`leave`](Self::leave).
-    pub(super) fn enter(&self, ino: Ino, how: OpenHow) -> Result<Shared> {
+    pub(super) fn enter(&self, ino: Ino, how: OpenHow, lend: Lend<'_>) -> Result<Shared> {
         let gates = self.hold(ino);
         let opened = {
             let _opening = gates.opening.lock().unwrap_or_else(PoisonError::into_inner);
-            self.at_its_place(ino, |_| self.open_shared(ino, how))
+            self.at_its_place(ino, |_| self.open_shared(ino, how, lend))
         };
         if opened.is_err() {
             self.leave_quietly(ino);
@@ -32,7 +35,7 @@ impl Vfs {
     }
 
     /// The caller has `opening`.
-    fn open_shared(&self, ino: Ino, how: OpenHow) -> Result<Shared> {
+    fn open_shared(&self, ino: Ino, how: OpenHow, lend: Lend<'_>) -> Result<Shared> {
         let at = self.path(ino)?;
         let open = self.open_files.get(ino).map(|(file, _)| file);
         let being_written = open.as_ref().is_some_and(|file| file.is_dirty());
@@ -43,6 +46,7 @@ impl Vfs {
             self.check_kind(ino, &attr)?;
             Some(attr)
         };
+        self.admit(ino, (how, known.as_ref()), lend)?;
         let file = match open {
             Some(file) => {
                 let how = OpenHow {
@@ -62,7 +66,8 @@ impl Vfs {
                 file
             }
         };
-        Ok(Shared { file, known })
+        let loan = self.borrow(ino, (how, known.as_ref()), &*file, lend);
+        Ok(Shared { file, known, loan })
     }
 
     /// The server has another version of the open file `ino`: whoever looks `at` up again finds
@@ -148,7 +153,7 @@ impl Vfs {
             truncate: size == 0,
             ..OpenHow::default()
         };
-        let file = self.enter(ino, how)?.file;
+        let file = self.enter(ino, how, None)?.file;
         let set_len = || match size {
             0 => Ok(()),
             _ => file.set_len(&self.io_path(ino)?, size),

@@ -12,7 +12,7 @@ use crate::support::ftpd::Ftpd;
 use crate::support::mount::{TestMount, skip};
 
 /// A file that was last changed `days` ago.
-fn put(server: &Ftpd, name: &str, content: &[u8], days: u64) {
+pub(super) fn put(server: &Ftpd, name: &str, content: &[u8], days: u64) {
     let path = server.put(name, content);
     let file = File::options().write(true).open(path).unwrap();
     let then = SystemTime::now() - Duration::from_secs(days * 86_400);
@@ -45,7 +45,7 @@ fn taken(mount: &TestMount) -> u64 {
 }
 
 /// The cache is filled behind the reader.
-fn until_taken(mount: &TestMount, least: u64) {
+pub(super) fn until_taken(mount: &TestMount, least: u64) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while taken(mount) < least {
         assert!(Instant::now() < deadline, "{} of {least}", taken(mount));

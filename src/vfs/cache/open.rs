@@ -1,5 +1,6 @@
 //! An open file whose commits show in the cache.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -110,6 +111,10 @@ impl OpenFile for CachedFile {
 
     fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
         self.inner.peek(offset, len)
+    }
+
+    fn whole(&self) -> Option<File> {
+        self.inner.whole()
     }
 
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {

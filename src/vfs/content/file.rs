@@ -1,5 +1,6 @@
 //! One open inode.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use super::gathered::Gathered;
@@ -360,6 +361,14 @@ impl OpenFile for Content {
     fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
         let clean = |state: &mut State| state.clean_base().filter(|_| !state.detached);
         self.state.with(clean)?.peek(offset, len)
+    }
+
+    fn whole(&self) -> Option<File> {
+        let untouched = |state: &mut State| {
+            let base = state.clean_base()?;
+            (state.staged.is_none() && !state.detached).then_some(base)
+        };
+        self.state.with(untouched)?.whole()
     }
 
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {

@@ -1,5 +1,6 @@
 //! One open file whose server is waited for.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use super::Outage;
@@ -50,6 +51,10 @@ impl OpenFile for PatientFile {
 
     fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
         self.inner.peek(offset, len)
+    }
+
+    fn whole(&self) -> Option<File> {
+        self.inner.whole()
     }
 
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
