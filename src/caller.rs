@@ -32,6 +32,12 @@ pub(crate) fn waits() -> bool {
     CALLER.with_borrow(|caller| caller.as_ref().is_some_and(|is_gone| !is_gone()))
 }
 
+/// Whether this thread works for somebody who is not there any more.
+#[must_use]
+pub(crate) fn has_gone() -> bool {
+    CALLER.with_borrow(|caller| caller.as_ref().is_some_and(|is_gone| is_gone()))
+}
+
 #[cfg(test)]
 #[allow(clippy::panic)]
 mod tests {
@@ -42,15 +48,15 @@ mod tests {
 
     #[test]
     fn a_caller_is_there_until_he_goes_or_the_work_ends() {
-        assert!(!waits());
+        assert!(!waits() && !has_gone());
         let gone = Rc::new(Cell::new(false));
         let looks = Rc::clone(&gone);
         on_behalf(
             move || looks.get(),
             || {
-                assert!(waits());
+                assert!(waits() && !has_gone());
                 gone.set(true);
-                assert!(!waits());
+                assert!(!waits() && has_gone());
             },
         );
         assert!(!waits());

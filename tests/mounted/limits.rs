@@ -1,6 +1,7 @@
 //! Servers that serve few at a time.
 
 use std::fs;
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -92,5 +93,39 @@ fn one_connection_is_enough() {
     assert_eq!(server.get("all").len(), 500_000);
     // A reader that stands still does not keep the others waiting for ever.
     mount.sh("exec 3<dir0/file0; head -c 10 <&3 >/dev/null; ls dir3; echo x >new; cat <&3 | wc -c");
+    mount.finish();
+}
+
+/// A long upload has the only connection for contents: another waits for as long as it goes on.
+#[test]
+fn who_waits_behind_a_long_upload_waits_for_its_end() {
+    let server = Ftpd::with(Quirks {
+        limit: Some(Limit {
+            sessions: 2,
+            reply: "421 Too many users.".into(),
+        }),
+        rate: Some(1_000_000),
+        ..Quirks::default()
+    });
+    let Some(mount) = mounting(&server).option("timeout=5s").start() else {
+        return;
+    };
+    let (long, short) = (vec![7; 36_000_000], bytes(1000));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::File::create(mount.path("long")).unwrap();
+            file.write_all(&long).unwrap();
+            file.sync_all().unwrap();
+        });
+        while server.count("STOR") == 0 {
+            thread::sleep(Duration::from_millis(20));
+        }
+        // Its own limit is half a minute.
+        let mut file = fs::File::create(mount.path("short")).unwrap();
+        file.write_all(&short).unwrap();
+        file.sync_all().unwrap();
+    });
+    assert_eq!(server.get("short"), short);
+    assert_eq!(server.get("long").len(), long.len());
     mount.finish();
 }

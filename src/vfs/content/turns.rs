@@ -6,9 +6,11 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lock;
+use crate::caller;
+use crate::traffic::TRAFFIC;
 use crate::vfs::error::{Error, ErrorKind, Result};
 
-/// The longest anybody queues for a connection.
+/// How long anybody queues for a connection while nothing moves on those that others have.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// So many of the first in line ask at the same time. The server has a line of its own; here it is
@@ -70,10 +72,11 @@ impl Turns {
         }
     }
 
-    /// The same, but waits in line for a connection.
+    /// The same, but waits in line for a connection, as long as contents go over those that others
+    /// have and somebody wants the outcome.
     ///
     /// # Errors
-    /// `Busy` after half a minute; else what `ask` said.
+    /// `Busy` after half a minute without that; else what `ask` said.
     pub(crate) fn wait<T>(
         &self,
         reclaim: impl Fn() -> bool,
@@ -83,14 +86,18 @@ impl Turns {
             Err(err) if err.kind() == ErrorKind::Busy => {}
             other => return other,
         }
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::new(PATIENCE);
         let ticket = self.join();
-        ticket.wait_until_near(deadline)?;
+        while let Err(err) = ticket.wait_until_near(patience.until) {
+            if !patience.lasts() {
+                return Err(err);
+            }
+        }
         loop {
             reclaim();
             let asked = Instant::now();
             match ask(true) {
-                Err(err) if err.kind() == ErrorKind::Busy && Instant::now() < deadline => {
+                Err(err) if err.kind() == ErrorKind::Busy && patience.lasts() => {
                     // A pool that says Busy at once must not make this a busy loop.
                     let early = Duration::from_millis(50).saturating_sub(asked.elapsed());
                     std::thread::sleep(early);
@@ -108,6 +115,42 @@ impl Turns {
             number,
         }
     }
+}
+
+/// How long to wait.
+struct Patience {
+    each: Duration,
+    until: Instant,
+    /// Bytes that had gone over data connections when it was last renewed.
+    moved: u64,
+}
+
+impl Patience {
+    fn new(each: Duration) -> Self {
+        Self {
+            each,
+            until: Instant::now() + each,
+            moved: moved(),
+        }
+    }
+
+    /// Whether to wait on. It is renewed if something moved since.
+    fn lasts(&mut self) -> bool {
+        if caller::has_gone() {
+            return false;
+        }
+        let now = Instant::now();
+        if now < self.until {
+            return true;
+        }
+        let before = std::mem::replace(&mut self.moved, moved());
+        self.until = now + self.each;
+        self.moved > before
+    }
+}
+
+fn moved() -> u64 {
+    TRAFFIC.sent.get() + TRAFFIC.received.get()
 }
 
 /// A place in the line, given up when dropped.
@@ -141,5 +184,21 @@ impl Drop for Ticket<'_> {
         lock(&self.turns.line).tickets.retain(left);
         self.turns.waiting.fetch_sub(1, Ordering::Relaxed);
         self.turns.moved.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_lasts_while_contents_move_and_somebody_waits() {
+        let mut none = Patience::new(Duration::ZERO);
+        TRAFFIC.sent.add(1);
+        assert!(none.lasts(), "something was sent");
+        let mut some = Patience::new(Duration::from_secs(60));
+        assert!(some.lasts());
+        TRAFFIC.received.add(1);
+        caller::on_behalf(|| true, || assert!(!none.lasts() && !some.lasts()));
     }
 }
