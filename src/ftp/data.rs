@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::deflate::{Deflater, Inflater};
 use super::host::Host;
-use super::mode::{Passed, suffix_of};
+use super::mode::{HEAD, Passed, suffix_of};
 use super::options::FtpOptions;
 use super::reply::Reply;
 use super::tls::TlsStream;
@@ -174,8 +174,11 @@ impl DataConnection {
     /// Bytes on the way.
     fn carried(&mut self, counter: &Counter, bytes: usize, waited: Duration) {
         counter.add(bytes as u64);
+        if self.passed.wire >= HEAD {
+            self.passed.timed += bytes as u64;
+            self.passed.waited += waited;
+        }
         self.passed.wire += bytes as u64;
-        self.passed.waited += waited;
         self.moved(bytes);
     }
 

@@ -93,12 +93,12 @@ fn what_is_packed_already_is_not_packed_again() {
 
 #[test]
 fn a_slow_link_is_noticed_and_a_fast_one_is_left_alone() {
-    for (rate, packs) in [(Some(400_000), true), (None, false)] {
+    for (rate, packs) in [(Some(1_000_000), true), (None, false)] {
         let server = Ftpd::with(Quirks {
             rate,
             ..offering(&[])
         });
-        let content = text(400_000);
+        let content = text(1_500_000);
         server.put("first", &content);
         server.put("second", &content);
         let mounting = mounting(&server).option("cache_size=0,prefetch=off");
