@@ -376,7 +376,7 @@ impl OpenFile for Content {
             return Ok(());
         }
         if let Some(passing) = self.state.with(|state| state.passing(offset)) {
-            passing.wait_for_place(data.len());
+            passing.wait_for_place(offset, data.len());
         }
         let (len, now) = (data.len() as u64, self.contents.now());
         self.change(

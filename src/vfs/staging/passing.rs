@@ -45,8 +45,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// one takes 1 away.
 const LAG: u32 = 4;
 
-/// The page cache has more patience with a disk that lags so much.
+/// The page cache has more patience with a disk that lags so much: the next so many bytes go there.
 const MOST_LAG: u32 = 64;
+const REST: u64 = 64 << 20;
 
 /// How long a writer waits for a place, and what must be sent meanwhile, in bytes, for it to go on
 /// waiting: so many times at most.
@@ -105,8 +106,10 @@ struct Pieces {
     served: bool,
     /// The file opened for it.
     direct: Option<Arc<File>>,
-    /// The disk or its filesystem cannot, or does not keep up.
+    /// The disk or its filesystem cannot.
     closed: bool,
+    /// Up to where it is left alone, since it did not keep up.
+    rests: u64,
     /// See [`LAG`].
     lag: u32,
     /// Waiting for a place was in vain, and there was none since.
@@ -119,9 +122,9 @@ impl Pieces {
         self.all.iter().map(|piece| piece.bytes.len()).sum()
     }
 
-    /// Whether there is a place for `len` bytes more.
-    fn has_place(&mut self, len: usize) -> bool {
-        if self.closed {
+    /// Whether there is a place for the next `len` bytes, at `offset`.
+    fn has_place(&mut self, offset: u64, len: usize) -> bool {
+        if self.closed || offset < self.rests {
             return false;
         }
         if self.bytes() + len <= OF_ONE {
@@ -133,15 +136,17 @@ impl Pieces {
         let waiting: usize = waiting.map(|piece| piece.bytes.len()).sum();
         if waiting > OF_ONE / 2 {
             self.lag += LAG;
-            self.closed = self.lag > MOST_LAG;
+            if self.lag > MOST_LAG {
+                (self.lag, self.rests) = (0, offset + REST);
+            }
         }
         false
     }
 
-    /// Whether `len` bytes more have no place, but may soon have one.
-    fn is_full(&self, len: usize) -> bool {
-        let hopeful = !self.closed && !self.in_vain && self.failed.is_none();
-        hopeful && self.bytes() + len > OF_ONE
+    /// Whether the next `len` bytes, at `offset`, have no place, but may soon have one.
+    fn is_full(&self, offset: u64, len: usize) -> bool {
+        let taken = !self.closed && offset >= self.rests && self.failed.is_none();
+        taken && !self.in_vain && self.bytes() + len > OF_ONE
     }
 
     fn next(&self, from: u64, to: u64) -> Next {
@@ -215,7 +220,7 @@ impl Passing {
             if let Some(err) = &pieces.failed {
                 return Err(err.clone());
             }
-            if !pieces.has_place(data.len()) {
+            if !pieces.has_place(offset, data.len()) {
                 return Ok(false);
             }
         }
@@ -250,20 +255,20 @@ impl Passing {
         Ok(served)
     }
 
-    /// Waits until there is a place for `len` bytes more, while network and disk are quick to make
+    /// Waits until there is a place for `len` bytes at `offset`, while network and disk are quick to make
     /// one: in the page cache they would take more time from both. At most one writer of a mount
     /// waits at once, since nobody else is served by its thread meanwhile.
-    pub(crate) fn wait_for_place(&self, len: usize) {
+    pub(crate) fn wait_for_place(&self, offset: u64, len: usize) {
         let mut pieces = self.lock();
-        if !pieces.is_full(len) || self.room.awaited.swap(true, Ordering::Relaxed) {
+        if !pieces.is_full(offset, len) || self.room.awaited.swap(true, Ordering::Relaxed) {
             return;
         }
         for _ in 0..MOMENTS {
             let before = pieces.sent;
-            let full = |pieces: &mut Pieces| pieces.is_full(len);
+            let full = |pieces: &mut Pieces| pieces.is_full(offset, len);
             let waited = self.freed.wait_timeout_while(pieces, MOMENT, full);
             pieces = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if !pieces.is_full(len) {
+            if !pieces.is_full(offset, len) {
                 break;
             }
             pieces.in_vain = pieces.sent.saturating_sub(before) < PROGRESS;

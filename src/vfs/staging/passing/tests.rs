@@ -75,10 +75,10 @@ fn a_writer_waits_for_a_place_while_they_come_quickly() {
         std::thread::sleep(MOMENT / 4);
         sender.sent(AT_ONCE as u64);
     });
-    passing.wait_for_place(AT_ONCE);
+    passing.wait_for_place(5 * AT_ONCE as u64, AT_ONCE);
     sends.join().unwrap();
     assert!(take(&passing), "its end was awaited");
-    passing.wait_for_place(AT_ONCE);
+    passing.wait_for_place(5 * AT_ONCE as u64, AT_ONCE);
     assert!(
         passing.lock().in_vain && !take(&passing),
         "nothing was sent"
@@ -104,4 +104,24 @@ fn what_the_disk_refuses_is_told_ever_after() {
     assert!(passing.settle(u64::MAX).is_err());
     assert!(passing.take(LEAST as u64, &data, &pool).is_err());
     assert!(passing.settle_for_change(&(0..1)).is_err());
+}
+
+#[test]
+fn a_disk_that_lags_is_left_alone_for_a_while() {
+    let piece = |nth: usize| Piece {
+        offset: (nth * AT_ONCE) as u64,
+        bytes: Chunk::new(vec![0; AT_ONCE]),
+        on_disk: false,
+        _taken: Taken(Arc::default(), 0),
+    };
+    let mut pieces = Pieces::default();
+    pieces.all.extend((0..OF_ONE / AT_ONCE).map(piece));
+    let tries = MOST_LAG / LAG + 1;
+    for _ in 0..tries {
+        assert!(pieces.is_full(0, AT_ONCE) && !pieces.has_place(0, AT_ONCE));
+    }
+    assert_eq!(pieces.rests, REST);
+    pieces.all.clear();
+    assert!(!pieces.has_place(REST - 1, AT_ONCE));
+    assert!(pieces.has_place(REST, AT_ONCE));
 }
