@@ -18,6 +18,7 @@ pub mod encoding;
 mod examine;
 pub mod features;
 pub mod host;
+mod in_place;
 mod links;
 mod list_ahead;
 mod list_command;

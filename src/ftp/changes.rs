@@ -38,6 +38,7 @@ impl FtpServer {
     /// Removes a file or a link.
     pub(super) fn unlink(&self, path: &RemotePath) -> Result<()> {
         let gone = |seen| seen == Seen::Missing;
+        let _ = self.in_place.settle(path, self.options().timeout);
         self.change(("DELE", path), probes::REMOVE, gone, |_| Ok(()))?;
         self.forget(path);
         Ok(())

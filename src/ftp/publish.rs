@@ -9,10 +9,9 @@ use super::session::Session;
 use super::set_attr::done;
 use super::stat::size_of;
 use super::times::whole_seconds;
-use super::upload::short;
 use crate::vfs::attr::{Attr, FileKind};
 use crate::vfs::backend::Publish;
-use crate::vfs::error::{ErrorKind, Result};
+use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
 /// The commands that dress one file, and what they set.
@@ -176,7 +175,7 @@ impl FtpServer {
             Err(_) => None,
         };
         match listed {
-            Some(size) if size != sent => Err(crate::vfs::error::Error::new(
+            Some(size) if size != sent => Err(Error::new(
                 ErrorKind::Protocol,
                 format!("STOR {name}: the server has {size} of {sent} bytes"),
             )),
@@ -217,4 +216,15 @@ impl FtpServer {
             ..Attr::new(FileKind::File)
         })
     }
+}
+
+/// The refusal of a size that is not the one that was sent.
+fn short(path: &RemotePath, found: u64, sent: u64, reply: &Reply) -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        format!(
+            "STOR {path}: the server has {found} of {sent} bytes ({})",
+            reply.text()
+        ),
+    )
 }

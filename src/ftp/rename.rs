@@ -41,6 +41,9 @@ impl FtpServer {
             let detail = format!("{from}: cannot be moved into itself");
             return Err(Error::new(ErrorKind::Invalid, detail));
         }
+        for name in [from, to] {
+            let _ = self.in_place.settle(name, self.options().timeout);
+        }
         let job = Replacement::new(self, from, to, None)?;
         let mut lease = None;
         self.recovering(&mut lease, |s, _| self.check_name(s, to))?;

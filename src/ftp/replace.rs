@@ -261,12 +261,19 @@ impl FtpServer {
             Ok(reply) if reply.is_ok() || classify(&reply).kind == ErrorKind::NotFound => {
                 self.in_flight.with(|names| names.remove(temporary));
             }
-            // It stays hidden from listings, and the next upload tries again.
-            Err(_) => self.litter.with(|litter| litter.push(temporary.clone())),
+            Err(_) => self.leave(temporary),
             Ok(reply) => log::warn!(
                 "{temporary}: a temporary file could not be removed: {}",
                 reply.text()
             ),
+        }
+    }
+
+    /// A file of ours cannot be removed now. It stays hidden from listings, and the next upload
+    /// tries again; not if it has a name that may be another's by then.
+    pub(super) fn leave(&self, name: &RemotePath) {
+        if self.in_flight.with(|names| names.contains(name)) {
+            self.litter.with(|litter| litter.push(name.clone()));
         }
     }
 

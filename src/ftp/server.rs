@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::doubt::Doubts;
 use super::encoding;
+use super::in_place::InPlace;
 use super::links::LinkTargets;
 use super::options::FtpOptions;
 use super::pool::{Lease, Pool, Purpose};
@@ -48,6 +49,8 @@ pub(crate) struct FtpServer {
     pub(super) root_attr: Locked<Option<Attr>>,
     /// Temporary names of uploads under way, which no listing shows.
     pub(super) in_flight: Locked<HashSet<RemotePath>>,
+    /// Names that are written to without a temporary one.
+    pub(super) in_place: Arc<InPlace>,
     /// Temporary names that could not be removed when their connection died.
     pub(super) litter: Locked<Vec<RemotePath>>,
     /// Old versions that wait aside, and where they belong.
@@ -107,6 +110,7 @@ impl FtpServer {
             links: Locked::default(),
             root_attr: Locked::default(),
             in_flight: Locked::default(),
+            in_place: Arc::default(),
             litter: Locked::default(),
             displaced: Locked::default(),
             careful: Locked::default(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::data::DataConnection;
 use super::doubt::Doubt;
+use super::in_place::Claim;
 use super::options::{Conflict, UploadMode};
 use super::pool::{Lease, Purpose};
 use super::probes;
@@ -57,6 +58,8 @@ struct Storing {
     /// The name that is written to.
     name: RemotePath,
     place: Place,
+    /// Of what is written to under its own name.
+    claim: Option<Claim>,
     /// The server has not said yet that it takes it.
     blind: bool,
     /// Bytes that were sent.
@@ -95,6 +98,12 @@ impl FtpServer {
         blind: bool,
         wait: bool,
     ) -> Result<Storing> {
+        let patience = if wait {
+            self.options().timeout
+        } else {
+            Duration::ZERO
+        };
+        self.in_place.settle(path, patience)?;
         let mut lease = self.pool.lease(Purpose::Transfer, wait)?;
         self.sweep(&mut lease);
         self.check_name(&mut lease, path)?;
@@ -113,6 +122,11 @@ impl FtpServer {
                 NewName::Tilde => temporary::tilde(path)?,
                 NewName::Direct => path.clone(),
             };
+            let temporary = kind != NewName::Direct;
+            let claim = match temporary {
+                true => None,
+                false => Some(self.in_place.claim(path)?),
+            };
             let place = match kind {
                 NewName::Direct if !new => {
                     let (again, there) = self.clear_the_way(lease, path, replaces)?;
@@ -121,7 +135,6 @@ impl FtpServer {
                 }
                 _ => Place::Own,
             };
-            let temporary = kind != NewName::Direct;
             if temporary {
                 self.in_flight.with(|names| names.insert(name.clone()));
             }
@@ -141,6 +154,7 @@ impl FtpServer {
                         open: Some((lease, data)),
                         name,
                         place,
+                        claim,
                         blind: true,
                         sent: 0,
                         sum: self.checks_by().map(Algorithm::begin),
@@ -173,6 +187,7 @@ impl FtpServer {
                         open,
                         name,
                         place,
+                        claim,
                         blind: false,
                         sent: 0,
                         sum: self.checks_by().map(Algorithm::begin),
@@ -305,6 +320,7 @@ impl FtpServer {
                 open: Some((lease, data)),
                 name: path.clone(),
                 place: Place::Tail,
+                claim: None,
                 blind: false,
                 sent: 0,
                 sum: None,
@@ -540,10 +556,7 @@ impl Upload for Storing {
         if done.is_err() && self.place == Place::Own {
             match &mut lease {
                 Some(lease) => self.server.discard(lease, &self.name),
-                None => self
-                    .server
-                    .litter
-                    .with(|litter| litter.push(self.name.clone())),
+                None => self.server.leave(&self.name),
             }
         }
         done
@@ -557,18 +570,17 @@ impl Drop for Storing {
         };
         self.doubt_place();
         let server = Arc::clone(&self.server);
-        let (name, place) = (self.name.clone(), self.place);
+        let (name, place, claim) = (self.name.clone(), self.place, self.claim.take());
         let work = move || {
             lease.close_early(data);
             if place == Place::Own {
                 server.discard(&mut lease, &name);
             }
+            drop(claim);
         };
         let abandoning = std::thread::Builder::new().name("ftp-abandon".into());
         if abandoning.spawn(work).is_err() && self.place == Place::Own {
-            self.server
-                .litter
-                .with(|litter| litter.push(self.name.clone()));
+            self.server.leave(&self.name);
         }
     }
 }
@@ -583,15 +595,4 @@ fn cannot_append(reply: &Reply) -> bool {
         || ["append", "restart", "overwrit"]
             .iter()
             .any(|w| text.contains(w))
-}
-
-/// The refusal of a size that is not the one that was sent.
-pub(super) fn short(path: &RemotePath, found: u64, sent: u64, reply: &Reply) -> Error {
-    Error::new(
-        ErrorKind::Protocol,
-        format!(
-            "STOR {path}: the server has {found} of {sent} bytes ({})",
-            reply.text()
-        ),
-    )
 }

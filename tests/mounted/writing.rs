@@ -1,15 +1,16 @@
 //! Refusals, full disks and the many ways to publish a file: the old version or the new one.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
-use super::{bytes, names_there, stage};
-use crate::support::ftpd::{Break, Disk, Quirks, RestStor, SiteUtime};
+use super::{bytes, mounting, names_there, stage};
+use crate::support::ftpd::{Break, Disk, Ftpd, Quirks, RestStor, SiteUtime};
 
 /// Writes as a careful program does: the error of `close` is told by `fsync`, which Rust can see.
 fn store(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -468,5 +469,39 @@ fn a_read_only_server_is_readable() {
     denied("rename", fs::rename(mount.path("dir"), mount.path("other")));
     assert_eq!(fs::read(mount.path("dir/file")).unwrap(), b"content");
     assert_eq!(names_there(&server), ["dir"]);
+    mount.finish();
+}
+
+/// What was sent is changed, so the upload behind the writer is given up, and all is sent again:
+/// where there is no temporary name, not before the first is over.
+#[test]
+fn a_new_file_in_place_is_not_removed_behind_its_writer() {
+    let server = Ftpd::with(Quirks {
+        rate: Some(2_000_000),
+        ..Quirks::default()
+    });
+    let mounting = mounting(&server).option("upload=direct,timeout=10s");
+    let Some(mount) = mounting.start() else {
+        return;
+    };
+    for way in ["header", "again"] {
+        let mut content = bytes(6_000_000);
+        let mut file = File::create(mount.path(way)).unwrap();
+        file.write_all(&content).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        if way == "again" {
+            fs::remove_file(mount.path(way)).unwrap();
+            content = b"another".to_vec();
+            file = File::create(mount.path(way)).unwrap();
+            file.write_all(&content).unwrap();
+        } else {
+            file.write_all_at(b"HEADER", 0).unwrap();
+            content[..6].copy_from_slice(b"HEADER");
+        }
+        file.sync_all().unwrap();
+        drop(file);
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(server.get(way) == content, "{way}");
+    }
     mount.finish();
 }
