@@ -124,6 +124,8 @@ pub(super) fn compare(messages: &[Message], ledger: &Ledger, now: u64) -> Compar
 
 /// The numbers to delete under `policy`, with their records. `has` says whether the store has a
 /// file of this base name: what is neither here nor was removed by the user is not deleted there.
+/// Of several with one identity only the newest, which is the one that was received: the next
+/// session sees whether another one has the same header, and fetches it if not.
 pub(super) fn deletions(
     messages: &[Message],
     ledger: &Ledger,
@@ -138,15 +140,17 @@ pub(super) fn deletions(
         (ServerDelete::AfterFetch, _) => true,
         (ServerDelete::After(age), _) => now.saturating_sub(record.fetched) >= age.as_secs(),
     };
-    messages
-        .iter()
-        .filter_map(|message| {
-            let record = ledger.get(message.uidl.as_deref()?)?;
-            let safe = record.state != State::Fetched || has(&record.name);
-            (due(record) && safe && record.octets == message.octets)
-                .then(|| (message.number, record.clone()))
-        })
-        .collect()
+    let mut seen = HashSet::with_capacity(messages.len());
+    let newest_first = messages.iter().rev().filter_map(|message| {
+        let uidl = message.uidl.as_deref()?;
+        let record = ledger.get(uidl).filter(|_| seen.insert(uidl))?;
+        let safe = record.state != State::Fetched || has(&record.name);
+        (due(record) && safe && record.octets == message.octets)
+            .then(|| (message.number, record.clone()))
+    });
+    let mut doomed: Vec<_> = newest_first.collect();
+    doomed.reverse();
+    doomed
 }
 
 /// Whether to ask before so many of so many known messages are deleted in one session. Deleting

@@ -75,6 +75,21 @@ fn equal_identities_are_one_message_only_if_sizes_agree() {
 }
 
 #[test]
+fn of_equal_identities_only_the_one_that_was_fetched_is_deleted() {
+    let place = ledger(&[record("a", State::Fetched)]);
+    let doomed = deletions(
+        &messages(&["a", "a"]),
+        &place.ledger,
+        ServerDelete::AfterFetch,
+        0,
+        |_| true,
+    );
+    let numbers: Vec<_> = doomed.iter().map(|(number, _)| *number).collect();
+    // The other one may be another message: the next session looks at it.
+    assert_eq!(numbers, [2]);
+}
+
+#[test]
 fn an_identity_with_another_size_is_doubted() {
     let place = ledger(&[record("a", State::Fetched), record("b", State::Deleted)]);
     let mut listed = messages(&["a", "b"]);
