@@ -373,11 +373,18 @@ impl Queue {
             told,
             said: written,
         };
-        self.append(vec![(id, event)])?;
-        if all_well {
-            self.with_entry(id, |entry| entry.remember(now(), &said));
-        }
-        Ok(())
+        let told = self.append(vec![(id, event.clone())]).map(drop);
+        self.with_entry(id, |entry| {
+            if told.is_err() {
+                // The server has spoken, whether that can be written or not: nobody is sent it
+                // again. After a crash it is in doubt.
+                entry.apply(now(), &event);
+            }
+            if all_well {
+                entry.remember(now(), &said);
+            }
+        });
+        told
     }
 
     /// Makes all that was told durable.

@@ -158,6 +158,8 @@ impl Journal {
                 if end.file.set_len(end.length).is_err() {
                     end.broken = Some(err.to_string());
                 }
+                // The space that was claimed behind it went, too.
+                end.reserved = end.length;
                 return Err(Error::local(self.path.display(), &err));
             }
             end.length += text.len() as u64;
