@@ -185,6 +185,7 @@ impl Queue {
         let told = recipients.iter().filter_map(|index| {
             let before = entry.recipients.get(*index)?;
             let due = self.due_in_doubt(before.doubted || damaged);
+            let due = due.map(|due| due.max(entry.envelope.send_at.unwrap_or(0)));
             Some(Told {
                 recipient: *index,
                 state: State::InDoubt,

@@ -151,13 +151,14 @@ impl Worker {
                 return Ok(None);
             }
         };
-        let held = match (offered.max_hold, envelope.send_at) {
-            (Some(_), Some(at)) if at > now() => Some(at - now()),
-            _ => None,
-        };
-        let transaction = match held {
-            Some(seconds) => transaction.held_for(seconds),
+        // What is due goes now, if only because the user says so; the rest waits for its time,
+        // there if this server holds it so long, else here.
+        let transaction = match left_until(&entry, &recipients) {
             None => transaction,
+            Some(left) if offered.max_hold.is_some_and(|most| left <= most) => {
+                transaction.held_for(left)
+            }
+            Some(_) => return Ok(None),
         };
         Ok(Some(Parcel {
             entry,
@@ -184,4 +185,12 @@ impl Worker {
         let transaction = Transaction::new(offered, &envelope, recipients, entry.id.as_str());
         Ok(transaction.map(|t| (t, Box::new(Cursor::new(ascii)) as Box<dyn Read>)))
     }
+}
+
+/// Seconds until all of `recipients` are due, if they are not.
+fn left_until(entry: &Entry, recipients: &[usize]) -> Option<u64> {
+    let due = recipients
+        .iter()
+        .filter_map(|index| entry.recipients.get(*index)?.due);
+    due.max()?.checked_sub(now()).filter(|left| *left > 0)
 }

@@ -62,11 +62,16 @@ pub(super) fn meaning(
                 meaning.counted = true;
                 let progress = entry.recipients.get(answer.recipient);
                 let due = queue.due_in_doubt(progress.is_some_and(|p| p.doubted));
-                meaning.tell(answer, State::InDoubt, due);
+                meaning.tell(answer, State::InDoubt, not_before(entry, due));
             }
         }
     }
     meaning
+}
+
+/// `due`, but not before the time that the message has of its own: a server was asked to hold it.
+fn not_before(entry: &Entry, due: Option<u64>) -> Option<u64> {
+    due.map(|due| due.max(entry.envelope.send_at.unwrap_or(0)))
 }
 
 fn has_news(answers: &[Answer]) -> bool {
@@ -87,7 +92,7 @@ impl Meaning {
         let begun = entry.queued_at.max(entry.envelope.send_at.unwrap_or(0));
         let due = queue.schedule().next(begun, entry.attempts + 1, now());
         if due.is_some() {
-            self.tell(answer, State::Deferred, due);
+            self.tell(answer, State::Deferred, not_before(entry, due));
         } else {
             let days = queue.schedule().give_up.as_secs() / 86_400;
             let given_up = Answer {
