@@ -9,8 +9,10 @@ use std::thread;
 
 use super::local::failed;
 use super::outbox::{Outbox, place_of};
+use crate::mail::address::{Item, parse_list};
 use crate::mail::compose;
 use crate::mail::envelope::Envelope;
+use crate::mail::fields::{HEADER_MAX, find};
 use crate::mail::queue::{self, Entry};
 use crate::mail::sender::Receipts;
 use crate::mail::store::Store;
@@ -88,7 +90,7 @@ impl Receipts for Post {
     ) -> Result<()> {
         let dir = self.root.join("failed").join(entry.id.as_str());
         fs::create_dir_all(&dir).map_err(|err| failed(&dir, &err))?;
-        let top = retry_header(&entry.envelope, recipients);
+        let top = retry_header(&entry.envelope, recipients, &dir);
         copy(&top, message, &dir.join("message"))?;
         let reason = dir.join("reason");
         fs::write(&reason, queue::text(entry)).map_err(|err| failed(&reason, &err))?;
@@ -138,22 +140,44 @@ impl Receipts for Post {
     }
 }
 
-/// What stands on top of a message in `failed/`, so that moving it to `outbox/` tries those again
-/// who did not get it, and nobody else.
-pub(super) fn retry_header(envelope: &Envelope, recipients: &[usize]) -> String {
-    let named: Vec<String> = recipients
+/// What stands on top of a message in the directory `failed` of it, so that moving it to `outbox/`
+/// tries those again who did not get it, and nobody else.
+fn retry_header(envelope: &Envelope, recipients: &[usize], failed: &Path) -> String {
+    let named = recipients
         .iter()
         .filter_map(|index| envelope.recipients.get(*index))
-        .map(|recipient| recipient.address.to_string())
-        .collect();
-    let kept = &envelope.kept;
-    format!("X-Send-To: {}\n{kept}", named.join(",\n "))
+        .map(|recipient| recipient.address.to_string());
+    send_to(failed, named) + &envelope.kept
+}
+
+/// The field that says who gets the message in the directory `failed` of it: `named`, and those for
+/// whom it lies there already.
+pub(super) fn send_to(failed: &Path, named: impl Iterator<Item = String>) -> String {
+    let mut head = Vec::new();
+    let read = File::open(failed.join("message"))
+        .and_then(|file| file.take(HEADER_MAX as u64).read_to_end(&mut head));
+    let field = read.ok().and_then(|_| find(&head, "X-Send-To"));
+    let before = field.and_then(|field| parse_list(&field.text()).ok());
+    let before = before.into_iter().flatten().filter_map(|item| match item {
+        Item::Mailbox(mailbox) => Some(mailbox.address.to_string()),
+        Item::Name(_) | Item::Group(..) => None,
+    });
+    let mut all: Vec<String> = Vec::new();
+    for address in before.chain(named) {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    format!("X-Send-To: {}\n", all.join(",\n "))
 }
 
 /// Copies a message to `path` behind the fields `top`, durably, with the line ends files have.
-/// Returns its size.
+/// What was there is there until the new one is whole. Returns its size.
 pub(super) fn copy(top: &str, message: &mut dyn Read, path: &Path) -> Result<u64> {
-    copy_lines(top, message, path).map_err(|err| failed(path, &err))
+    let beside = path.with_extension("new");
+    copy_lines(top, message, &beside)
+        .and_then(|size| fs::rename(&beside, path).map(|()| size))
+        .map_err(|err| failed(path, &err))
 }
 
 /// Has the files on disk; the disk writes those together that are asked for together.

@@ -12,7 +12,8 @@ use jiff::ZonedDateTime;
 
 use super::MailBackend;
 use super::local::failed;
-use super::receipts::copy;
+use super::receipts::{copy, send_to};
+use crate::mail::address::Address;
 use crate::mail::dsn::{Action, Incoming};
 use crate::mail::fields::{fields, find};
 use crate::mail::queue::Id;
@@ -110,16 +111,17 @@ impl MailBackend {
         let dir = self.areas.root.join("failed").join(id.as_str());
         let lost = report.recipients.iter();
         let lost = lost.filter(|to| to.action == Action::Failed);
-        let to: Vec<&str> = lost
+        let to: Vec<String> = lost
             .map(|to| to.original.as_deref().unwrap_or(&to.address))
-            .filter(|address| address.contains('@') && !address.contains(char::is_control))
+            .filter_map(|address| Address::parse(address).ok())
+            .map(|address| address.to_string())
             .collect();
         if to.is_empty() {
             return Ok(());
         }
         let mut message = File::open(sent).map_err(|err| failed(sent, &err))?;
         fs::create_dir_all(&dir).map_err(|err| failed(&dir, &err))?;
-        let top = format!("X-Send-To: {}\n", to.join(",\n "));
+        let top = send_to(&dir, to.into_iter());
         copy(&top, &mut message, &dir.join("message"))?;
         let reason = dir.join("reason");
         let text = format!("{id} was accepted, and came back:\n{}", lines(report));
