@@ -532,15 +532,38 @@ fn hold_send_at_cancel_and_linger() {
 }
 
 #[test]
+fn several_messages_are_cancelled_together_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path());
+    let ids = [add(&queue, &["bob"], "1"), add(&queue, &["carol"], "2")];
+    let soon = seconds_now() + 10;
+    let jobs = queue.claim(soon, 1);
+    let err = queue.cancel_all(&ids).unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::Busy);
+    assert!(queue.list().iter().all(|e| e.state() == State::Queued));
+    queue.release(&[jobs[0].id.clone()]);
+    queue.cancel_all(&ids).unwrap();
+    assert!(queue.list().iter().all(|e| e.state() == State::Cancelled));
+    drop(queue);
+    let queue = open(dir.path());
+    assert!(queue.list().iter().all(|e| e.state() == State::Cancelled));
+    queue.leave(&ids).unwrap();
+    queue.cancel_all(&ids).unwrap();
+}
+
+/// Seconds since 1970.
+fn seconds_now() -> u64 {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[test]
 fn a_server_that_holds_messages_gets_them_early() {
     let server = Smtpd::start(Quirks::default().with("FUTURERELEASE 86400 2030-01-01T00:00:00Z"));
     let dir = tempfile::tempdir().unwrap();
     let post = start(open(dir.path()), relay(server.port));
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
     let mut later = envelope(&["bob"]);
-    later.send_at = Some(now.as_secs() + 3600);
+    later.send_at = Some(seconds_now() + 3600);
     post.queue
         .add(later, &mut &b"Subject: later\n\n"[..])
         .unwrap();
@@ -553,6 +576,76 @@ fn a_server_that_holds_messages_gets_them_early() {
     post.wait_until_empty();
     let mails: Vec<_> = server.kept().iter().map(|r| r.mail.clone()).collect();
     assert!(mails.iter().any(|m| m.contains(" HOLDFOR=3")), "{mails:?}");
+}
+
+#[test]
+fn nothing_goes_before_its_time_but_at_the_users_word() {
+    let held = "FUTURERELEASE 86400 2030-01-01T00:00:00Z";
+    let server = Smtpd::start(Quirks::default().with(held));
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = relay(server.port);
+    options.idle = Duration::from_millis(50);
+    let post = start(open(dir.path()), options);
+    let now = seconds_now();
+    let add_later = |word: &str, seconds: u64| {
+        let mut later = envelope(&["bob"]);
+        later.send_at = Some(now + seconds);
+        let text = format!("Subject: {word}\n\n");
+        post.queue.add(later, &mut text.as_bytes()).unwrap()
+    };
+    // It knows now what the server can do, and the server gets another mind.
+    add(&post.queue, &["bob"], "now");
+    post.wait_until_empty();
+    post.wait("idle", |_| server.log().iter().any(|line| line == "QUIT"));
+    server.with(|state| state.quirks = Quirks::default());
+    let early = add_later("early", 3600);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(kept(&server).len(), 1, "sent before its time");
+    assert_eq!(post.state(&early), Some(State::Queued));
+    post.queue.cancel(&early).unwrap();
+    // The server does not hold it that long, and the user wants it to go.
+    server.with(|state| state.quirks = Quirks::default().with(held));
+    let far = add_later("far", 864_000);
+    post.queue.retry(&far).unwrap();
+    post.wait("sent", |_| kept(&server).contains_key("far"));
+    let mail = server.kept().last().unwrap().mail.clone();
+    assert!(!mail.contains("HOLDFOR"), "{mail}");
+    // The server puts it off: it is tried again at its time, not in a minute.
+    server.with(|state| state.quirks.finals = ["451 4.3.0 later".into()].into());
+    let id = add_later("put off", 7200);
+    post.wait_for(&id, State::Deferred);
+    assert_eq!(post.queue.get(&id).unwrap().due(), Some(now + 7200));
+}
+
+#[test]
+fn what_the_server_took_is_not_sent_again_though_that_cannot_be_written() {
+    let (dir, server) = (
+        tempfile::tempdir().unwrap(),
+        Smtpd::start(Quirks::default()),
+    );
+    let appends = Mutex::new(0);
+    let with_fault = QueueOptions {
+        watch: Arc::new(move |step| {
+            let mut appends = appends.lock().unwrap();
+            *appends += usize::from(step == Step::Append);
+            // Opened, queued, armed, the dot; what the server said finds the disk full.
+            if step == Step::Append && *appends == 5 {
+                return Err(Error::new(ErrorKind::Local(28), "no space"));
+            }
+            Ok(())
+        }),
+        ..options()
+    };
+    let (queue, _) = Queue::open(dir.path(), with_fault).unwrap();
+    let id = add(&queue, &["bob"], "1");
+    let post = start(queue, relay(server.port));
+    post.wait_until_empty();
+    assert_eq!(kept(&server)["1"], 1);
+    let (_, user) = post.stop();
+    user.with(|told| {
+        assert_eq!(told.copies[&id], 1);
+        assert_eq!(told.settled[&id], State::Accepted);
+    });
 }
 
 #[test]

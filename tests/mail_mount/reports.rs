@@ -52,6 +52,102 @@ fn retrying_from_failed_reaches_those_who_did_not_get_it() {
 }
 
 #[test]
+fn those_who_failed_before_are_not_forgotten_by_the_next_failure() {
+    let quirks = Quirks::default()
+        .recipient("gone@example.org", &["550 5.1.1 not yet", "250 2.1.5 now"])
+        .recipient(
+            "grey@example.org",
+            &["450 4.7.1 greylisted", "550 5.1.1 not yet", "250 2.1.5 now"],
+        );
+    let Some(lab) = Lab::start(Vec::new(), quirks) else {
+        return;
+    };
+    lab.mount.sh(
+        "printf 'To: bob@example.org, carol@example.org, gone@example.org, grey@example.org\\nSubject: x\\n\\nhi\\n' > drafts/m
+         mv drafts/m outbox/",
+    );
+    lab.wait("no failed/", || {
+        !lab.mount
+            .sh("ls failed/*/message 2>/dev/null || true")
+            .is_empty()
+    });
+    lab.mount.sh("echo flush > ctl");
+    lab.sent(1);
+    // And two came back, from hosts that know nothing of each other.
+    lab.pop3d.with(|maildrop| {
+        for to in ["bob@example.org", "carol@example.org"] {
+            let text = format!(
+                "From: MAILER-DAEMON@far.example\nTo: alice@example.org\nSubject: Returned\n\
+                 Content-Type: multipart/report; report-type=delivery-status; boundary=b\n\nx\n\
+                 --b\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; far.example\n\
+                 Original-Envelope-Id: {}\n\nFinal-Recipient: rfc822; {to}\nAction: failed\n\
+                 Status: 5.2.2\n\n--b--\n",
+                lab.mount.sh("ls failed").trim()
+            );
+            maildrop.mails.push(Mail {
+                uidl: to.into(),
+                text: text.into_bytes(),
+            });
+        }
+    });
+    lab.mount.sh("echo poll > ctl");
+    lab.wait("not matched", || {
+        lab.mount
+            .sh("grep -l '^Final-Recipient: rfc822; bob' new/* | wc -l; cat failed/*/reason")
+            .contains("came back")
+    });
+    lab.fetched(2);
+    lab.mount.sh("sleep 0.3; mv failed/*/message outbox/again");
+    let sent = lab.sent(2);
+    let mut rcpts = sent[1].rcpts.clone();
+    rcpts.sort();
+    assert_eq!(rcpts.len(), 4, "{rcpts:?}");
+    lab.mount.finish();
+}
+
+#[test]
+fn a_file_that_is_written_anew_is_not_sent_half() {
+    let small = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let mut command = std::process::Command::new(words[0]);
+        let status = command.args(&words[1..]).arg(small.path()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !run(&["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs"]) {
+        return crate::support::mount::skip("no tmpfs may be mounted");
+    }
+    let state_dir = format!("state_dir={}", small.path().display());
+    if let Some(mut lab) = Lab::with(Vec::new(), Quirks::default(), &[&state_dir]) {
+        lab.mount.expect_log("No space");
+        lab.mount.expect_log("no space");
+        let full = small.path().join("full").display().to_string();
+        lab.mount.sh(&format!(
+            "exec 3> outbox/bob@example.org/Report.txt; echo first >&3
+             head -c 4000000 /dev/zero > {full} 2>/dev/null || true; exec 3>&-"
+        ));
+        lab.wait("not stuck", || {
+            lab.mount
+                .sh("cat status")
+                .contains("outbox/bob@example.org/Report.txt: not queued")
+        });
+        // Something wakes the sender meanwhile, and again.
+        lab.mount.sh(&format!(
+            "exec 3> outbox/bob@example.org/Report.txt; rm {full}
+             echo half >&3; echo flush > ctl; sleep 3; echo flush > ctl; sleep 0.3
+             echo whole >&3; exec 3>&-"
+        ));
+        let sent = lab.sent(1);
+        assert!(
+            text(&sent[0]).contains("half\nwhole\n"),
+            "{}",
+            text(&sent[0])
+        );
+        lab.mount.finish();
+    }
+    assert!(run(&["umount"]));
+}
+
+#[test]
 fn a_report_from_elsewhere_is_matched_to_what_was_sent() {
     let Some(lab) = Lab::start(Vec::new(), Quirks::default()) else {
         return;

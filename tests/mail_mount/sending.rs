@@ -128,6 +128,45 @@ fn second_thoughts_within_the_linger_take_a_message_back() {
 }
 
 #[test]
+fn who_writes_more_may_take_his_time() {
+    let Some(lab) = lab(Quirks::default()) else {
+        return;
+    };
+    let outbox = "outbox/bob@example.org";
+    lab.mount.sh(&format!(
+        "echo header > {outbox}/Report.txt; {{ sleep 3; echo body; }} >> {outbox}/Report.txt
+         echo touched > {outbox}/Touched.txt; touch {outbox}/Touched.txt
+         exec 3<> {outbox}/Touched.txt; sleep 0.1; exec 3>&-"
+    ));
+    let sent: Vec<_> = lab.sent(2).iter().map(text).collect();
+    assert!(
+        sent.iter().any(|mail| mail.ends_with("\n\nheader\nbody\n")),
+        "{sent:?}"
+    );
+    assert!(
+        sent.iter().any(|mail| mail.ends_with("\n\ntouched\n")),
+        "{sent:?}"
+    );
+    lab.mount.finish();
+}
+
+#[test]
+fn what_is_written_to_a_file_that_was_sent_is_refused() {
+    let Some(mut lab) = lab(Quirks::default()) else {
+        return;
+    };
+    lab.mount.expect_log("was sent meanwhile");
+    // Moved in, so that opening it takes nothing back.
+    let script = "printf 'To: bob@example.org\\n\\nhi\\n' > drafts/m
+        printf pause > ctl; mv drafts/m outbox/m; exec 3>> outbox/m; printf resume > ctl
+        while [ -e outbox/m ]; do sleep 0.1; done; echo more >&3";
+    let (status, printed) = lab.mount.try_sh(script);
+    assert!(!status.success(), "{printed}");
+    lab.sent(1);
+    lab.mount.finish();
+}
+
+#[test]
 fn the_same_name_twice_is_two_messages_though_the_server_is_away() {
     let Some(lab) = lab(Quirks::default().recipient("bob@example.org", &["450 later"])) else {
         return;
@@ -227,6 +266,52 @@ fn now_gives_the_word_of_the_server() {
     );
     assert_eq!(lab.mount.sh("ls drafts").trim(), "m");
     lab.wait("not cancelled", || lab.mount.sh("ls queue").is_empty());
+    lab.mount.finish();
+}
+
+#[test]
+fn now_says_when_only_some_were_reached_and_else_leaves_nothing_queued() {
+    let quirks = Quirks::default()
+        .recipient("nobody@example.org", &["550 5.1.1 no such user"])
+        .recipient("grey@example.org", &["450 4.7.1 greylisted", "250 ok"]);
+    let Some(lab) = lab(quirks) else { return };
+    let now = |to: &str, fields: &str| {
+        // mv(1) has words of its own for a file that went.
+        let script = format!(
+            "printf 'To: {to}\\n{fields}\\nhi\\n' > drafts/m
+             python3 -c 'import os; os.rename(\"drafts/m\", \"outbox/now/m\")'"
+        );
+        lab.mount.try_sh(&script)
+    };
+    // Refused by one, put off by the other: given back, and so nobody gets it later.
+    let (status, printed) = now("nobody@example.org, grey@example.org", "");
+    assert!(
+        !status.success() && printed.contains("Remote I/O error"),
+        "{printed}"
+    );
+    assert_eq!(lab.mount.sh("ls drafts").trim(), "m");
+    lab.wait("still queued", || {
+        lab.mount.sh("echo flush > ctl; ls queue").is_empty()
+    });
+    assert_eq!(lab.smtpd.kept().len(), 0);
+    // Who sends it again after this would send it twice to bob.
+    for fields in ["", "X-Separate: yes\\n"] {
+        let before = lab.smtpd.kept().len();
+        let (status, printed) = now("nobody@example.org, bob@example.org", fields);
+        assert!(
+            !status.success() && printed.contains("in progress"),
+            "{printed}"
+        );
+        lab.wait("not done", || lab.mount.sh("ls queue").is_empty());
+        assert_eq!(lab.smtpd.kept().len(), before + 1);
+        assert_eq!(
+            lab.mount
+                .sh("ls drafts outbox/now | grep -c m || true")
+                .trim(),
+            "0"
+        );
+        lab.mount.sh("rm -r failed/*/* 2>/dev/null || true");
+    }
     lab.mount.finish();
 }
 

@@ -107,6 +107,8 @@ pub(super) struct LocalFile {
     written: Arc<Written>,
     /// It is a message once it is closed.
     sends: AtomicBool,
+    /// It has no name any more: what becomes of messages under that name is not its affair.
+    detached: AtomicBool,
     inode: u64,
     outbox: Arc<Outbox>,
     /// A write that failed: what the file has is not what was meant, until it is emptied.
@@ -134,6 +136,7 @@ impl LocalFile {
             file,
             written: Arc::default(),
             sends: AtomicBool::new(false),
+            detached: AtomicBool::new(false),
             inode: about.ino(),
             outbox: Arc::clone(outbox),
             lacking: Mutex::new(None),
@@ -158,12 +161,13 @@ impl LocalFile {
 
     /// The part of [`write_at`](OpenFile::write_at) that looks before it is done.
     fn judge(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
-        let Some(place) = in_outbox(at).filter(Outbox::commits) else {
+        let Some(place) = self.place(at).filter(Outbox::commits) else {
             self.sends.store(false, Ordering::Release);
             return Ok(());
         };
         self.sends.store(true, Ordering::Release);
         self.outbox.withdraw(&place)?;
+        self.must_be_there(&place)?;
         self.outbox
             .has_room(offset.saturating_add(data.len() as u64))?;
         self.with_draft(|draft| {
@@ -175,6 +179,22 @@ impl LocalFile {
             *draft = Some(resumed);
             judged
         })
+    }
+
+    /// Where it is in the outbox, if it is there under a name.
+    fn place(&self, at: &RemotePath) -> Option<RemotePath> {
+        in_outbox(at).filter(|_| !self.detached.load(Ordering::Acquire))
+    }
+
+    /// A file whose message was sent goes, open or not; what is written to it then would be lost.
+    /// Who opens it by its name is told by this error to look again.
+    fn must_be_there(&self, place: &RemotePath) -> Result<()> {
+        let about = self.file.metadata().map_err(|err| Self::failed(&err))?;
+        if about.nlink() == 0 {
+            let line = format!("outbox{place}: was sent meanwhile");
+            return Err(Error::new(ErrorKind::Stale, line));
+        }
+        Ok(())
     }
 
     fn lacking(&self) -> MutexGuard<'_, Option<Error>> {
@@ -194,9 +214,15 @@ impl OpenFile for LocalFile {
     }
 
     fn reopen(&self, at: &RemotePath, _: Option<&Attr>, how: OpenHow) -> Result<()> {
-        // Opening for writing alone changes nothing: `touch` does that.
         if how.truncate {
-            self.set_len(at, 0)?;
+            return self.set_len(at, 0);
+        }
+        // Who opens it for writing has second thoughts, however long he takes to write; if he only
+        // touches it, its message is made again when he closes it.
+        if let Some(place) = self.place(at).filter(|_| how.write)
+            && self.outbox.reconsider(&place)
+        {
+            self.written.unjudged.store(true, Ordering::Release);
         }
         Ok(())
     }
@@ -226,12 +252,13 @@ impl OpenFile for LocalFile {
     }
 
     fn set_len(&self, at: &RemotePath, len: u64) -> Result<()> {
-        if let Some(place) = in_outbox(at) {
+        if let Some(place) = self.place(at) {
             if len == 0 {
                 self.outbox.make_way(&place)?;
             } else {
                 self.outbox.withdraw(&place)?;
             }
+            self.must_be_there(&place)?;
         }
         self.changed();
         self.file.set_len(len).map_err(|err| Self::failed(&err))?;
@@ -271,6 +298,7 @@ impl OpenFile for LocalFile {
         if let Some(place) = in_outbox(at).filter(|place| !self.outbox.was_moved_in(place)) {
             self.outbox.withdraw(&place)?;
         }
+        self.detached.store(true, Ordering::Release);
         self.written.unsynced.store(false, Ordering::Release);
         Ok(true)
     }

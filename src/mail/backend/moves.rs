@@ -133,8 +133,11 @@ impl MailBackend {
             true => fs::rename(&replaced, to),
             false => Ok(()),
         });
-        if let Err(back) = back {
-            log::error!("{}: {back}", to.display());
+        match back {
+            // It was sent, to some at least, and went with its message.
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+            Err(back) => log::error!("{}: {back}", to.display()),
+            Ok(()) => {}
         }
         self.outbox.tidy(place);
         Err(err)

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -272,7 +272,7 @@ impl Outbox {
                 Err(err)
             }
             Err(err) => {
-                log::warn!("outbox/{place}: {err}");
+                log::warn!("outbox{place}: {err}");
                 self.give_up(place, &err)
             }
             Ok(()) => Ok(()),
@@ -282,8 +282,13 @@ impl Outbox {
     /// Tries once more what could not be queued for reasons of this machine.
     pub(super) fn retry_stuck(&self) {
         for (place, _) in self.stuck.with(std::mem::take) {
-            let there = self.real(&place).exists();
-            if there && !self.is_submitted(&place) {
+            let about = fs::metadata(self.real(&place));
+            // Who writes it anew may have come half way; it is a message when he closes it.
+            let writing = |of: &fs::Metadata| {
+                let open = self.is_open(of.ino());
+                open.is_some_and(|written| written.unjudged.load(Ordering::Acquire))
+            };
+            if about.is_ok_and(|of| !writing(&of)) && !self.is_submitted(&place) {
                 // It is remembered again if it fails again.
                 let _ = self.written(&place, None);
             }
@@ -294,7 +299,7 @@ impl Outbox {
     pub(super) fn stuck(&self) -> Vec<(String, String)> {
         self.stuck.with(|stuck| {
             let all = stuck.iter();
-            all.map(|(place, why)| (format!("outbox/{place}"), why.clone()))
+            all.map(|(place, why)| (format!("outbox{place}"), why.clone()))
                 .collect()
         })
     }
@@ -335,18 +340,12 @@ impl Outbox {
     /// The rename fails: nothing may be left that is sent all the same, or else it is said that
     /// there is.
     fn not_accepted(&self, place: &RemotePath, ids: &[Id], id: &Id, word: Word) -> Result<()> {
+        let has_it = |state| matches!(state, State::Accepted | State::InDoubt);
         let sent = ids.iter().any(|id| {
             let entry = self.queue.get(id);
-            entry.is_some_and(|entry| {
-                entry
-                    .recipients
-                    .iter()
-                    .any(|to| to.state == State::Accepted)
-            })
+            entry.is_none_or(|entry| entry.recipients.iter().any(|to| has_it(to.state)))
         });
-        let refused = matches!(word, Word::Refused(_) | Word::Cancelled);
-        let withdrawn = || ids.iter().all(|id| self.queue.cancel(id).is_ok());
-        if refused || (!sent && withdrawn()) {
+        if !sent && self.queue.cancel_all(ids).is_ok() {
             return verdict(id, word);
         }
         self.submitted
@@ -414,9 +413,10 @@ impl Outbox {
     /// `Local`.
     pub(super) fn make_way(&self, place: &RemotePath) -> Result<bool> {
         let submitted = self.submitted.with(|all| all.get(place).cloned());
-        let Submitted { ids, moved_in } = submitted.unwrap_or_default();
-        let lingers = ids.iter().all(|id| self.queue.lingers(id));
-        if !moved_in && lingers && self.withdraw(place).is_ok() {
+        let Some(Submitted { ids, .. }) = submitted else {
+            return Ok(true);
+        };
+        if self.reconsider(place) {
             return Ok(true);
         }
         // Not to be cleared away with the message, now or after a crash.
@@ -441,42 +441,62 @@ impl Outbox {
     /// # Errors
     /// `Busy` while it is being sent; `PermissionDenied` if it was.
     pub(super) fn withdraw(&self, place: &RemotePath) -> Result<()> {
+        // Not to be cleared away with the message.
+        let ids = self.submitted.with(|all| {
+            let submitted = all.get_mut(place)?;
+            submitted.withdrawals += 1;
+            Some(submitted.ids.clone())
+        });
+        let Some(ids) = ids else { return Ok(()) };
+        let settled = |id: &&Id| self.queue.get(id).is_none_or(|entry| entry.is_settled());
+        let withdrawn = match ids.iter().find(settled) {
+            Some(id) => {
+                let line = format!("outbox{place}: {id} was sent already");
+                Err(Error::new(ErrorKind::PermissionDenied, line))
+            }
+            None => self.queue.cancel_all(&ids),
+        };
+        self.submitted.with(|all| {
+            if withdrawn.is_ok() {
+                all.remove(place);
+            } else if let Some(submitted) = all.get_mut(place) {
+                submitted.withdrawals -= 1;
+                self.clear_if_done(all, place);
+            }
+        });
+        withdrawn
+    }
+
+    /// Takes back the message made of the file at `place` if it waits for second thoughts; whether
+    /// it did.
+    pub(super) fn reconsider(&self, place: &RemotePath) -> bool {
         let submitted = self.submitted.with(|all| all.get(place).cloned());
-        for id in submitted.unwrap_or_default().ids {
-            let sent = || {
-                let line = format!("outbox/{place}: {id} was sent already");
-                Error::new(ErrorKind::PermissionDenied, line)
-            };
-            let entry = self.queue.get(&id).ok_or_else(sent)?;
-            if entry.is_settled() {
-                return Err(sent());
-            }
-            // Not to be cleared away with the message.
-            let kept = self.submitted.with(|all| all.remove(place));
-            if let Err(err) = self.queue.cancel(&id) {
-                self.submitted
-                    .with(|all| kept.map(|kept| all.insert(place.clone(), kept)));
-                return Err(err);
-            }
-        }
-        Ok(())
+        let Some(Submitted { ids, moved_in, .. }) = submitted else {
+            return false;
+        };
+        let lingers = ids.iter().all(|id| self.queue.lingers(id));
+        !moved_in && lingers && self.withdraw(place).is_ok()
     }
 
     /// Nothing more will happen to message `id`, made of the file at `place`.
     pub(super) fn settled(&self, id: &Id, place: &RemotePath) {
         self.submitted.with(|all| {
-            let Some(Submitted { ids, .. }) = all.get_mut(place) else {
-                return;
-            };
-            let before = ids.len();
-            ids.retain(|other| other != id);
-            if before > 0 && ids.is_empty() {
-                all.remove(place);
-                // Before anybody can put another file there, which `make_way` comes before.
-                self.clear_away(place);
+            if let Some(submitted) = all.get_mut(place) {
+                submitted.ids.retain(|other| other != id);
+                self.clear_if_done(all, place);
             }
         });
         let _ = fs::remove_file(self.marker(id));
+    }
+
+    /// Clears the file away if all its messages are done, and nobody is taking them back.
+    fn clear_if_done(&self, all: &mut HashMap<RemotePath, Submitted>, place: &RemotePath) {
+        let done = |of: &Submitted| of.ids.is_empty() && of.withdrawals == 0;
+        if all.get(place).is_some_and(done) {
+            all.remove(place);
+            // Before anybody can put another file there, which `make_way` comes before.
+            self.clear_away(place);
+        }
     }
 
     /// Removes the file, and the directory that was made for it.
@@ -505,7 +525,7 @@ impl Outbox {
         let name = name.unwrap_or_default().replace('/', "_");
         let dir = self.failed_dir(&format!("{stamp}-{name}"))?;
         let (real, message) = (self.real(place), dir.join("message"));
-        let reason = format!("outbox/{place} was not sent: {why}\n");
+        let reason = format!("outbox{place} was not sent: {why}\n");
         fs::write(dir.join("reason"), reason).map_err(|err| failed(&dir, &err))?;
         fs::rename(&real, &message).map_err(|err| failed(&real, &err))?;
         self.tidy(place);

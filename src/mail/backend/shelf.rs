@@ -104,7 +104,7 @@ impl Shelf {
     }
 
     fn find(&self, path: &RemotePath) -> Result<Found> {
-        let missing = || Error::new(ErrorKind::NotFound, format!("parts/{path}: no such part"));
+        let missing = || Error::new(ErrorKind::NotFound, format!("parts{path}: no such part"));
         let mut names = path.components();
         let Some(base) = names.next() else {
             return Ok(Found::Shelf);
@@ -242,7 +242,7 @@ impl Shelf {
         if how.write || how.truncate {
             return Err(Error::new(
                 ErrorKind::PermissionDenied,
-                format!("parts/{path}: is only read"),
+                format!("parts{path}: is only read"),
             ));
         }
         let found = self.find(path)?;

@@ -9,6 +9,8 @@ pub(super) struct Submitted {
     /// The file came complete from elsewhere: with that it was sent, and nobody has second thoughts
     /// by using its name again.
     pub(super) moved_in: bool,
+    /// Somebody is about to take the messages back, so many at once: the file stays.
+    pub(super) withdrawals: u32,
 }
 
 /// How a file came to be a message.
@@ -24,7 +26,10 @@ pub(super) enum How {
 
 impl Submitted {
     pub(super) fn of(ids: &[Id], moved_in: bool) -> Self {
-        let ids = ids.to_vec();
-        Self { ids, moved_in }
+        Self {
+            ids: ids.to_vec(),
+            moved_in,
+            withdrawals: 0,
+        }
     }
 }

@@ -45,19 +45,53 @@ impl Queue {
         self.wish(id, Event::Cancelled)
     }
 
+    /// Cancels several messages, or, where one of them is being sent, none. Those that left had
+    /// come to their end.
+    ///
+    /// # Errors
+    /// `Busy`, `Local`.
+    pub fn cancel_all(&self, ids: &[Id]) -> Result<()> {
+        let taken = self.book.with(|book| {
+            let queued = ids.iter().filter(|id| book.entries.contains_key(id));
+            let queued: Vec<Id> = queued.cloned().collect();
+            let busy = |id: &&Id| book.entries.get(id).is_some_and(|entry| entry.taken);
+            if let Some(id) = queued.iter().find(busy) {
+                return Err(being_sent(id));
+            }
+            for id in &queued {
+                if let Some(entry) = book.entries.get_mut(id) {
+                    entry.taken = true;
+                }
+            }
+            Ok(queued)
+        })?;
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let events = taken.iter().map(|id| (id, Event::Cancelled)).collect();
+        self.make_so(events, &taken)
+    }
+
     fn wish(&self, id: &Id, event: Event) -> Result<()> {
         let free = self.with_entry(id, |entry| !std::mem::replace(&mut entry.taken, true));
         match free {
             None => return Err(Error::new(ErrorKind::NotFound, format!("{id}: not queued"))),
-            Some(false) => {
-                return Err(Error::new(ErrorKind::Busy, format!("{id}: is being sent")));
-            }
+            Some(false) => return Err(being_sent(id)),
             Some(true) => {}
         }
+        self.make_so(vec![(id, event)], std::slice::from_ref(id))
+    }
+
+    /// Durably what the user wants of those that are taken; they are given back.
+    fn make_so(&self, events: Vec<(&Id, Event)>, taken: &[Id]) -> Result<()> {
         let done = self
-            .append(vec![(id, event)])
+            .append(events)
             .and_then(|position| self.journal.sync(position));
-        self.release(std::slice::from_ref(id));
+        self.release(taken);
         done
     }
+}
+
+fn being_sent(id: &Id) -> Error {
+    Error::new(ErrorKind::Busy, format!("{id}: is being sent"))
 }
