@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::composing::{Scratch, compose_any, envelopes};
 use super::local::{Written, failed};
-use super::submitted::{How, Submitted};
+use super::submitted::{How, Submitted, note_of, place_of};
 use crate::mail::address::Mailbox;
 use crate::mail::aliases::Aliases;
 use crate::mail::compose::{Account, Stamp};
@@ -548,31 +548,6 @@ impl Outbox {
         }
         Err(ErrorKind::Exists.into())
     }
-}
-
-/// What an envelope says of the file its message was made of.
-fn note_of(place: &RemotePath) -> String {
-    std::str::from_utf8(place.as_bytes()).map_or_else(
-        // No path has a NUL in it.
-        |_| {
-            let hex = place.as_bytes().iter().map(|b| format!("{b:02x}"));
-            format!("\0{}", hex.collect::<String>())
-        },
-        str::to_owned,
-    )
-}
-
-/// The other way round; `None` for a message that was made of no file.
-pub(super) fn place_of(note: &str) -> Option<RemotePath> {
-    let bytes = match note.strip_prefix('\0') {
-        None => note.as_bytes().to_vec(),
-        Some(hex) => (0..hex.len() / 2)
-            .map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok())
-            .collect::<Option<_>>()?,
-    };
-    RemotePath::parse(&bytes)
-        .ok()
-        .filter(|place| !place.is_root())
 }
 
 /// Whether it is this machine's fault: then the file is no worse than before.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::thread;
 
 use super::local::failed;
-use super::outbox::{Outbox, place_of};
+use super::outbox::Outbox;
+use super::submitted::place_of;
 use crate::mail::address::{Item, parse_list};
 use crate::mail::compose;
 use crate::mail::envelope::Envelope;

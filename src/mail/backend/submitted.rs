@@ -1,6 +1,7 @@
 //! How files of the outbox became messages.
 
 use crate::mail::queue::Id;
+use crate::vfs::path::RemotePath;
 
 /// What was made of one file.
 #[derive(Clone, Default)]
@@ -32,4 +33,29 @@ impl Submitted {
             withdrawals: 0,
         }
     }
+}
+
+/// What an envelope says of the file its message was made of.
+pub(super) fn note_of(place: &RemotePath) -> String {
+    std::str::from_utf8(place.as_bytes()).map_or_else(
+        // No path has a NUL in it.
+        |_| {
+            let hex = place.as_bytes().iter().map(|b| format!("{b:02x}"));
+            format!("\0{}", hex.collect::<String>())
+        },
+        str::to_owned,
+    )
+}
+
+/// The other way round; `None` for a message that was made of no file.
+pub(super) fn place_of(note: &str) -> Option<RemotePath> {
+    let bytes = match note.strip_prefix('\0') {
+        None => note.as_bytes().to_vec(),
+        Some(hex) => (0..hex.len() / 2)
+            .map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok())
+            .collect::<Option<_>>()?,
+    };
+    RemotePath::parse(&bytes)
+        .ok()
+        .filter(|place| !place.is_root())
 }
