@@ -499,6 +499,20 @@ fn a_reader_gets_nothing_of_the_version_that_another_opens() {
 }
 
 #[test]
+fn what_has_no_name_any_more_is_not_said_to_be_stored() {
+    let mount = Mount::asking();
+    mount.vfs.mkdir(ROOT, OsStr::new("d"), 0o755).unwrap();
+    let (dir, name) = (mount.ino("d"), OsStr::new("f"));
+    let created = mount.vfs.create(dir, name, 0o644, WRITE, true).unwrap();
+    mount.vfs.write(created.1.fh, 0, b"content").unwrap();
+    mount.server.remove("d");
+    mount.server.put("d", "a file now");
+    assert_ne!(mount.ino("d"), dir);
+    let failed = mount.vfs.commit_all().unwrap_err();
+    assert_eq!(failed[0].1.kind(), ErrorKind::Stale);
+}
+
+#[test]
 fn an_open_file_is_stored_under_the_name_it_has_then() {
     let mount = Mount::caching();
     let (entry, fh) = mount.create("a");

@@ -376,8 +376,9 @@ impl Vfs {
                 None => Ok(()),
             }
         });
-        let named = |(ino, err)| self.path(ino).ok().map(|path| (path, err));
-        let failed: Vec<_> = failed.into_iter().filter_map(named).collect();
+        // What has no name any more is not on the server either; the error says so.
+        let named = |(ino, err)| (self.path(ino).unwrap_or_else(|_| RemotePath::root()), err);
+        let failed: Vec<_> = failed.into_iter().map(named).collect();
         if failed.is_empty() {
             Ok(())
         } else {
