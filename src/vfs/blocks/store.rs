@@ -181,7 +181,7 @@ impl Store {
             let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
             let part = chunk.part(place(begin - offset), place(len));
             if !self.reserve(disk, entry, &absent) {
-                return;
+                break;
             }
             if let Err(err) = disk.write(entry, file, absent.start, &part) {
                 self.troubled(disk, &err);

@@ -82,7 +82,11 @@ impl Store {
 
     /// Data files that nobody knows of go, and entries without their data file.
     fn remove_strangers(&self, disk: &Disk) -> io::Result<()> {
-        let known = |table: &mut Table| table.entries.values().map(|e| e.id).collect();
+        // Of one without blocks, what the data file has is not known, nor counted.
+        let known = |table: &mut Table| {
+            let filled = table.entries.values().filter(|entry| entry.charged() > 0);
+            filled.map(|entry| entry.id).collect()
+        };
         let known: HashSet<u64> = self.table.with(known);
         let mut there = HashSet::new();
         let ours = Index::files(&disk.dir);

@@ -533,6 +533,30 @@ proptest! {
     }
 }
 
+/// The last records of a log that was cut off are lost, and with them what was in a data file.
+#[test]
+fn a_data_file_whose_blocks_are_not_in_the_log_goes() {
+    let temp = tempfile::tempdir().unwrap();
+    let blocks = Blocks::open(temp.path(), LIMITS);
+    drop(fill(
+        &blocks,
+        "a",
+        &attr(131_072, 100),
+        &content(1, 131_072),
+    ));
+    drop(blocks);
+    let full = taken(temp.path());
+    assert!(full > 131_072);
+    let index = fs::File::options()
+        .write(true)
+        .open(temp.path().join("index"));
+    let index = index.unwrap();
+    index.set_len(index.metadata().unwrap().len() - 1).unwrap();
+    let blocks = Blocks::open(temp.path(), LIMITS);
+    assert!(taken(temp.path()) < 131_072, "{full}");
+    drop(blocks);
+}
+
 /// The version number `version` of a file: a minute apart.
 fn attr_at(size: u64, version: u64) -> Attr {
     Attr {
