@@ -1,8 +1,9 @@
 //! `ferryfs mail reply` and `forward`: an answer begun, edited, and moved to `outbox/`.
 
 use std::ffi::OsString;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{inbox, mounted};
@@ -27,10 +28,7 @@ pub(super) fn answer(
     if !to.is_empty() {
         text = addressed(&text, &to.join(", "));
     }
-    let draft = dir
-        .join("drafts")
-        .join(format!("{how}-{}", std::process::id()));
-    fs::write(&draft, &text).map_err(|err| Failure::system(draft.display(), &err))?;
+    let draft = begin(&dir.join("drafts"), how, &text)?;
     edit(&draft)?;
     let edited = fs::read(&draft).map_err(|err| Failure::system(draft.display(), &err))?;
     if edited == text {
@@ -43,6 +41,21 @@ pub(super) fn answer(
         Failure::new(Exit::MailData, line)
     })?;
     crate::print("queued\n")
+}
+
+/// Writes `text` to a new file in `drafts`: what is there under a like name is an answer that was not
+/// sent yet, of a process that had our number before.
+fn begin(drafts: &Path, how: &str, text: &[u8]) -> Result<PathBuf, Failure> {
+    let mut number = u64::from(std::process::id());
+    loop {
+        let draft = drafts.join(format!("{how}-{number}"));
+        let written = File::create_new(&draft).and_then(|mut file| file.write_all(text));
+        match written {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(err) => return Err(Failure::system(draft.display(), &err)),
+            Ok(()) => return Ok(draft),
+        }
+    }
 }
 
 /// `text` with these recipients in its `To`.
@@ -94,6 +107,15 @@ fn edit(draft: &Path) -> Result<(), Failure> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_was_kept_is_not_overwritten() {
+        let temp = tempfile::tempdir().unwrap();
+        let first = begin(temp.path(), "reply", b"kept").unwrap();
+        let second = begin(temp.path(), "reply", b"new").unwrap();
+        assert_eq!(fs::read(first).unwrap(), b"kept");
+        assert_eq!(fs::read(second).unwrap(), b"new");
+    }
 
     #[test]
     fn recipients_replace_those_of_the_template() {

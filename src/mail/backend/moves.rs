@@ -91,7 +91,11 @@ impl MailBackend {
             Outbox::commits(place)
         };
         self.make_parent(to, place)?;
-        let replaced = self.areas.root.join("spool").join("replaced");
+        let inode = about.unique.as_deref().and_then(|of| of.try_into().ok());
+        let inode = inode.map(u64::from_be_bytes);
+        // Of this rename alone: others may be under way.
+        let replaced = format!("replaced-{}", inode.unwrap_or_default());
+        let replaced = self.areas.root.join("spool").join(replaced);
         let mut replaces = false;
         if to.exists() {
             // What was sent already, or will be, is not brought back.
@@ -103,9 +107,9 @@ impl MailBackend {
             }
         }
         fs::rename(from, to).map_err(|err| failed(from, &err))?;
-        let inode = about.unique.as_deref().and_then(|of| of.try_into().ok());
-        let open = inode.and_then(|inode| self.outbox.is_open(u64::from_be_bytes(inode)));
+        let open = inode.and_then(|inode| self.outbox.is_open(inode));
         if !complete {
+            let _ = fs::remove_file(&replaced);
             return Ok(());
         }
         // Who has it open may be about to write more.
@@ -122,7 +126,10 @@ impl MailBackend {
             false => How::MovedIn,
         };
         let outcome = self.outbox.renamed(place, linger, how);
-        let Err(err) = outcome else { return Ok(()) };
+        let Err(err) = outcome else {
+            let _ = fs::remove_file(&replaced);
+            return Ok(());
+        };
         if self.outbox.is_submitted(place) {
             return Err(err);
         }

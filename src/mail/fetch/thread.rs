@@ -380,6 +380,19 @@ mod tests {
     }
 
     #[test]
+    fn no_delay_that_a_server_wants_is_beyond_all_clocks() {
+        let mut capabilities = crate::mail::pop3::Capabilities::default();
+        capabilities.add(b"LOGIN-DELAY 18446744073709551615");
+        let report = Report {
+            login_delay: capabilities.login_delay,
+            ..Report::default()
+        };
+        let wait = jittered(after_success(&options(), &report).unwrap());
+        assert!(Instant::now().checked_add(wait).is_some());
+        assert!(wait >= Duration::from_secs(86_400));
+    }
+
+    #[test]
     fn failures_are_met_with_patience() {
         let wait = |class, failures| {
             let failure = Failure::new(class, "x");

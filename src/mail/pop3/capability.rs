@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::mail::sasl::Mechanism;
 
+/// Servers that want more time between logins than this are asked after it all the same.
+const LONGEST_DELAY: Duration = Duration::from_secs(86_400);
+
 /// The answer to CAPA. What cannot be parsed is left out, and takes nothing else with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -51,7 +54,7 @@ impl Capabilities {
                 self.login_delay = words
                     .next()
                     .and_then(|n| n.parse().ok())
-                    .map(Duration::from_secs);
+                    .map(|seconds| Duration::from_secs(seconds).min(LONGEST_DELAY));
             }
             "EXPIRE" => self.hides_retrieved = words.next() == Some("0"),
             "IMPLEMENTATION" => {

@@ -112,9 +112,8 @@ impl Worker {
         let due = now().saturating_sub(lag);
         let mut jobs = self.queue.claim(due, self.options.batch.max(1));
         if jobs.is_empty() && self.max_hold > 2 * HOLD_MARGIN && self.number == 0 {
-            jobs = self
-                .queue
-                .claim_for_later(now() + self.max_hold - HOLD_MARGIN, self.options.batch);
+            let until = now().saturating_add(self.max_hold - HOLD_MARGIN);
+            jobs = self.queue.claim_for_later(until, self.options.batch);
         }
         jobs
     }
