@@ -30,7 +30,7 @@ const ALIGNMENT: u64 = 4096;
 const LEAST: usize = 64 << 10;
 
 /// Bytes given to the disk at once.
-const AT_ONCE: usize = 1 << 20;
+const AT_ONCE: usize = 2 << 20;
 
 /// Bytes of one file on their way at most.
 const OF_ONE: usize = 6 << 20;
