@@ -59,7 +59,7 @@ impl Backend for FtpBackend {
     }
 
     fn lists_at_once(&self, dir: &RemotePath) -> bool {
-        self.server.lists_by_stat(dir)
+        self.server.lists_at_once(dir)
     }
 
     fn list_ahead(&self, dirs: &[RemotePath], each: &(dyn Fn(usize, Arc<[DirEntry]>) + Sync)) {

@@ -37,6 +37,17 @@ impl FtpServer {
         }) && !self.large.with(|large| large.contains(dir))
     }
 
+    /// Whether a name in `dir` is best looked for in its listing: that takes no longer than asking
+    /// for the name, or it is the first listing, which a server without MLST is asked for in any
+    /// case, to learn how it is to be read. The listing is kept, then.
+    pub(super) fn lists_at_once(&self, dir: &RemotePath) -> bool {
+        let features = self.pool.host().facts(|facts| facts.features.clone());
+        let unnamed = features
+            .is_some_and(|known| known.answered() && !known.has("MLST") && !known.has("MLSD"));
+        let untried = self.ways.with(|ways| ways.listing.is_none());
+        self.lists_by_stat(dir) || dir.is_root() && unnamed && untried
+    }
+
     /// The directory as STAT shows it; `None` if that is nothing to rely on.
     pub(super) fn list_by_stat(&self, s: &mut Session, dir: &RemotePath) -> Result<Option<Listed>> {
         let mut listed = None;

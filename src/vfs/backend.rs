@@ -76,7 +76,7 @@ pub trait Backend: Send + Sync {
     }
 
     /// Whether a [`list`](Self::list) of `dir` takes no longer than a [`stat`](Self::stat) of a
-    /// name in it. Never blocks.
+    /// name in it, or is needed for that in any case. Never blocks.
     fn lists_at_once(&self, _dir: &RemotePath) -> bool {
         false
     }

@@ -299,3 +299,24 @@ fn links_are_links_however_they_are_told() {
         mount.finish();
     }
 }
+
+#[test]
+fn the_first_look_at_a_name_is_the_listing_that_a_server_without_mlst_is_asked_for_anyway() {
+    let server = Ftpd::with(Quirks::like_vsftpd());
+    server.put("one/f", "content");
+    server.put("two/f", "content");
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    server.clear_log();
+    assert!(fs::metadata(mount.path("one")).unwrap().is_dir());
+    let (listings, single) = asked(&server);
+    // Once by LIST, once by STAT, to compare them.
+    assert!(listings <= 2 && single == 0, "{:?}", server.commands());
+    server.clear_log();
+    assert!(fs::metadata(mount.path("two")).unwrap().is_dir());
+    let absent = fs::metadata(mount.path("three")).unwrap_err();
+    assert_eq!(absent.kind(), ErrorKind::NotFound);
+    assert_eq!(asked(&server), (0, 0), "{:?}", server.commands());
+    mount.finish();
+}
