@@ -87,6 +87,11 @@ impl State {
         self.metadata + self.transfers + self.foresight
     }
 
+    /// One is kept for metadata, if there is more than one.
+    pub(super) fn most_transfers(&self) -> usize {
+        self.limit.saturating_sub(1).max(1)
+    }
+
     pub(super) fn admit(&mut self, purpose: Purpose, wait: bool) -> Admission {
         if self.closed {
             return Admission::Closed;
@@ -111,7 +116,7 @@ impl State {
     }
 
     fn grant(&mut self, purpose: Purpose) -> Option<Grant> {
-        if purpose == Purpose::Transfer && self.transfers >= self.limit.saturating_sub(1).max(1) {
+        if purpose == Purpose::Transfer && self.transfers >= self.most_transfers() {
             return None;
         }
         let spared = usize::from(purpose == Purpose::Foresight);

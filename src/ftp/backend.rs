@@ -161,6 +161,14 @@ impl Transfers for FtpTransfers {
         self.0.retrieve(path, offset, wait)
     }
 
+    fn resumes(&self, offset: u64) -> bool {
+        self.0.resumes(offset)
+    }
+
+    fn downloads(&self) -> usize {
+        self.0.pool.most_transfers()
+    }
+
     fn store(&self, path: &RemotePath, replaces: Replaces, wait: bool) -> Result<Box<dyn Upload>> {
         self.0.store(path, replaces, None, wait)
     }

@@ -149,6 +149,11 @@ impl Pool {
         self.state.with(|state| !state.queue.is_empty())
     }
 
+    /// How many sessions may carry transfers now.
+    pub(super) fn most_transfers(&self) -> usize {
+        self.state.with(|state| state.most_transfers())
+    }
+
     /// The state of things.
     #[must_use]
     pub fn report(&self) -> Report {

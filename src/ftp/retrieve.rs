@@ -101,6 +101,11 @@ impl FtpServer {
 }
 
 impl FtpServer {
+    /// See [`Transfers::resumes`](crate::vfs::backend::Transfers::resumes).
+    pub(super) fn resumes(&self, offset: u64) -> bool {
+        self.ways.with(|ways| ways.rest.known(offset)) != Some(false)
+    }
+
     /// Whether REST may be sent. A server may say 350, and name REST in FEAT, and send from the
     /// beginning all the same, or forget the upper half of an offset: how much comes is the only
     /// witness. So it is tried on the last byte of a file before anything is believed.

@@ -91,6 +91,8 @@ pub(super) fn connect(config: &Config, options: &FtpOptions) -> Result<Sides, Fa
     let mut cached = Cached::new(server, config.validity, DEFAULT_ENTRIES);
     if config.prefetch {
         cached = cached.with_foresight();
+    } else {
+        contents.fetch_nothing_ahead();
     }
     let behind = Ftp {
         ftp,
@@ -148,6 +150,8 @@ impl Behind for Ftp {
                 "uploads": files.uploads,
                 "buffered_bytes": files.buffered,
                 "fetched_ahead": self.contents.fetches(),
+                "fetched_whole": files.whole_files,
+                "fetched_whole_bytes": files.whole_bytes,
             },
             "cache": {
                 "directory": cache.dir.map(|dir| dir.display().to_string()),

@@ -300,6 +300,17 @@ pub trait Transfers: Send + Sync {
     /// `Busy` at once (not after a wait) when no connection is free, if `wait` is false.
     fn retrieve(&self, path: &RemotePath, offset: u64, wait: bool) -> Result<Box<dyn Download>>;
 
+    /// Whether [`retrieve`](Self::retrieve) begins at `offset`, and not at the start to throw away
+    /// what comes before it, as far as known. Never blocks.
+    fn resumes(&self, _offset: u64) -> bool {
+        true
+    }
+
+    /// How many downloads may be under way at once, as far as known. Never blocks.
+    fn downloads(&self) -> usize {
+        usize::MAX
+    }
+
     /// Begins to store a new content beside `path`, out of others' sight until `publish`. Where it
     /// must be written in place, that is in place of what it `replaces` only.
     ///

@@ -29,7 +29,10 @@ mod gathered;
 mod judge;
 mod leftover;
 mod live;
+mod plan;
 mod pump;
+mod range_fetch;
+mod rental;
 mod spot;
 mod state;
 mod stream;
@@ -38,7 +41,7 @@ mod version;
 mod window;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -91,6 +94,10 @@ pub struct Report {
     pub dirty_files: usize,
     /// Bytes of these that are staged here.
     pub dirty_bytes: u64,
+    /// Files that are being fetched whole because their readers jump about in them.
+    pub whole_files: usize,
+    /// Bytes of these that came so.
+    pub whole_bytes: u64,
 }
 
 /// What becomes of content that is acknowledged before the server has it.
@@ -112,6 +119,8 @@ pub struct Contents {
     blocks: Arc<Blocks>,
     pool: Arc<Pool>,
     pumps: Arc<Pumps>,
+    /// Files may be fetched whole for those who jump about in them.
+    ahead: AtomicBool,
     /// Until when several connections for one reader are not tried again, on our clock.
     one_connection: AtomicU64,
     journal: Journal,
@@ -175,6 +184,7 @@ impl Contents {
             blocks,
             pool: Arc::default(),
             pumps: Arc::default(),
+            ahead: AtomicBool::new(true),
             one_connection: AtomicU64::new(0),
             journal,
             keeping,
@@ -257,6 +267,7 @@ impl Contents {
             )
         });
         let dirty: Vec<u64> = files.iter().filter_map(|file| file.dirty_bytes()).collect();
+        let whole: Vec<u64> = files.iter().filter_map(|file| file.whole_bytes()).collect();
         Report {
             open_files: files.len(),
             streams: streams.iter().filter(|s| s.is_connected()).count(),
@@ -264,6 +275,8 @@ impl Contents {
             buffered: self.budget.used() as u64,
             dirty_files: dirty.len(),
             dirty_bytes: dirty.iter().sum(),
+            whole_files: whole.len(),
+            whole_bytes: whole.iter().sum(),
         }
     }
 
@@ -364,6 +377,16 @@ impl Contents {
                 shrink(stream, stream.capacity() / 2);
             }
         }
+    }
+
+    /// Nothing is fetched that nobody asked for: of a file in which readers jump about, only what
+    /// they read.
+    pub fn fetch_nothing_ahead(&self) {
+        self.ahead.store(false, Ordering::Relaxed);
+    }
+
+    fn fetches_ahead(&self) -> bool {
+        self.ahead.load(Ordering::Relaxed)
     }
 
     fn ranges_may_pay(&self) -> bool {

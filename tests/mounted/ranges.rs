@@ -1,24 +1,33 @@
 //! Large files on a slow link: several connections at once, for who reads in sequence and for who
 //! jumps about.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{bytes, mounting};
 use crate::support::ftpd::{Ftpd, Quirks};
+use crate::support::mount::TestMount;
+
+use rustix::fs::{Advice, fadvise};
+use rustix::io::Errno;
 
 const MB: usize = 1 << 20;
 
 /// Each transfer gets so many bytes a second, and every command takes a while.
 fn slow_link(rate: u64) -> Ftpd {
+    slow(rate, 96, Quirks::default())
+}
+
+fn slow(rate: u64, megabytes: usize, quirks: Quirks) -> Ftpd {
     let quirks = Quirks {
         rate: Some(rate),
-        ..Quirks::default()
+        ..quirks
     };
     let server = Ftpd::with(quirks.delay("*", Duration::from_millis(10)));
-    let file = server.put("big", bytes(96 * MB));
+    let file = server.put("big", bytes(megabytes * MB));
     // Old enough for its time stamp to tell a change.
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(86_400);
     let file = File::options().write(true).open(file).unwrap();
@@ -89,4 +98,223 @@ fn jumps_are_short_while_the_whole_file_comes() {
         .unwrap();
     assert!(got == content);
     mount.finish();
+}
+
+/// Opens a file of which the kernel is to read only what is asked for.
+fn jumper(path: &Path) -> File {
+    let file = File::open(path).unwrap();
+    fadvise(&file, 0, None, Advice::Random).unwrap();
+    file
+}
+
+/// Reads a little at `count` places far from each other, `from` the how-manieth on. The longest.
+fn jump(file: &File, content: &[u8], from: usize, count: usize) -> Duration {
+    let took = (from..from + count).map(|nth| {
+        let at = (nth * 37_000_003 + 5_000_000) % (content.len() - 5_000);
+        let mut got = vec![0; 4_096];
+        let began = Instant::now();
+        file.read_exact_at(&mut got, at as u64).unwrap();
+        assert!(got == content[at..at + 4_096], "at {at}");
+        began.elapsed()
+    });
+    took.max().unwrap_or_default()
+}
+
+fn status(mount: &TestMount) -> String {
+    let told = mount.ferryfs(&["status", "--json"]).stdout;
+    String::from_utf8_lossy(&told).replace(char::is_whitespace, "")
+}
+
+/// How much the server sends once nobody asks for anything any more.
+fn settled(server: &Ftpd) -> u64 {
+    std::thread::sleep(Duration::from_millis(700));
+    let sent = server.bytes_sent();
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(server.bytes_sent(), sent, "it goes on");
+    sent
+}
+
+#[test]
+fn three_lookups_fetch_what_they_read_and_little_more() {
+    let server = slow(64 << 20, 48, Quirks::default());
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let content = server.get("big");
+    let file = jumper(&mount.path("big"));
+    jump(&file, &content, 0, 3);
+    let sent = settled(&server);
+    assert!(sent < 16 * MB as u64, "{sent} bytes");
+    // One is to find out whether REST works.
+    assert!(server.count("RETR") <= 4, "{}", server.count("RETR"));
+    drop(file);
+    mount.finish();
+}
+
+#[test]
+fn one_who_goes_on_jumping_soon_has_all_of_the_file_here() {
+    let server = slow(64 << 20, 48, Quirks::default());
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let content = server.get("big");
+    let file = jumper(&mount.path("big"));
+    jump(&file, &content, 0, 5);
+    let ends = Instant::now() + Duration::from_secs(20);
+    let (mut jumps, mut shown) = (5, false);
+    // As long as jumps cost anything.
+    while server.count("RETR") > 0 && Instant::now() < ends {
+        shown |= status(&mount).contains("\"fetched_whole\":1");
+        server.clear_log();
+        jump(&file, &content, jumps, 50);
+        jumps += 50;
+    }
+    assert!(shown, "status does not tell");
+    let longest = jump(&file, &content, jumps, 200);
+    assert!(server.count("RETR") < 5, "{}", server.count("RETR"));
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    // Not twice, but for what was on its way when a jump was given up.
+    let sent = server.bytes_sent();
+    assert!(sent < 200 * MB as u64, "{sent} bytes");
+    drop(file);
+    mount.finish();
+}
+
+#[test]
+fn with_prefetch_off_jumps_fetch_only_what_they_read() {
+    let server = slow(8 << 20, 48, Quirks::default());
+    let Some(mount) = mounting(&server).option("prefetch=off").start() else {
+        return;
+    };
+    let content = server.get("big");
+    let file = jumper(&mount.path("big"));
+    jump(&file, &content, 0, 9);
+    let sent = settled(&server);
+    assert!(sent < 40 * MB as u64, "{sent} bytes");
+    drop(file);
+    mount.finish();
+}
+
+#[test]
+fn what_is_larger_than_half_the_cache_is_not_fetched_for_jumps() {
+    let server = slow(8 << 20, 48, Quirks::default());
+    let Some(mount) = mounting(&server).option("cache_size=80M").start() else {
+        return;
+    };
+    let content = server.get("big");
+    let file = jumper(&mount.path("big"));
+    jump(&file, &content, 0, 9);
+    let sent = settled(&server);
+    assert!(sent < 40 * MB as u64, "{sent} bytes");
+    drop(file);
+    mount.finish();
+}
+
+#[test]
+fn who_closes_the_file_ends_the_fetching_and_keeps_what_came() {
+    let server = slow(4 << 20, 48, Quirks::default());
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let content = server.get("big");
+    let file = jumper(&mount.path("big"));
+    jump(&file, &content, 0, 9);
+    drop(file);
+    let sent = settled(&server);
+    assert!(sent < 40 * MB as u64, "{sent} bytes");
+    // The first parts are here.
+    server.clear_log();
+    let mut got = vec![0; 65_536];
+    let file = jumper(&mount.path("big"));
+    file.read_exact_at(&mut got, 0).unwrap();
+    assert!(got == content[..65_536]);
+    assert_eq!(server.count("RETR"), 0);
+    drop(file);
+    mount.finish();
+}
+
+#[test]
+fn another_version_is_not_mixed_with_what_was_fetched() {
+    let server = slow(12 << 20, 48, Quirks::default());
+    let Some(mount) = mounting(&server).option("dir_cache=1s").start() else {
+        return;
+    };
+    let content = server.get("big");
+    let file = jumper(&mount.path("big"));
+    jump(&file, &content, 0, 8);
+    let new: Vec<u8> = content.iter().map(|byte| !byte).collect();
+    // Under the same name, as servers' clients do it.
+    server.put("new", &new[..45 * MB]);
+    fs::rename(server.path("new"), server.path("big")).unwrap();
+    std::thread::sleep(Duration::from_millis(1_100));
+    let again = jumper(&mount.path("big"));
+    jump(&again, &new[..45 * MB], 0, 40);
+    // Never the new bytes for the old version.
+    let mut got = vec![0; 4_096];
+    match file.read_exact_at(&mut got, 33 << 20) {
+        Ok(()) => assert!(
+            got == content[33 << 20..(33 << 20) + 4_096]
+                || got == new[33 << 20..(33 << 20) + 4_096]
+        ),
+        Err(err) => assert_eq!(err.raw_os_error(), Some(Errno::STALE.raw_os_error())),
+    }
+    drop((file, again));
+    mount.finish();
+}
+
+#[test]
+fn jumps_and_listings_come_before_what_nobody_asked_for() {
+    // One connection for files, one for everything else.
+    let server = slow(12 << 20, 48, Quirks::default());
+    for number in 0..40 {
+        server.put(format!("d{number}/f"), "x");
+    }
+    let Some(mount) = mounting(&server).option("connections=2").start() else {
+        return;
+    };
+    let content = server.get("big");
+    std::thread::scope(|scope| {
+        let jumps = scope.spawn(|| {
+            let file = jumper(&mount.path("big"));
+            jump(&file, &content, 0, 40)
+        });
+        for number in 0..40 {
+            let began = Instant::now();
+            fs::metadata(mount.path(format!("d{number}/f"))).unwrap();
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(1), "{took:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let longest = jumps.join().unwrap();
+        assert!(longest < Duration::from_millis(2_500), "{longest:?}");
+    });
+    mount.finish();
+}
+
+#[test]
+fn without_rest_one_stream_fetches_the_file_once() {
+    for server in [
+        slow(48 << 20, 24, Quirks::default().without(&["REST"])),
+        slow(
+            48 << 20,
+            24,
+            Quirks {
+                rest_ignored: true,
+                ..Quirks::default()
+            },
+        ),
+    ] {
+        let Some(mount) = mounting(&server).option("timeout=10s").start() else {
+            return;
+        };
+        let content = server.get("big");
+        let file = jumper(&mount.path("big"));
+        jump(&file, &content, 0, 40);
+        // A few jumps from the start, and then once.
+        let sent = server.bytes_sent();
+        assert!(sent < 150 * MB as u64, "{sent} bytes");
+        assert!(server.count("RETR") < 9, "{}", server.count("RETR"));
+        drop(file);
+        mount.finish();
+    }
 }

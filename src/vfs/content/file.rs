@@ -171,6 +171,12 @@ impl Content {
         })
     }
 
+    /// Bytes that came of it, if it is being fetched whole for those who jump about.
+    pub(super) fn whole_bytes(&self) -> Option<u64> {
+        let base = self.state.with(|state| state.base.clone())?;
+        base.behind().whole_bytes()
+    }
+
     /// Fetches everything that is only on the server, so that it is not needed any more.
     pub(super) fn localize(&self, at: &RemotePath) -> Result<()> {
         let next = || self.state.with(|state| state.missing(&self.contents));

@@ -5,8 +5,11 @@
 //! as soon as the answer is there.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use super::behind;
 use super::stream::may_resume;
 use super::version::Version;
 use crate::sync::Locked;
@@ -21,18 +24,44 @@ const MOST: usize = 64 << 10;
 const RECENT: usize = 32;
 const BEHIND: u64 = 64 << 10;
 
+/// How long those who fetch the file may keep all spots waiting, at least and at most.
+const LEAST_WAIT: Duration = Duration::from_millis(200);
+const MOST_WAIT: Duration = Duration::from_secs(1);
+
 /// The spots of one version.
 #[derive(Debug, Default)]
 pub(super) struct Spots {
     /// Where they ended.
     recent: Locked<VecDeque<u64>>,
     under_way: AtomicUsize,
+    /// Since when one or more are under way, and none had its turn.
+    since: Locked<Option<Instant>>,
 }
 
 impl Spots {
     /// Reads that wait for a connection, or have one.
     pub(super) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// Whether they have waited too long for those who fetch the file, `jump` being how long one
+    /// takes otherwise.
+    pub(super) fn wait_long(&self, jump: Duration) -> bool {
+        let patience = (4 * jump).clamp(LEAST_WAIT, MOST_WAIT);
+        let since = self.since.with(|since| *since);
+        since.is_some_and(|since| since.elapsed() >= patience)
+    }
+
+    fn begin(&self) {
+        if self.under_way.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.since.with(|since| *since = Some(Instant::now()));
+        }
+    }
+
+    fn end(&self) {
+        let last = self.under_way.fetch_sub(1, Ordering::Relaxed) == 1;
+        let others = (!last).then(Instant::now);
+        self.since.with(|since| *since = others);
     }
 
     /// Whether a read is no continuation of an earlier one.
@@ -54,7 +83,7 @@ impl Spots {
 
 /// Reads `len` bytes from `offset`, which the file has. `None`: a stream should.
 pub(super) fn read(
-    version: &Version,
+    version: &Arc<Version>,
     at: &RemotePath,
     offset: u64,
     len: usize,
@@ -63,9 +92,10 @@ pub(super) fn read(
     if !spots.is_new(offset, len) {
         return Ok(None);
     }
-    spots.under_way.fetch_add(1, Ordering::Relaxed);
+    let _jump = behind::jump(version);
+    spots.begin();
     let begun = version.retrieve_spot(at, offset);
-    spots.under_way.fetch_sub(1, Ordering::Relaxed);
+    spots.end();
     let mut download = match begun {
         Ok(Some(download)) => download,
         Ok(None) => return Ok(None),

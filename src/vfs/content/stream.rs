@@ -193,6 +193,14 @@ impl Stream {
         self.hang_up(&mut line)
     }
 
+    /// Gives the connection back if nobody is reading, nor reads in sequence: who jumps about does
+    /// not come back.
+    pub(crate) fn leave(&self) {
+        if !self.is_pumped() {
+            self.hang_up_if_idle();
+        }
+    }
+
     /// Gives the connection back as soon as the read under way ends.
     pub(crate) fn hang_up_soon(&self) {
         self.hang_up(&mut lock(&self.line));

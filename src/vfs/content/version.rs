@@ -180,7 +180,7 @@ impl Version {
                 return Ok(Some(chunk));
             }
             if self.behind.wait_near(offset, || self.has_kept(offset)) {
-                if self.has_kept(offset) {
+                if self.has_kept(offset) || self.behind.is_only_way(offset) {
                     continue;
                 }
                 patient = false;
@@ -203,10 +203,16 @@ impl Version {
                     continue;
                 }
             }
-            let stream = self.stream_for(offset, passed);
+            let (stream, jumps) = self.stream_for(offset, passed);
             // What cannot be read of the disk after all is read by the stream.
             let patient = patient && passed == 0;
-            match stream.read(self, at, offset, len, patient)? {
+            let jump = jumps.then(|| behind::jump(self));
+            let read = stream.read(self, at, offset, len, patient)?;
+            drop(jump);
+            if jumps && self.behind.is_fetching_whole() {
+                stream.leave();
+            }
+            match read {
                 Served::Bytes(chunk) => return Ok(Some(chunk)),
                 Served::End => return Ok(None),
                 Served::Passed => passed += 1,
@@ -393,6 +399,29 @@ impl Version {
         self.contents.ranges_do_not_pay();
     }
 
+    /// Whether a file may be fetched before anybody asks for it.
+    pub(super) fn fetches_ahead(&self) -> bool {
+        self.contents.fetches_ahead()
+    }
+
+    /// What the server can do.
+    pub(super) fn transfers(&self) -> &dyn Transfers {
+        &*self.transfers
+    }
+
+    /// How many of the `most` bytes from `offset` on the cache has in one piece.
+    pub(super) fn run_from(&self, offset: u64, most: u64) -> u64 {
+        let cached = self.cached.as_ref();
+        cached.map_or(0, |cached| cached.run(offset, most))
+    }
+
+    /// See [`Stream::leave`]: all of them.
+    pub(super) fn leave_streams(&self) {
+        for stream in self.streams.with(|streams| streams.clone()) {
+            stream.leave();
+        }
+    }
+
     /// How far the streams are.
     pub(super) fn furthest(&self) -> u64 {
         let positions = |all: &mut Vec<Arc<Stream>>| all.iter().map(|s| s.position()).max();
@@ -513,9 +542,9 @@ impl Version {
         self.size().or_else(|| self.end.with(|end| *end))
     }
 
-    /// The stream nearest before `offset`, or a new one. Who was passed by too often gets one that
-    /// nobody else knows.
-    fn stream_for(self: &Arc<Self>, offset: u64, passed: u32) -> Arc<Stream> {
+    /// The stream nearest before `offset`, or a new one, and whether that is a jump. Who was passed
+    /// by too often gets one that nobody else knows.
+    fn stream_for(&self, offset: u64, passed: u32) -> (Arc<Stream>, bool) {
         let (size, now) = (self.size(), self.now());
         let mut jumped = false;
         let (stream, new) = self.streams.with(|streams| {
@@ -537,10 +566,7 @@ impl Version {
         if new {
             self.contents.register(&stream);
         }
-        if jumped && self.behind.jumped() {
-            behind::fetch_whole(self);
-        }
-        stream
+        (stream, jumped)
     }
 
     fn new_stream(&self, offset: u64, size: Option<u64>, first: bool, now: u64) -> Stream {

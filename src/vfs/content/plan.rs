@@ -1,0 +1,207 @@
+//! Which parts of a file are still to be fetched behind its readers, and which are being fetched.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A reader this near behind a helper waits for it.
+pub(super) const NEAR: u64 = 8 << 20;
+
+/// In which order parts are taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Order {
+    /// As a reader comes to them.
+    #[default]
+    InTurn,
+    /// As far from each other as can be, each helper going on to what is next to it.
+    Spread,
+    /// In turn, by the only one who can: nobody else can begin but at the beginning.
+    FromStart,
+}
+
+/// What a helper has still to fetch.
+#[derive(Debug)]
+struct Running {
+    range: Range<u64>,
+    /// It has a connection, as far as the plan was told.
+    moves: bool,
+}
+
+/// See the module. Parts are whole: what is left of one goes back as one.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) order: Order,
+    /// By their start.
+    left: BTreeMap<u64, u64>,
+    running: Vec<Running>,
+    /// Threads at work.
+    pub(super) helpers: usize,
+}
+
+impl Plan {
+    pub(super) fn of(what: Range<u64>, part: u64, order: Order) -> Self {
+        let mut left = BTreeMap::new();
+        let mut start = what.start;
+        while start < what.end {
+            let end = start.saturating_add(part).min(what.end);
+            left.insert(start, end);
+            start = end;
+        }
+        Self {
+            order,
+            left,
+            ..Self::default()
+        }
+    }
+
+    /// Another plan for the same helpers.
+    pub(super) fn replace(&mut self, other: Self) {
+        let helpers = self.helpers;
+        *self = Self { helpers, ..other };
+    }
+
+    /// Parts that nobody has begun.
+    pub(super) fn parts(&self) -> usize {
+        self.left.len()
+    }
+
+    /// Whether any helper has something to do.
+    pub(super) const fn is_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Whether any has a connection to do it.
+    pub(super) fn is_moving(&self) -> bool {
+        self.running.iter().any(|part| part.moves)
+    }
+
+    /// Whether a helper will soon be at `offset`.
+    pub(super) fn is_near(&self, offset: u64) -> bool {
+        let near = |part: &Running| match self.order {
+            Order::FromStart => part.range.start <= offset,
+            _ => part.moves && part.range.contains(&offset) && offset - part.range.start <= NEAR,
+        };
+        self.running.iter().any(near)
+    }
+
+    /// Whether `offset` is a helper's.
+    pub(super) fn is_running_at(&self, offset: u64) -> bool {
+        let has = |part: &Running| part.moves && part.range.contains(&offset);
+        self.running.iter().any(has)
+    }
+
+    /// The next part for a helper who has just fetched what lies before `after`.
+    pub(super) fn take(&mut self, after: Option<u64>) -> Option<Range<u64>> {
+        let adjacent = after.filter(|after| self.left.contains_key(after));
+        let start = match self.order {
+            Order::Spread => adjacent.or_else(|| self.middle()),
+            Order::InTurn | Order::FromStart => self.left.keys().next().copied(),
+        }?;
+        let range = start..self.left.remove(&start)?;
+        self.resume(range.clone());
+        Some(range)
+    }
+
+    /// The beginning of the longest gap or, where another helper is about to go on into it, of its
+    /// second half.
+    fn middle(&self) -> Option<u64> {
+        let mut gaps: Vec<(u64, u64, usize)> = Vec::new();
+        for (&start, &end) in &self.left {
+            match gaps.last_mut() {
+                Some((_, to, parts)) if *to == start => (*to, *parts) = (end, *parts + 1),
+                _ => gaps.push((start, end, 1)),
+            }
+        }
+        let longest = gaps.iter().min_by_key(|(_, _, parts)| Reverse(*parts));
+        let &(first, _, parts) = longest?;
+        let taken = self.running.iter().any(|part| part.range.end == first);
+        let skip = if taken { parts / 2 } else { 0 };
+        self.left.range(first..).nth(skip).map(|(&start, _)| start)
+    }
+
+    /// The helper whose part ends at `end` is at `next`.
+    pub(super) fn advance(&mut self, next: u64, end: u64) {
+        if let Some(part) = self.running.iter_mut().find(|part| part.range.end == end) {
+            part.range.start = next;
+            part.moves = true;
+        }
+    }
+
+    /// It waits for a connection.
+    pub(super) fn wait(&mut self, end: u64) {
+        if let Some(part) = self.running.iter_mut().find(|part| part.range.end == end) {
+            part.moves = false;
+        }
+    }
+
+    /// Nobody fetches the part that ends at `end` any more, or for now.
+    pub(super) fn stop(&mut self, end: u64) {
+        self.running.retain(|part| part.range.end != end);
+    }
+
+    /// It is to be fetched again.
+    pub(super) fn resume(&mut self, range: Range<u64>) {
+        let moves = false;
+        self.running.push(Running { range, moves });
+    }
+
+    /// The rest of a part is for another.
+    pub(super) fn put_back(&mut self, range: Range<u64>) {
+        self.stop(range.end);
+        if !range.is_empty() {
+            self.left.insert(range.start, range.end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helpers_spread_and_then_go_on() {
+        let mut plan = Plan::of(0..80, 10, Order::Spread);
+        assert_eq!(plan.take(None), Some(0..10));
+        assert_eq!(plan.take(None), Some(40..50));
+        assert_eq!(plan.take(None), Some(20..30));
+        // Each goes on, up to where the next one began, and then where most is left.
+        plan.stop(10);
+        assert_eq!(plan.take(Some(10)), Some(10..20));
+        plan.stop(20);
+        assert_eq!(plan.take(Some(20)), Some(60..70));
+        assert!(!plan.is_near(65) && !plan.is_moving());
+        plan.advance(60, 70);
+        assert!(plan.is_near(65) && !plan.is_near(75) && plan.is_running_at(69));
+        plan.wait(70);
+        assert!(!plan.is_near(65));
+        // What was given up is taken again, from where it was left.
+        plan.advance(44, 50);
+        plan.put_back(44..50);
+        plan.stop(30);
+        assert_eq!(plan.take(Some(30)), Some(30..40));
+        plan.stop(40);
+        assert_eq!(plan.take(Some(40)), Some(44..50));
+        assert_eq!(plan.take(None), Some(50..60));
+        assert_eq!(plan.take(None), Some(70..80));
+        assert_eq!(plan.take(None), None);
+    }
+
+    #[test]
+    fn in_turn() {
+        let mut plan = Plan::of(5..25, 10, Order::InTurn);
+        assert_eq!(plan.take(None), Some(5..15));
+        plan.put_back(9..15);
+        assert!(!plan.is_running());
+        assert_eq!(plan.take(Some(15)), Some(9..15));
+        assert_eq!(plan.take(None), Some(15..25));
+        assert_eq!(plan.parts(), 0);
+    }
+
+    #[test]
+    fn one_who_cannot_jump_is_near_to_all_that_comes() {
+        let mut plan = Plan::of(0..1 << 40, 1 << 30, Order::FromStart);
+        let _ = plan.take(None);
+        plan.advance(100, 1 << 30);
+        assert!(plan.is_near(1 << 39) && !plan.is_near(99));
+    }
+}

@@ -1,0 +1,274 @@
+//! A thread that fetches a file behind its readers, part by part, on a connection of its own.
+//!
+//! Those who wait for a jump come first. Where several helpers fetch for jumps, the firm ones keep
+//! their connections while others do, for that is what ends the jumps; but no jump waits for long.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::plan::Plan;
+use super::version::Version;
+use crate::vfs::backend::Download;
+use crate::vfs::blocks::BLOCK;
+
+/// How many of those who fetch for jumps go on where the jumps need connections, at most; and not
+/// more than what part of the connections there are.
+const FIRM: usize = 3;
+const FIRM_PART: usize = 2;
+
+/// How long such a one keeps its connection while others wait who want something else.
+const SHARE: Duration = Duration::from_secs(2);
+
+/// How long a helper waits for the disk, or for a connection.
+const DISK: Duration = Duration::from_secs(10);
+const BUSY: Duration = Duration::from_millis(50);
+const TRIES: u32 = 100;
+
+const STEP: usize = 512 << 10;
+
+/// So much must be here already for a download to be begun anew behind it.
+const WORTH_A_JUMP: u64 = 4 << 20;
+
+/// A download that is open, and where it is.
+struct Open {
+    download: Box<dyn Download>,
+    position: u64,
+}
+
+/// How an attempt to fetch ended.
+enum Done {
+    /// It may go on.
+    Some,
+    /// For want of a connection.
+    Crowded,
+    /// Enough for now: it was given up, or nothing is saved up for it.
+    Enough,
+    /// It cannot be fetched: that is left to those who read it.
+    Failed,
+}
+
+/// Starts the `nth` helper of `version`, which the plan has counted.
+pub(super) fn start(version: &Arc<Version>, nth: usize) -> io::Result<()> {
+    let helped = Arc::downgrade(version);
+    let thread = thread::Builder::new().name("content-fetch".into());
+    thread
+        .spawn(move || {
+            let helper = RangeFetch { helped, nth };
+            helper.work();
+            helper.change(|plan| plan.helpers -= 1);
+        })
+        .map(drop)
+}
+
+struct RangeFetch {
+    helped: Weak<Version>,
+    nth: usize,
+}
+
+/// How many go on in any case.
+pub(super) fn firm(version: &Version) -> usize {
+    (version.transfers().downloads() / FIRM_PART).clamp(1, FIRM)
+}
+
+impl RangeFetch {
+    /// Whether there is another, who is enough for a slow link.
+    const fn is_spare(&self) -> bool {
+        self.nth > 0
+    }
+
+    /// Whether it takes its turn as the jumps do.
+    fn is_firm(&self, version: &Version) -> bool {
+        version.behind().is_whole() && self.nth < firm(version)
+    }
+
+    fn work(&self) {
+        let (mut open, mut after) = (None, None);
+        while let Some(part) = self.next(after) {
+            after = Some(part.end);
+            if !self.fetch(part, &mut open) {
+                break;
+            }
+        }
+    }
+
+    /// Has done with what lies before `after`, and takes the next part.
+    fn next(&self, after: Option<u64>) -> Option<Range<u64>> {
+        let version = self.helped.upgrade()?;
+        let behind = version.behind();
+        let size = version.size().unwrap_or_default();
+        let goes_on = !version.is_stale() && behind.goes_on(size, self.is_spare());
+        // In one step: who waits for the only helper there is must not see none.
+        behind.change(|plan| {
+            after.into_iter().for_each(|end| plan.stop(end));
+            if goes_on { plan.take(after) } else { None }
+        })
+    }
+
+    /// Fetches a part. Whether there may be another.
+    fn fetch(&self, part: Range<u64>, open: &mut Option<Open>) -> bool {
+        let (end, mut next) = (part.end, part.start);
+        let (mut tries, mut goes_on) = (0, true);
+        while next < end && tries < TRIES && goes_on {
+            let before = next;
+            let done = self.fetch_some(&mut next, end, open);
+            tries = if next > before { 0 } else { tries + 1 };
+            match done {
+                Done::Some => {}
+                Done::Crowded => goes_on = self.pause(next..end),
+                Done::Enough => {
+                    self.change(|plan| plan.put_back(next..end));
+                    goes_on = false;
+                }
+                Done::Failed => break,
+            }
+        }
+        goes_on
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Plan)) {
+        if let Some(version) = self.helped.upgrade() {
+            version.behind().change(change);
+        }
+    }
+
+    /// Others need the connection, or there is none. Nobody waits for the part meanwhile. Whether
+    /// to go on with it; else it is left to the firm.
+    fn pause(&self, part: Range<u64>) -> bool {
+        let Some(version) = self.helped.upgrade() else {
+            return false;
+        };
+        if version.behind().is_whole() && !self.is_firm(&version) {
+            version.behind().change(|plan| plan.put_back(part));
+            return false;
+        }
+        version.behind().change(|plan| plan.stop(part.end));
+        drop(version);
+        thread::sleep(BUSY);
+        self.change(|plan| plan.resume(part));
+        true
+    }
+
+    /// Fetches from `next` on by one download.
+    fn fetch_some(&self, next: &mut u64, end: u64, open: &mut Option<Open>) -> Done {
+        let Some(version) = self.helped.upgrade() else {
+            return Done::Failed;
+        };
+        let ready = open.take().filter(|open| open.position == *next);
+        let here = version.run_from(*next, end - *next);
+        // What is here already need not come again.
+        if ready.is_none() || here >= WORTH_A_JUMP {
+            let skip = if *next + here < end {
+                here - here % BLOCK
+            } else {
+                here
+            };
+            *next += skip;
+            if *next >= end {
+                return Done::Some;
+            }
+        }
+        let ready = ready.filter(|open| open.position == *next);
+        let mut reading = match ready {
+            Some(open) => open,
+            None => {
+                // Nobody waits for one who waits.
+                version.behind().change(|plan| plan.wait(end));
+                match self.begin(&version, *next) {
+                    Ok(open) => open,
+                    Err(done) => return done,
+                }
+            }
+        };
+        version.behind().change(|plan| plan.advance(*next, end));
+        drop(version);
+        let began = Instant::now();
+        while *next < end {
+            if let Err(done) = self.step(&mut reading, next, end, began) {
+                return done;
+            }
+        }
+        let Some(version) = self.helped.upgrade() else {
+            return Done::Failed;
+        };
+        if version.size() != Some(end) {
+            *open = Some(reading);
+        } else if matches!(reading.download.read(&mut [0]), Ok(0)) {
+            let _ = reading.download.conclude();
+            if let Err(err) = version.compare() {
+                log::debug!("what was fetched ahead: {err}");
+                return Done::Failed;
+            }
+        }
+        Done::Some
+    }
+
+    fn begin(&self, version: &Version, position: u64) -> Result<Open, Done> {
+        let Some(at) = version.behind().name() else {
+            return Err(Done::Failed);
+        };
+        let in_turn = self.is_firm(version);
+        match version.retrieve_behind(&at, position, in_turn) {
+            Ok(Some(download)) => Ok(Open { download, position }),
+            Ok(None) => Err(Done::Crowded),
+            Err(err) => {
+                log::debug!("{at}: fetching ahead: {err}");
+                Err(Done::Failed)
+            }
+        }
+    }
+
+    /// Reads on, a little way towards `end`.
+    fn step(&self, open: &mut Open, next: &mut u64, end: u64, began: Instant) -> Result<(), Done> {
+        let mut buffer = {
+            let version = self.helped.upgrade().ok_or(Done::Failed)?;
+            let size = version.size().unwrap_or(end);
+            if version.is_stale() || !version.behind().goes_on(size, self.is_spare()) {
+                return Err(Done::Enough);
+            }
+            if self.gives_way(&version, began) {
+                return Err(Done::Crowded);
+            }
+            let most = usize::try_from(end - *next).unwrap_or(STEP).min(STEP);
+            // Nobody is kept from closing the file meanwhile.
+            version.buffer(most)
+        };
+        let mut count = 0;
+        while let Some(rest) = buffer
+            .as_mut_slice()
+            .get_mut(count..)
+            .filter(|rest| !rest.is_empty())
+        {
+            match open.download.read(rest) {
+                Ok(0) | Err(_) => return Err(Done::Failed),
+                Ok(more) => count += more,
+            }
+        }
+        let version = self.helped.upgrade().ok_or(Done::Failed)?;
+        version.passed(*next, buffer.as_mut_slice());
+        if !version.keep_behind(*next, buffer.filled(count), DISK) {
+            return Err(Done::Failed);
+        }
+        *next += count as u64;
+        open.position = *next;
+        let behind = version.behind();
+        behind.change(|plan| plan.advance(*next, end));
+        if !behind.came(count as u64, version.furthest()) {
+            version.ranges_do_not_pay();
+            behind.give_up();
+            return Err(Done::Enough);
+        }
+        Ok(())
+    }
+
+    /// Whether others come first who wait for a connection.
+    fn gives_way(&self, version: &Version, began: Instant) -> bool {
+        if self.is_firm(version) {
+            let long = began.elapsed() >= SHARE && version.others_than_spots_wait();
+            return long || version.behind().spots().wait_long(version.behind().jump());
+        }
+        version.others_wait()
+    }
+}
