@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::judge::rate;
 use super::lock;
 use super::version::Version;
-use super::window::Window;
+use super::window::{Budget, Window};
 use crate::vfs::backend::Download;
 use crate::vfs::chunk::Chunk;
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -34,6 +34,13 @@ const BEHIND: u64 = 1 << 20;
 /// The most and the least that is fetched ahead of a sequential reader.
 const MOST_AHEAD: u64 = 3 << 20;
 const LEAST_AHEAD: u64 = 256 << 10;
+
+/// Files up to this size are fetched whole, and their connection given back at once.
+pub(super) const SMALL: u64 = 1 << 20;
+
+/// A first read this near to the beginning starts there: several threads bring the kernel's
+/// readahead, the first request not always first.
+const NEAR: u64 = 512 << 10;
 
 /// Bytes read in sequence that make a reader a sequential one.
 const SEQUENCE: u64 = 256 << 10;
@@ -109,8 +116,27 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(window: Window, goal: u64, now: u64) -> Self {
-        let begin = window.span().start;
+    /// One for who reads at `offset` of a file of `size` bytes, the `first` of it or not.
+    pub(super) fn begin(
+        offset: u64,
+        size: Option<u64>,
+        first: bool,
+        budget: Arc<Budget>,
+        now: u64,
+    ) -> Self {
+        let small = size.is_some_and(|size| size <= SMALL);
+        // Aligned, so that requests a little out of order find what they want.
+        let begin = if small || (first && offset <= NEAR) {
+            0
+        } else {
+            offset & !((64 << 10) - 1)
+        };
+        let goal = match size {
+            Some(size) if small => size,
+            Some(size) if begin > 0 => size.min(begin + JUMP),
+            _ => 0,
+        };
+        let window = Window::new(begin, WINDOW, budget);
         Self {
             flow: Mutex::new(Flow {
                 window,

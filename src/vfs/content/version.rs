@@ -10,8 +10,7 @@ use super::behind::{self, Behind};
 use super::check::Check;
 use super::pump;
 use super::spot;
-use super::stream::{JUMP, Served, Stream, WINDOW};
-use super::window::Window;
+use super::stream::{SMALL, Served, Stream};
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, SetAttr};
 use crate::vfs::backend::{Download, Transfers};
@@ -19,9 +18,6 @@ use crate::vfs::blocks::{BLOCK, Cached};
 use crate::vfs::chunk::{Buffer, Chunk};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
-
-/// Files up to this size are fetched whole, and their connection given back at once.
-const SMALL: u64 = 1 << 20;
 
 /// Streams of one file that may hold a connection.
 const CONNECTED: usize = 6;
@@ -34,10 +30,6 @@ const REMEMBERED: usize = 32;
 
 /// How long a validation is good for opening another stream.
 const VALID: Duration = Duration::from_secs(5);
-
-/// A first read this near to the beginning starts there: several threads bring the kernel's
-/// readahead, the first request not always first.
-const NEAR: u64 = 512 << 10;
 
 /// A version of a file. Its bytes never change; where the server turns out to have another
 /// version, reads fail with [`ErrorKind::Stale`] from then on.
@@ -546,6 +538,7 @@ impl Version {
     /// by too often gets one that nobody else knows.
     fn stream_for(&self, offset: u64, passed: u32) -> (Arc<Stream>, bool) {
         let (size, now) = (self.size(), self.now());
+        let budget = Arc::clone(&self.contents.budget);
         let mut jumped = false;
         let (stream, new) = self.streams.with(|streams| {
             let near = streams
@@ -555,7 +548,7 @@ impl Version {
             if let Some((_, stream)) = nearest.filter(|_| passed < 4) {
                 return (Arc::clone(stream), false);
             }
-            let stream = Arc::new(self.new_stream(offset, size, streams.is_empty(), now));
+            let stream = Arc::new(Stream::begin(offset, size, streams.is_empty(), budget, now));
             if passed < 4 {
                 jumped = !streams.is_empty();
                 make_place(streams);
@@ -567,23 +560,6 @@ impl Version {
             self.contents.register(&stream);
         }
         (stream, jumped)
-    }
-
-    fn new_stream(&self, offset: u64, size: Option<u64>, first: bool, now: u64) -> Stream {
-        let small = size.is_some_and(|size| size <= SMALL);
-        // Aligned, so that requests a little out of order find what they want.
-        let begin = if small || (first && offset <= NEAR) {
-            0
-        } else {
-            offset & !((64 << 10) - 1)
-        };
-        let goal = match size {
-            Some(size) if small => size,
-            Some(size) if begin > 0 => size.min(begin + JUMP),
-            _ => 0,
-        };
-        let window = Window::new(begin, WINDOW, Arc::clone(&self.contents.budget));
-        Stream::new(window, goal, now)
     }
 }
 
