@@ -236,9 +236,11 @@ fn who_closes_the_file_ends_the_fetching_and_keeps_what_came() {
 #[test]
 fn another_version_is_not_mixed_with_what_was_fetched() {
     let server = slow(12 << 20, 48, Quirks::default());
-    let Some(mount) = mounting(&server).option("dir_cache=1s").start() else {
+    let Some(mut mount) = mounting(&server).option("dir_cache=1s").start() else {
         return;
     };
+    // The old handle, of which nothing more is to be had.
+    mount.expect_log("has no name any more");
     let content = server.get("big");
     let file = jumper(&mount.path("big"));
     jump(&file, &content, 0, 8);
