@@ -112,10 +112,10 @@ fn each_domain_has_its_servers_in_their_order() {
         "printf 'To: a@two.example, b@two.example, c@other.example\\nSubject: many\\n\\nhi\\n' > drafts/m
          mv drafts/m outbox/
          for to in d@plain.example e@alias.example f@[127.0.0.1]; do
-             printf \"To: $to\\nSubject: one\\n\\nhi\\n\" > drafts/m; mv drafts/m outbox/
+             printf \"To: $to\\nSubject: one\\n\\nhi\\n\" > drafts/m; n=$((n + 1)); mv drafts/m outbox/m$n
          done
          for to in g@null.example h@nosuch.example i@lost.example j@broken.test; do
-             printf \"To: $to\\nSubject: none\\n\\nhi\\n\" > drafts/m; mv drafts/m outbox/
+             printf \"To: $to\\nSubject: none\\n\\nhi\\n\" > drafts/m; n=$((n + 1)); mv drafts/m outbox/m$n
          done",
     );
     lab.wait("not sent", || {
@@ -181,7 +181,7 @@ fn a_stranger_who_wants_a_login_refuses_the_message_and_no_more() {
         return;
     };
     lab.mount.sh("for to in b c; do
-             printf \"To: $to@plain.example\\n\\nhi\\n\" > drafts/m; mv drafts/m outbox/
+             printf \"To: $to@plain.example\\n\\nhi\\n\" > drafts/m; n=$((n + 1)); mv drafts/m outbox/m$n
          done");
     lab.sent(1);
     assert!(
