@@ -118,6 +118,8 @@ impl Drop for Claim {
         for name in [SOCKET, RECORD, LOCK] {
             let _ = fs::remove_file(self.dir.join(name));
         }
+        // Some thread may still hold an open file, and with it those.
+        clear_spares(&self.dir.join(SPARE));
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let _ = fs::remove_dir(entry.path());
         }
