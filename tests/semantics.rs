@@ -23,6 +23,7 @@ const HELD: &[(&str, &[&str])] = &[
             "content::reading::a_file_changed_by_another_is_stale_never_a_mix",
             "content::reading::a_file_written_to_in_place_during_a_long_read_is_stale_at_its_end",
             "mounted::promises::a_file_written_to_in_place_while_it_is_read_is_estale",
+            "mounted::passthrough::who_opens_a_changed_file_reads_the_new_one_and_others_the_old_one",
         ],
     ),
     (
@@ -106,6 +107,8 @@ const HELD: &[(&str, &[&str])] = &[
             "interop::calls::two_handles",
             "interop::calls::two_appenders",
             "content::sharing::what_one_handle_wrote_another_reads_at_once",
+            "mounted::passthrough::who_writes_does_not_meet_those_who_read",
+            "mounted::passthrough::a_mount_that_may_write_does_not_lend_unless_it_is_told_to",
         ],
     ),
     // Names
