@@ -105,17 +105,39 @@ fn those_who_failed_before_are_not_forgotten_by_the_next_failure() {
     lab.mount.finish();
 }
 
+/// A disk of 3 MiB, which goes however a test ends.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where nothing may be mounted.
+    fn mount() -> Option<Self> {
+        let disk = Self(tempfile::tempdir().unwrap());
+        let mounted = disk.run(&["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs"]);
+        mounted.then_some(disk)
+    }
+
+    fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
+    fn run(&self, words: &[&str]) -> bool {
+        let mut command = std::process::Command::new(words[0]);
+        let status = command.args(&words[1..]).arg(self.path()).status();
+        status.is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        self.run(&["umount", "-q", "-l"]);
+    }
+}
+
 #[test]
 fn a_file_that_is_written_anew_is_not_sent_half() {
-    let small = tempfile::tempdir().unwrap();
-    let run = |words: &[&str]| {
-        let mut command = std::process::Command::new(words[0]);
-        let status = command.args(&words[1..]).arg(small.path()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    if !run(&["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs"]) {
+    let Some(small) = SmallDisk::mount() else {
         return crate::support::mount::skip("no tmpfs may be mounted");
-    }
+    };
     let state_dir = format!("state_dir={}", small.path().display());
     if let Some(mut lab) = Lab::with(Vec::new(), Quirks::default(), &[&state_dir]) {
         lab.mount.expect_log("No space");
@@ -144,7 +166,7 @@ fn a_file_that_is_written_anew_is_not_sent_half() {
         );
         lab.mount.finish();
     }
-    assert!(run(&["umount"]));
+    assert!(small.run(&["umount"]));
 }
 
 #[test]
@@ -232,15 +254,9 @@ for name in os.listxattr(sys.argv[1]): print(name, os.getxattr(sys.argv[1], name
 
 #[test]
 fn a_full_disk_is_heard_at_the_write_and_half_a_message_is_never_sent() {
-    let small = tempfile::tempdir().unwrap();
-    let run = |words: &[&str]| {
-        let mut command = std::process::Command::new(words[0]);
-        let status = command.args(&words[1..]).arg(small.path()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    if !run(&["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs"]) {
+    let Some(small) = SmallDisk::mount() else {
         return crate::support::mount::skip("no tmpfs may be mounted");
-    }
+    };
     let state_dir = format!("state_dir={}", small.path().display());
     if let Some(mut lab) = Lab::with(Vec::new(), Quirks::default(), &[&state_dir]) {
         lab.mount.expect_log("No space");
@@ -265,7 +281,7 @@ fn a_full_disk_is_heard_at_the_write_and_half_a_message_is_never_sent() {
         lab.mount.sh("rmdir failed/* 2>/dev/null || true");
         lab.mount.finish();
     }
-    assert!(run(&["umount"]));
+    assert!(small.run(&["umount"]));
 }
 
 #[test]

@@ -295,6 +295,19 @@ fn a_rename_to_a_new_name_asks_nothing_first() {
     mount.finish();
 }
 
+/// `old`, opened and written here, and changed by somebody else in between; what `fsync` says.
+fn overtaken(server: &Ftpd, mount: &TestMount) -> (File, std::io::Result<()>) {
+    mount.sh("cat old");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(mount.path("old"))
+        .unwrap();
+    server.put("old", "theirs, old");
+    file.write_all(b"ours, and so on").unwrap();
+    let told = file.sync_all();
+    (file, told)
+}
+
 /// With `upload=direct` nothing can be done about what changes while the upload is under way.
 #[test]
 fn an_upload_in_place_minds_the_version_that_is_there() {
@@ -311,14 +324,7 @@ fn an_upload_in_place_minds_the_version_that_is_there() {
             let Some(mount) = mounting.expect_log("").start() else {
                 return;
             };
-            mount.sh("cat old");
-            let mut file = OpenOptions::new()
-                .write(true)
-                .open(mount.path("old"))
-                .unwrap();
-            server.put("old", "theirs, old");
-            file.write_all(b"ours, and so on").unwrap();
-            let told = file.sync_all();
+            let (file, told) = overtaken(&server, &mount);
             match policy {
                 "fail" => {
                     let told = told.unwrap_err();
@@ -352,14 +358,8 @@ fn a_guest_replaces_no_version_that_he_has_not_seen() {
     let Some(mount) = mounting.expect_log("").start() else {
         return;
     };
-    mount.sh("cat old");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .open(mount.path("old"))
-        .unwrap();
-    server.put("old", "theirs, old");
-    file.write_all(b"ours, and so on").unwrap();
-    let told = file.sync_all().unwrap_err();
+    let (file, told) = overtaken(&server, &mount);
+    let told = told.unwrap_err();
     assert_eq!(Errno::from_io_error(&told), Some(Errno::ACCESS), "{told}");
     drop(file);
     until("what was written is kept here", || {
