@@ -98,10 +98,9 @@ impl Vfs {
 
     /// Attributes of `ino` if it is frozen.
     pub(super) fn frozen_attr(&self, ino: Ino) -> Option<Attr> {
-        self.inodes
-            .with(|inodes| inodes.frozen(ino).map(|_| ()))
-            .and_then(|()| self.open_files.get(ino))
-            .map(|(file, _)| file.attr())
+        let frozen = self.inodes.with(|inodes| inodes.frozen(ino).is_some());
+        let (file, _) = frozen.then(|| self.open_files.get(ino))??;
+        Some(file.attr())
     }
 }
 
