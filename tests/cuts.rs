@@ -32,6 +32,13 @@ const LABS: usize = 4;
 /// The mount's time limit, which nothing that is cut may come near.
 const LIMIT: Duration = Duration::from_secs(3);
 
+/// What a single fault may do at most while the server is in reach: nothing.
+const HEALED: Demands = Demands {
+    timeout: LIMIT,
+    most: LIMIT,
+    unseen: true,
+};
+
 const NAMES: [&str; 3] = ["a name with blanks", "another.txt", "sub"];
 
 fn path(text: &str) -> RemotePath {
@@ -294,7 +301,38 @@ struct Tally {
     slowest: Duration,
     /// Points that took long, by kind and lane.
     slow: BTreeMap<String, usize>,
+    /// How often a point was played again.
+    again: usize,
 }
+
+/// What a point must not miss.
+#[derive(Clone, Copy)]
+struct Demands {
+    /// The time limit of the mount.
+    timeout: Duration,
+    /// How long the session may take.
+    most: Duration,
+    /// Whether all trouble must be healed unseen.
+    unseen: bool,
+}
+
+impl Demands {
+    /// Nothing but that it ends.
+    const fn of(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            most: Duration::MAX,
+            unseen: false,
+        }
+    }
+
+    fn are_met(&self, played: &Played) -> bool {
+        matches!(played, Ok((told, took)) if *took < self.most && !(self.unseen && told.is_some()))
+    }
+}
+
+/// What the caller was told and how long it took; or what was not as it must be.
+type Played = std::result::Result<(Option<Error>, Duration), String>;
 
 /// One fault at one place of one session.
 struct Point {
@@ -396,15 +434,37 @@ fn play(lab: &Lab, point: &Point) -> (Option<Error>, Duration) {
     (done.err(), took)
 }
 
+/// Plays a point; once more, twice at most, where it misses a demand and took so long that a busy
+/// machine may have missed a time limit. Also how often.
+fn play_fairly(lab: &Lab, point: &Point, demands: Demands) -> (Played, usize) {
+    let mut again = 0;
+    loop {
+        let began = Instant::now();
+        let play = std::panic::AssertUnwindSafe(|| play(lab, point));
+        let played = std::panic::catch_unwind(play).map_err(|why| {
+            let why = why
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| why.downcast_ref::<&str>().map(ToString::to_string));
+            why.unwrap_or_default()
+        });
+        let late = began.elapsed() >= demands.timeout;
+        if demands.are_met(&played) || !late || again == 2 {
+            return (played, again);
+        }
+        again += 1;
+    }
+}
+
 /// Plays all points on a few labs at once.
-fn campaign(name: &str, quirks: &Quirks, timeout: Duration, points: &[Point]) -> Tally {
+fn campaign(name: &str, quirks: &Quirks, demands: Demands, points: &[Point]) {
     let next = AtomicUsize::new(0);
     let start = Instant::now();
     let tallies: Vec<Tally> = thread::scope(|scope| {
         let workers: Vec<_> = (0..LABS)
             .map(|_| {
                 scope.spawn(|| {
-                    let lab = Lab::new(quirks.clone(), timeout);
+                    let lab = Lab::new(quirks.clone(), demands.timeout);
                     let mut tally = Tally::default();
                     while let Some(point) = points.get(next.fetch_add(1, SeqCst)) {
                         let Point {
@@ -414,27 +474,24 @@ fn campaign(name: &str, quirks: &Quirks, timeout: Duration, points: &[Point]) ->
                             fault,
                         } = point;
                         let place = format!("{kind:?}, {lane:?} byte {number}, {fault:?}");
-                        let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                            play(&lab, point)
-                        }));
+                        let (played, again) = play_fairly(&lab, point, demands);
+                        tally.again += again;
                         let (told, took) = match played {
                             Ok(played) => played,
                             Err(why) => {
-                                let why = why.downcast_ref::<String>().cloned().or_else(|| {
-                                    why.downcast_ref::<&str>().map(ToString::to_string)
-                                });
-                                tally
-                                    .wrong
-                                    .push(format!("{place}: {}", why.unwrap_or_default()));
+                                tally.wrong.push(format!("{place}: {why}"));
                                 continue;
                             }
                         };
+                        if took >= demands.most {
+                            tally.wrong.push(format!("{place}: it took {took:.1?}"));
+                        }
                         if let Some(err) = told {
                             // A server that got another command than was sent answers that, and a
                             // handshake that was tampered with is not trusted.
                             let honest = matches!(fault, Fault::Garble(_))
                                 && (!quirks.tls || err.kind() == ErrorKind::Untrusted);
-                            if !honest && !is_allowed(err.kind()) {
+                            if demands.unseen || !honest && !is_allowed(err.kind()) {
                                 tally.wrong.push(format!("{place}: {err}"));
                             }
                             if std::env::var_os("FERRYFS_TEST_DEBUG").is_some() {
@@ -460,6 +517,7 @@ fn campaign(name: &str, quirks: &Quirks, timeout: Duration, points: &[Point]) ->
         all.points += tally.points;
         all.slowest = all.slowest.max(tally.slowest);
         all.wrong.extend(tally.wrong);
+        all.again += tally.again;
         for (key, count) in tally.slow {
             *all.slow.entry(key).or_default() += count;
         }
@@ -468,15 +526,15 @@ fn campaign(name: &str, quirks: &Quirks, timeout: Duration, points: &[Point]) ->
         }
     }
     println!(
-        "{name}: {} points in {:.1?}, slowest {:.2?}, slow: {:?}, told: {:?}",
+        "{name}: {} points in {:.1?}, {} again, slowest {:.2?}, slow: {:?}, told: {:?}",
         all.points,
         start.elapsed(),
+        all.again,
         all.slowest,
         all.slow,
         all.told
     );
     assert!(all.wrong.is_empty(), "{name}:\n{}", all.wrong.join("\n"));
-    all
 }
 
 /// What may be told of a lost connection: EIO and ETIMEDOUT.
@@ -529,15 +587,13 @@ fn secured() -> Quirks {
 #[test]
 fn closed_at_every_byte() {
     let points = points(&plain(), &Kind::ALL, 1, |_| Fault::Close);
-    let tally = campaign("closed", &plain(), LIMIT, &points);
-    assert!(tally.told.is_empty() && tally.slowest < LIMIT);
+    campaign("closed", &plain(), HEALED, &points);
 }
 
 #[test]
 fn reset_at_many_bytes() {
     let points = points(&plain(), &Kind::ALL, sample(3), |_| Fault::Reset);
-    let tally = campaign("reset", &plain(), LIMIT, &points);
-    assert!(tally.told.is_empty() && tally.slowest < LIMIT);
+    campaign("reset", &plain(), HEALED, &points);
 }
 
 #[test]
@@ -548,8 +604,11 @@ fn cut_under_tls_at_many_bytes() {
             _ => Fault::Reset,
         }
     });
-    let tally = campaign("cut under TLS", &secured(), LIMIT, &points);
-    assert!(tally.slowest < LIMIT);
+    let demands = Demands {
+        unseen: false,
+        ..HEALED
+    };
+    campaign("cut under TLS", &secured(), demands, &points);
 }
 
 #[test]
@@ -566,8 +625,11 @@ fn stalled_here_and_there() {
     ] {
         let limit = Duration::from_millis(limit);
         let points = points(&quirks, kinds, step, |_| Fault::Stall);
-        let tally = campaign(name, &quirks, limit, &points);
-        assert!(tally.slowest < limit * 20);
+        let demands = Demands {
+            most: limit * 20,
+            ..Demands::of(limit)
+        };
+        campaign(name, &quirks, demands, &points);
     }
 }
 
@@ -582,6 +644,7 @@ fn garbled_here_and_there() {
         // What is garbled behind our close_notify meets an assertion of rustls (0.23) that is there
         // in debug builds only.
         points.retain(|p| !(quirks.tls && p.kind == Kind::Write && p.lane == Lane::DataDown));
-        campaign(name, &quirks, Duration::from_millis(500), &points);
+        let demands = Demands::of(Duration::from_millis(500));
+        campaign(name, &quirks, demands, &points);
     }
 }
