@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::judge::Judge;
 use super::lock;
-use super::plan::{self, NEAR, Plan};
+use super::plan::{self, Plan};
 use super::range_fetch;
 use super::rental::Rental;
 use super::spot::Spots;
@@ -89,11 +89,6 @@ impl Behind {
         &self.spots
     }
 
-    /// How long a jump takes.
-    pub(super) fn jump(&self) -> Duration {
-        self.rental.with(|rental| rental.jump(Instant::now()))
-    }
-
     /// Whether the plan is to have all of the file here.
     pub(super) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::Relaxed)
@@ -105,7 +100,7 @@ impl Behind {
 
     /// Whether all of the file is being fetched, and is not here yet.
     pub(super) fn is_fetching_whole(&self) -> bool {
-        self.is_whole() && self.plan().is_running()
+        self.is_whole() && self.plan().helpers > 0
     }
 
     /// Bytes that came, while all of the file is being fetched.
@@ -210,29 +205,28 @@ impl Behind {
 }
 
 /// A jump that a reader waits for, until this is dropped.
-pub(super) struct Jump<'a>(&'a Version);
+pub(super) struct Jump<'a>(&'a Arc<Version>);
 
+/// When the jumps have cost enough, all of the file is fetched, if it leaves room in the cache. That
+/// begins behind a jump, whose connection it would take otherwise.
 impl Drop for Jump<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
-        let rental = &self.0.behind().rental;
-        rental.with(|rental| rental.jump_ends(now));
+        let (enough, slow) = self.0.behind().rental.with(|rental| {
+            rental.jump_ends(now);
+            (rental.may_begin(now), rental.is_slow(now))
+        });
+        if enough {
+            fetch_whole(self.0, slow);
+        }
     }
 }
 
-/// A reader jumps. When the jumps have cost enough, all of the file is fetched, if it leaves room in
-/// the cache.
+/// A reader jumps.
 pub(super) fn jump(version: &Arc<Version>) -> Jump<'_> {
-    let now = Instant::now();
-    let (enough, slow) = version.behind().rental.with(|rental| {
-        rental.jump_begins(now);
-        (rental.may_begin(now), rental.is_slow(now))
-    });
-    let jump = Jump(version);
-    if enough {
-        fetch_whole(version, slow);
-    }
-    jump
+    let rental = &version.behind().rental;
+    rental.with(|rental| rental.jump_begins(Instant::now()));
+    Jump(version)
 }
 
 fn fetch_whole(version: &Arc<Version>, slow: bool) {
@@ -253,7 +247,7 @@ fn fetch_whole(version: &Arc<Version>, slow: bool) {
             true if version.is_checked() => plan::Order::InTurn,
             true => plan::Order::Spread,
         };
-        behind.plan().replace(Plan::of(0..size, NEAR, order));
+        behind.plan().replace(Plan::of(0..size, plan::PART, order));
         behind.whole.store(true, Ordering::Relaxed);
         // Those who jump about do not come back to where they were.
         version.leave_streams();
@@ -276,7 +270,7 @@ fn fetch_whole(version: &Arc<Version>, slow: bool) {
 pub(super) fn help(version: &Arc<Version>, position: u64, served: u64, rate: u64) {
     let behind = version.behind();
     // What was to be fetched for jumps gives way to a reader who is known to need it.
-    let rests = behind.is_whole() && !behind.plan().is_running() && !behind.is_given_up();
+    let rests = behind.is_whole() && !behind.is_fetching_whole() && !behind.is_given_up();
     let busy = behind.begun.load(Ordering::Relaxed) && !rests;
     if served < READ_BEFORE || busy || !version.ranges_may_pay() {
         return;

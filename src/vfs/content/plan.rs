@@ -4,8 +4,14 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// A reader this near behind a helper waits for it.
-pub(super) const NEAR: u64 = 8 << 20;
+/// What a helper takes at once.
+pub(super) const PART: u64 = 8 << 20;
+
+/// A reader this near before a helper waits for it, if the helper is there in no more time than a
+/// jump may take; and while it is not known how fast that is.
+const NEAR: u64 = 8 << 20;
+const NEAR_UNKNOWN: u64 = 2 << 20;
+const SOON_MILLIS: u64 = 100;
 
 /// In which order parts are taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +31,8 @@ struct Running {
     range: Range<u64>,
     /// It has a connection, as far as the plan was told.
     moves: bool,
+    /// How far before it readers wait for it, in bytes.
+    reach: u64,
 }
 
 /// See the module. Parts are whole: what is left of one goes back as one.
@@ -65,11 +73,6 @@ impl Plan {
         self.left.len()
     }
 
-    /// Whether any helper has something to do.
-    pub(super) const fn is_running(&self) -> bool {
-        !self.running.is_empty()
-    }
-
     /// Whether any has a connection to do it.
     pub(super) fn is_moving(&self) -> bool {
         self.running.iter().any(|part| part.moves)
@@ -79,7 +82,11 @@ impl Plan {
     pub(super) fn is_near(&self, offset: u64) -> bool {
         let near = |part: &Running| match self.order {
             Order::FromStart => part.range.start <= offset,
-            _ => part.moves && part.range.contains(&offset) && offset - part.range.start <= NEAR,
+            _ => {
+                part.moves
+                    && part.range.contains(&offset)
+                    && offset - part.range.start <= part.reach
+            }
         };
         self.running.iter().any(near)
     }
@@ -119,11 +126,14 @@ impl Plan {
         self.left.range(first..).nth(skip).map(|(&start, _)| start)
     }
 
-    /// The helper whose part ends at `end` is at `next`.
-    pub(super) fn advance(&mut self, next: u64, end: u64) {
+    /// The helper whose part ends at `end` is at `next`, and makes `rate` bytes a second, if that is
+    /// known.
+    pub(super) fn advance(&mut self, next: u64, end: u64, rate: Option<u64>) {
         if let Some(part) = self.running.iter_mut().find(|part| part.range.end == end) {
             part.range.start = next;
             part.moves = true;
+            let soon = |rate: u64| (rate / 1000).saturating_mul(SOON_MILLIS).min(NEAR);
+            part.reach = rate.map_or(NEAR_UNKNOWN, soon);
         }
     }
 
@@ -141,8 +151,11 @@ impl Plan {
 
     /// It is to be fetched again.
     pub(super) fn resume(&mut self, range: Range<u64>) {
-        let moves = false;
-        self.running.push(Running { range, moves });
+        self.running.push(Running {
+            range,
+            moves: false,
+            reach: NEAR_UNKNOWN,
+        });
     }
 
     /// The rest of a part is for another.
@@ -170,12 +183,12 @@ mod tests {
         plan.stop(20);
         assert_eq!(plan.take(Some(20)), Some(60..70));
         assert!(!plan.is_near(65) && !plan.is_moving());
-        plan.advance(60, 70);
+        plan.advance(60, 70, None);
         assert!(plan.is_near(65) && !plan.is_near(75) && plan.is_running_at(69));
         plan.wait(70);
         assert!(!plan.is_near(65));
         // What was given up is taken again, from where it was left.
-        plan.advance(44, 50);
+        plan.advance(44, 50, None);
         plan.put_back(44..50);
         plan.stop(30);
         assert_eq!(plan.take(Some(30)), Some(30..40));
@@ -191,17 +204,27 @@ mod tests {
         let mut plan = Plan::of(5..25, 10, Order::InTurn);
         assert_eq!(plan.take(None), Some(5..15));
         plan.put_back(9..15);
-        assert!(!plan.is_running());
+        assert!(plan.running.is_empty());
         assert_eq!(plan.take(Some(15)), Some(9..15));
         assert_eq!(plan.take(None), Some(15..25));
         assert_eq!(plan.parts(), 0);
     }
 
     #[test]
+    fn readers_wait_for_who_is_there_soon() {
+        let mut plan = Plan::of(0..64 << 20, 32 << 20, Order::InTurn);
+        let _ = plan.take(None);
+        plan.advance(0, 32 << 20, Some(12 << 20));
+        assert!(plan.is_near(1 << 20) && !plan.is_near(2 << 20));
+        plan.advance(0, 32 << 20, Some(1 << 30));
+        assert!(plan.is_near(7 << 20) && !plan.is_near(9 << 20));
+    }
+
+    #[test]
     fn one_who_cannot_jump_is_near_to_all_that_comes() {
         let mut plan = Plan::of(0..1 << 40, 1 << 30, Order::FromStart);
         let _ = plan.take(None);
-        plan.advance(100, 1 << 30);
+        plan.advance(100, 1 << 30, None);
         assert!(plan.is_near(1 << 39) && !plan.is_near(99));
     }
 }

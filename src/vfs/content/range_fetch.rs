@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::judge::rate;
 use super::plan::Plan;
 use super::version::Version;
 use crate::vfs::backend::Download;
@@ -20,7 +21,7 @@ const FIRM: usize = 3;
 const FIRM_PART: usize = 2;
 
 /// How long such a one keeps its connection while others wait who want something else.
-const SHARE: Duration = Duration::from_secs(2);
+const SHARE: Duration = Duration::from_millis(500);
 
 /// How long a helper waits for the disk, or for a connection.
 const DISK: Duration = Duration::from_secs(10);
@@ -36,6 +37,18 @@ const WORTH_A_JUMP: u64 = 4 << 20;
 struct Open {
     download: Box<dyn Download>,
     position: u64,
+    /// Since when it has its connection.
+    since: Instant,
+    /// Bytes a second, of late.
+    rate: Option<u64>,
+}
+
+impl Open {
+    fn came(&mut self, bytes: u64, took: Duration) {
+        self.position += bytes;
+        let now = rate(bytes, took);
+        self.rate = Some(self.rate.map_or(now, |before| before / 2 + now / 2));
+    }
 }
 
 /// How an attempt to fetch ended.
@@ -182,11 +195,12 @@ impl RangeFetch {
                 }
             }
         };
-        version.behind().change(|plan| plan.advance(*next, end));
+        version
+            .behind()
+            .change(|plan| plan.advance(*next, end, reading.rate));
         drop(version);
-        let began = Instant::now();
         while *next < end {
-            if let Err(done) = self.step(&mut reading, next, end, began) {
+            if let Err(done) = self.step(&mut reading, next, end) {
                 return done;
             }
         }
@@ -211,7 +225,12 @@ impl RangeFetch {
         };
         let in_turn = self.is_firm(version);
         match version.retrieve_behind(&at, position, in_turn) {
-            Ok(Some(download)) => Ok(Open { download, position }),
+            Ok(Some(download)) => Ok(Open {
+                download,
+                position,
+                since: Instant::now(),
+                rate: None,
+            }),
             Ok(None) => Err(Done::Crowded),
             Err(err) => {
                 log::debug!("{at}: fetching ahead: {err}");
@@ -221,21 +240,21 @@ impl RangeFetch {
     }
 
     /// Reads on, a little way towards `end`.
-    fn step(&self, open: &mut Open, next: &mut u64, end: u64, began: Instant) -> Result<(), Done> {
+    fn step(&self, open: &mut Open, next: &mut u64, end: u64) -> Result<(), Done> {
         let mut buffer = {
             let version = self.helped.upgrade().ok_or(Done::Failed)?;
             let size = version.size().unwrap_or(end);
             if version.is_stale() || !version.behind().goes_on(size, self.is_spare()) {
                 return Err(Done::Enough);
             }
-            if self.gives_way(&version, began) {
+            if self.gives_way(&version, open.since) {
                 return Err(Done::Crowded);
             }
             let most = usize::try_from(end - *next).unwrap_or(STEP).min(STEP);
             // Nobody is kept from closing the file meanwhile.
             version.buffer(most)
         };
-        let mut count = 0;
+        let (mut count, began) = (0, Instant::now());
         while let Some(rest) = buffer
             .as_mut_slice()
             .get_mut(count..)
@@ -252,9 +271,9 @@ impl RangeFetch {
             return Err(Done::Failed);
         }
         *next += count as u64;
-        open.position = *next;
+        open.came(count as u64, began.elapsed());
         let behind = version.behind();
-        behind.change(|plan| plan.advance(*next, end));
+        behind.change(|plan| plan.advance(*next, end, open.rate));
         if !behind.came(count as u64, version.furthest()) {
             version.ranges_do_not_pay();
             behind.give_up();
@@ -264,10 +283,10 @@ impl RangeFetch {
     }
 
     /// Whether others come first who wait for a connection.
-    fn gives_way(&self, version: &Version, began: Instant) -> bool {
+    fn gives_way(&self, version: &Version, since: Instant) -> bool {
         if self.is_firm(version) {
-            let long = began.elapsed() >= SHARE && version.others_than_spots_wait();
-            return long || version.behind().spots().wait_long(version.behind().jump());
+            let long = since.elapsed() >= SHARE && version.others_than_spots_wait();
+            return long || version.behind().spots().claim_turn();
         }
         version.others_wait()
     }

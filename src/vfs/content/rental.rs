@@ -60,7 +60,7 @@ impl Rental {
     }
 
     /// How long a jump takes.
-    pub(super) fn jump(&self, now: Instant) -> Duration {
+    fn jump(&self, now: Instant) -> Duration {
         let jumps = self.waited(now).checked_div(self.jumps);
         jumps.unwrap_or_default()
     }

@@ -36,6 +36,8 @@ pub(super) struct Spots {
     under_way: AtomicUsize,
     /// Since when one or more are under way, and none had its turn.
     since: Locked<Option<Instant>>,
+    /// How long the shortest took: one that waited for nobody, most probably.
+    shortest: Locked<Option<Duration>>,
 }
 
 impl Spots {
@@ -44,12 +46,18 @@ impl Spots {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Whether they have waited too long for those who fetch the file, `jump` being how long one
-    /// takes otherwise.
-    pub(super) fn wait_long(&self, jump: Duration) -> bool {
+    /// Whether they have waited too long for those who fetch the file, by how long one takes
+    /// otherwise. One who is told so gives its connection up: the next is told later.
+    pub(super) fn claim_turn(&self) -> bool {
+        let jump = self.shortest.with(|shortest| shortest.unwrap_or_default());
         let patience = (4 * jump).clamp(LEAST_WAIT, MOST_WAIT);
-        let since = self.since.with(|since| *since);
-        since.is_some_and(|since| since.elapsed() >= patience)
+        self.since.with(|since| {
+            let long = since.is_some_and(|since| since.elapsed() >= patience);
+            if long {
+                *since = Some(Instant::now());
+            }
+            long
+        })
     }
 
     fn begin(&self) {
@@ -62,6 +70,11 @@ impl Spots {
         let last = self.under_way.fetch_sub(1, Ordering::Relaxed) == 1;
         let others = (!last).then(Instant::now);
         self.since.with(|since| *since = others);
+    }
+
+    fn took(&self, time: Duration) {
+        self.shortest
+            .with(|shortest| *shortest = Some(shortest.map_or(time, |least| least.min(time))));
     }
 
     /// Whether a read is no continuation of an earlier one.
@@ -93,6 +106,7 @@ pub(super) fn read(
         return Ok(None);
     }
     let _jump = behind::jump(version);
+    let began = Instant::now();
     spots.begin();
     let begun = version.retrieve_spot(at, offset);
     spots.end();
@@ -113,5 +127,6 @@ pub(super) fn read(
             Ok(more) => count += more,
         }
     }
+    spots.took(began.elapsed());
     Ok(Some(buffer.filled(count)))
 }
