@@ -51,6 +51,8 @@ pub(crate) struct FtpServer {
     pub(super) in_flight: Locked<HashSet<RemotePath>>,
     /// Names that are written to without a temporary one.
     pub(super) in_place: Arc<InPlace>,
+    /// Directories that take new files, and no temporary names.
+    pub(super) in_place_only: Locked<HashSet<RemotePath>>,
     /// Temporary names that could not be removed when their connection died.
     pub(super) litter: Locked<Vec<RemotePath>>,
     /// Old versions that wait aside, and where they belong.
@@ -111,6 +113,7 @@ impl FtpServer {
             root_attr: Locked::default(),
             in_flight: Locked::default(),
             in_place: Arc::default(),
+            in_place_only: Locked::default(),
             litter: Locked::default(),
             displaced: Locked::default(),
             careful: Locked::default(),

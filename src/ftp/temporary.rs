@@ -1,7 +1,15 @@
 //! Temporary names for contents on their way.
 
+use super::options::UploadMode;
+use super::refusal::classify;
+use super::server::FtpServer;
+use super::session::Session;
+use super::ways::NewName;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::{NAME_MAX, Name, RemotePath};
+
+/// Most directories remembered for taking no temporary names.
+const MOST_IN_PLACE: usize = 1_000;
 
 /// Beside `path`, for a new content: `.ferryfs-0123456789abcdef.part`.
 ///
@@ -35,6 +43,58 @@ pub(super) fn beside(path: &RemotePath, suffix: &str) -> Result<RemotePath> {
         stem = stem.get(..cut).unwrap_or_default();
     }
     Ok(dir.join(&Name::new([stem, suffix.as_bytes()].concat())?))
+}
+
+impl FtpServer {
+    /// The kinds of names to try, best first.
+    pub(super) fn name_kinds(&self, s: &mut Session, path: &RemotePath) -> Result<Vec<NewName>> {
+        let mut kinds = match self.options().upload {
+            UploadMode::Direct => return Ok(vec![NewName::Direct]),
+            UploadMode::Rename => vec![NewName::Dotted, NewName::Tilde],
+            UploadMode::Auto => vec![NewName::Dotted, NewName::Tilde, NewName::Direct],
+        };
+        // What was learned of one directory does not bind the others, but goes first; only not
+        // writing in place, which may cost an old version that was safe elsewhere.
+        let in_place = path
+            .parent()
+            .is_some_and(|dir| self.in_place_only.with(|known| known.contains(&dir)));
+        let known = match in_place {
+            true => Some(NewName::Direct),
+            false => self.ways.with(|ways| ways.new_name),
+        };
+        if let Some(known) = known.filter(|known| in_place || *known != NewName::Direct) {
+            kinds.sort_by_key(|kind| *kind != known);
+            return Ok(kinds);
+        }
+        if self.options().upload == UploadMode::Rename {
+            return Ok(kinds);
+        }
+        // Whether renaming is allowed at all shows before a content is sent in vain: on a name that
+        // is not there, since ProFTPD takes nothing but RNTO on a session where RNFR succeeded.
+        let reply = self.ask(s, "RNFR", &tilde(path)?)?;
+        let verdict = classify(&reply);
+        let never = verdict.kind == ErrorKind::Unsupported
+            || verdict.told && verdict.kind == ErrorKind::PermissionDenied;
+        if never {
+            kinds = vec![NewName::Direct];
+        }
+        Ok(kinds)
+    }
+
+    /// A new file could be stored at `path` under a name of this kind, and of no better one.
+    pub(super) fn learn_name_kind(&self, path: &RemotePath, kind: NewName) {
+        if kind == NewName::Direct
+            && let Some(dir) = path.parent()
+        {
+            self.in_place_only.with(|known| {
+                if known.len() >= MOST_IN_PLACE {
+                    known.clear();
+                }
+                known.insert(dir);
+            });
+        }
+        self.ways.with(|ways| ways.new_name = Some(kind));
+    }
 }
 
 fn split(path: &RemotePath) -> Result<(RemotePath, Name)> {

@@ -35,6 +35,7 @@ const SMALL: u64 = 32 << 10;
 
 /// How long nothing is sent before the server's word, after a content that it did not take.
 const CAREFUL: Duration = Duration::from_secs(30);
+
 /// Bytes of a file that are read at once where they are to be looked at.
 const PIECE: usize = 256 << 10;
 
@@ -179,7 +180,7 @@ impl FtpServer {
                     data.is_for(path.to_string());
                     // A directory may refuse new names where the server as a whole does not.
                     if place == Place::Own && (temporary || refused.is_some()) {
-                        self.ways.with(|ways| ways.new_name = Some(kind));
+                        self.learn_name_kind(path, kind);
                     }
                     let open = Some((lease, data));
                     return Ok(Storing {
@@ -211,33 +212,6 @@ impl FtpServer {
             return Err(ErrorKind::Unsupported.into());
         };
         Err(self.explain(&mut lease, probes::PLACE, ("STOR", path), &reply))
-    }
-
-    /// The kinds of names to try, best first.
-    fn name_kinds(&self, s: &mut Session, path: &RemotePath) -> Result<Vec<NewName>> {
-        let mut kinds = match self.options().upload {
-            UploadMode::Direct => return Ok(vec![NewName::Direct]),
-            UploadMode::Rename => vec![NewName::Dotted, NewName::Tilde],
-            UploadMode::Auto => vec![NewName::Dotted, NewName::Tilde, NewName::Direct],
-        };
-        if let Some(known) = self.ways.with(|ways| ways.new_name) {
-            // What was learned of one directory does not bind the others, but goes first.
-            kinds.sort_by_key(|kind| *kind != known);
-            return Ok(kinds);
-        }
-        if self.options().upload == UploadMode::Rename {
-            return Ok(kinds);
-        }
-        // Whether renaming is allowed at all shows before a content is sent in vain: on a name that
-        // is not there, since ProFTPD takes nothing but RNTO on a session where RNFR succeeded.
-        let reply = self.ask(s, "RNFR", &temporary::tilde(path)?)?;
-        let verdict = classify(&reply);
-        let never = verdict.kind == ErrorKind::Unsupported
-            || verdict.told && verdict.kind == ErrorKind::PermissionDenied;
-        if never {
-            kinds = vec![NewName::Direct];
-        }
-        Ok(kinds)
     }
 
     /// Whether a file has that name, in one round trip. Where guests may not read what they

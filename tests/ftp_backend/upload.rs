@@ -259,6 +259,35 @@ fn where_dot_files_are_refused_temporary_names_end_in_a_tilde() {
 }
 
 #[test]
+fn a_directory_without_temporary_names_does_not_cost_the_old_versions_of_others() {
+    let server = Server::start(MODERN);
+    server
+        .dir("/drop")
+        .file("/f", "old")
+        .refuse("STOR /drop/.", "553 Prohibited file name")
+        .refuse("STOR /drop/a.ferryfs-", "553 Prohibited file name")
+        .refuse("STOR /drop/b.ferryfs-", "553 Prohibited file name");
+    let backend = server.mount();
+    put(&backend, "drop/a", "dropped").unwrap();
+    assert_eq!(server.content("/drop/a").unwrap(), "dropped");
+    put(&backend, "drop/b", "too").unwrap();
+    let tried = server.count("STOR /drop/");
+    assert_eq!(tried, 4, "what is known of that directory is used");
+    let mut upload = backend
+        .transfers()
+        .store(&path("f"), Replaces::Anything, true)
+        .unwrap();
+    upload.write(b"half of it").unwrap();
+    drop(upload);
+    eventually("the upload is given up", || {
+        backend.report().connections.transfers == 0
+    });
+    assert_eq!(server.content("/f").unwrap(), "old");
+    put(&backend, "f", "new").unwrap();
+    assert_eq!(server.count("STOR /f"), 0);
+}
+
+#[test]
 fn where_nothing_may_be_renamed_files_are_stored_in_place() {
     let server = Server::start(MODERN);
     server
