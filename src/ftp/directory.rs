@@ -132,7 +132,9 @@ impl FtpServer {
         let denied = verdict.told && verdict.kind == ErrorKind::PermissionDenied;
         match mode {
             // "450 No files found": the directory is there, its listing is empty.
-            ListingMode::List | ListingMode::Nlst if !denied => Ok(Some(Vec::new())),
+            ListingMode::List | ListingMode::Nlst if !denied && !tells_of_failure(reply) => {
+                Ok(Some(Vec::new()))
+            }
             ListingMode::Mlsd if is_empty(reply) || reply.code() == 450 && !verdict.told => {
                 Ok(Some(Vec::new()))
             }
@@ -172,6 +174,14 @@ impl FtpServer {
         let reply = self.enter(s, dir)?;
         if !reply.is_ok() {
             return Err(self.no_directory(s, dir, "CWD", &reply)?);
+        }
+        // What can be read shows itself at least, where that is the server's way.
+        if self.ways.with(|ways| ways.shows_itself) == Some((mode, true)) {
+            let detail = format!(
+                "{} {dir}: nothing is shown, not even the directory",
+                verb(mode)
+            );
+            return Err(self.noted(dir, Error::new(ErrorKind::PermissionDenied, detail)));
         }
         let untested = mode == ListingMode::ListAll
             && self.options().listing == ListingMode::Auto
@@ -286,7 +296,30 @@ fn is_empty(reply: &Reply) -> bool {
         "no entries",
         "directory is empty",
         "directory empty",
+        "empty directory",
     ]
     .iter()
     .any(|words| text.contains(words))
+}
+
+/// Whether a refused listing is more than one of nothing: the directory could not be read, and is
+/// not to be taken for empty.
+fn tells_of_failure(reply: &Reply) -> bool {
+    let verdict = classify(reply);
+    if is_empty(reply) || verdict.told && verdict.kind == ErrorKind::NotFound {
+        return false;
+    }
+    let text = String::from_utf8_lossy(reply.first_line()).to_ascii_lowercase();
+    let failed = [
+        "error",
+        "failed",
+        "failure",
+        "cannot",
+        "can't",
+        "could not",
+        "couldn't",
+        "unable",
+        "aborted",
+    ];
+    verdict.told || failed.iter().any(|words| text.contains(words))
 }

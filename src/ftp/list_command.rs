@@ -5,7 +5,7 @@ use super::encoding;
 use super::listing::{self, Dialect};
 use super::listing_stream::{ENTRIES_MAX, read_blocks};
 use super::options::ListingMode;
-use super::reply::Reply;
+use super::reply::{Reply, Shown};
 use super::server::FtpServer;
 use super::server_path::{is_awkward, last_name};
 use super::session::Session;
@@ -158,11 +158,14 @@ impl FtpServer {
             }
         }
         let reply = s.end_data(data)?;
-        if reply.is_ok() {
-            Ok(Answer::Listed(listed))
-        } else {
-            Ok(Answer::Refused(reply))
+        if !reply.is_ok() {
+            return Ok(Answer::Refused(reply));
         }
+        if let Some((kind, words)) = falls_short(&reply) {
+            let command = String::from_utf8_lossy(command);
+            return Err(Error::new(kind, format!("{command}: {words}")));
+        }
+        Ok(Answer::Listed(listed))
     }
 
     /// Adds entries, their names and targets in our charset.
@@ -235,6 +238,27 @@ pub(super) fn own_attr(line: &[u8], hints: &listing::Hints) -> Option<Attr> {
     let parsed = listing::parse_list(&named, hints).entries;
     let attr = parsed.into_iter().next()?.attr;
     attr.is_dir().then_some(attr)
+}
+
+/// Some servers say 2xx of a directory that they could not read, or of a part of one. What they
+/// showed is no listing then: what it lacks would be taken for removed.
+fn falls_short(reply: &Reply) -> Option<(ErrorKind, String)> {
+    reply.lines().iter().find_map(|line| {
+        let words = String::from_utf8_lossy(line).to_ascii_lowercase();
+        // Pure-FTPd, "226 Output truncated to 10000 matches".
+        if words.contains("output truncated") {
+            let shown = Shown(line);
+            let why = format!(
+                "the server does not list all of it ({shown}); in Pure-FTPd raise LimitRecursion"
+            );
+            return Some((ErrorKind::Protocol, why));
+        }
+        // vsftpd, "226 Transfer done (but failed to open directory)."; Pure-FTPd, "226-Sorry, we
+        // were unable to read [.]".
+        let unread = words.contains("failed to open directory")
+            || words.contains("we were unable to read [");
+        unread.then(|| (ErrorKind::PermissionDenied, Shown(line).to_string()))
+    })
 }
 
 fn limited(listed: &Listed) -> Result<()> {

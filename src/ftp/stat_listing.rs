@@ -26,6 +26,9 @@ const TRIES: u8 = 3;
 /// Most directories remembered as too large.
 const LARGE_MAX: usize = 1_000;
 
+/// Servers with a limit for the lines of a listing have a round one.
+const ROUND: usize = 1_000;
+
 /// Bytes after which a batch sends no more.
 pub(super) const BATCH_BYTES: usize = 8 << 20;
 
@@ -130,7 +133,9 @@ impl FtpServer {
         let parsed = listing::parse_list(&text, &hints);
         listed.skipped = parsed.skipped_count;
         self.take(parsed.entries, &mut listed);
-        Some(listed)
+        // Pure-FTPd cuts a listing off after so many lines, and only LIST says so.
+        let lines = reply.body().len();
+        (!lines.is_multiple_of(ROUND)).then_some(listed)
     }
 
     /// Compares STAT with what `LIST -a` has just said of `dir`, until it is known whether the two

@@ -68,6 +68,60 @@ fn no_files_found_is_an_empty_directory_and_no_error() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_read_is_not_empty() {
+    for reply in [
+        "550 Failed to open directory.",
+        "450 Input/output error",
+        "550 /d: Too many open files",
+        "501 Syntax error in parameters.",
+    ] {
+        let server = Server::start(VSFTPD);
+        server.dir("/d").refuse("LIST", reply);
+        let listed = server.mount().list(&path("d"));
+        assert!(listed.is_err(), "{reply}: {listed:?}");
+    }
+    // What vsftpd and Pure-FTPd say at the end.
+    for (words, kind) in [
+        (
+            "226 Transfer done (but failed to open directory).",
+            ErrorKind::PermissionDenied,
+        ),
+        (
+            "226-Sorry, we were unable to read [.]\r\n226-Options: -a -l\r\n226 0 matches total",
+            ErrorKind::PermissionDenied,
+        ),
+        ("226 Output truncated to 10000 matches", ErrorKind::Protocol),
+    ] {
+        for kind_of_server in [VSFTPD, MODERN] {
+            let server = Server::start(kind_of_server);
+            server.dir("/d").file("/d/f", "x");
+            server.state().list_reply = Some(words.into());
+            let listed = server.mount().list(&path("d"));
+            assert_eq!(listed.unwrap_err().kind(), kind, "{words}");
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_does_not_even_show_itself_cannot_be_read() {
+    let server = Server::start(VSFTPD);
+    server.dir("/d");
+    let own = "drwxr-x---    2 0        0            4096 Jan 02  2020 .\r\n";
+    server.state().listing = Some(own.into());
+    let backend = server.mount();
+    assert!(backend.list(&path("")).unwrap().is_empty());
+    // ProFTPD shows nothing of it, vsftpd the directory as if it were in itself.
+    for shown in [
+        "",
+        "d-wx--x--x    2 0        0            4096 Jan 02  2020 d\r\n",
+    ] {
+        server.state().listing = Some(shown.into());
+        let err = backend.list(&path("d")).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::PermissionDenied, "{shown:?}");
+    }
+}
+
+#[test]
 fn a_missing_name_costs_a_question_or_two() {
     for (words, most) in [("550 x: No such file or directory", 1), ("550 No.", 3)] {
         let server = Server::start(MODERN);

@@ -36,6 +36,8 @@ pub struct State {
     pub hang_up_after: Option<String>,
     /// Listings are sent as this, whatever is there.
     pub listing: Option<Vec<u8>>,
+    /// Reply to a listing that was sent.
+    pub list_reply: Option<String>,
     /// SIZE says so many bytes less than there are.
     pub size_is_short_by: u64,
     /// Reply to a STOR that was received.
@@ -470,7 +472,7 @@ impl Peer {
             format!("{} {name}\r\n", self.facts(&path, &node))
         });
         let listing: String = lines.collect();
-        self.send(&bytes(&listing))
+        self.send_listing(&bytes(&listing))
     }
 
     fn list(&mut self, argument: &str) -> String {
@@ -505,7 +507,7 @@ impl Peer {
             _ if self.kind.vague => String::new(),
             _ => return "450 No such file or directory".into(),
         };
-        self.send(&bytes(&listing))
+        self.send_listing(&bytes(&listing))
     }
 
     /// The year is shown, so that dates do not depend on today.
@@ -524,6 +526,12 @@ impl Peer {
                 )
             }
         }
+    }
+
+    fn send_listing(&mut self, bytes: &[u8]) -> String {
+        let sent = self.send(bytes);
+        let words = self.state.lock().unwrap().list_reply.clone();
+        words.unwrap_or(sent)
     }
 
     /// Sends over the data connection, and returns the last reply.
