@@ -37,6 +37,12 @@ impl Content for [u8] {
     }
 }
 
+impl Content for &[u8] {
+    fn open(&self) -> io::Result<Box<dyn Stream + '_>> {
+        (**self).open()
+    }
+}
+
 impl Content for Vec<u8> {
     fn open(&self) -> io::Result<Box<dyn Stream + '_>> {
         self.as_slice().open()

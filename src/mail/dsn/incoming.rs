@@ -1,9 +1,13 @@
 //! Reports of other machines about what we sent.
 
-use mail_parser::{MessageParser, MimeHeaders, PartType};
+use std::ops::Range;
 
+use super::super::decode::{Base64, Quoted};
 use super::super::envelope::from_xtext;
 use super::super::failure::words;
+use super::super::fields::find;
+use super::super::filter::Filter;
+use super::super::structure::{self, Kind, Part};
 
 /// More recipients than this in one report are not read.
 const MOST_RECIPIENTS: usize = 1000;
@@ -55,27 +59,21 @@ impl Incoming {
     /// The report in `message`, if it is one.
     #[must_use]
     pub fn parse(message: &[u8]) -> Option<Self> {
-        let parsed = MessageParser::default().parse(message)?;
-        let kind = parsed.content_type()?;
-        if !kind.ctype().eq_ignore_ascii_case("multipart")
-            || !kind.subtype()?.eq_ignore_ascii_case("report")
-        {
+        // Parsers that make a tree of it end in their own depth: anybody may write a report.
+        let parts = structure::read(&message).ok()?;
+        if !parts.first()?.is("multipart/report") {
             return None;
         }
         let mut report = Self::default();
-        for part in &parsed.parts {
-            let Some(kind) = part.content_type() else {
-                continue;
-            };
-            let subtype = kind.subtype().unwrap_or_default();
-            let is = |wanted: &str| subtype.eq_ignore_ascii_case(wanted);
-            if is("delivery-status") || is("global-delivery-status") {
-                report.read(part.contents());
-            } else if is("rfc822-headers") || is("global-headers") {
-                report.message_id = report.message_id.or_else(|| message_id(part.contents()));
-            } else if let PartType::Message(inner) = &part.body {
-                let id = inner.message_id().map(|id| format!("<{id}>"));
-                report.message_id = report.message_id.or(id);
+        for part in parts.iter().filter(|part| !is_inside(&parts, part)) {
+            let is = |names: [&str; 2]| names.into_iter().any(|name| part.is(name));
+            if is(["message/delivery-status", "message/global-delivery-status"]) {
+                report.read(&content(message, part));
+            } else if is(["text/rfc822-headers", "message/global-headers"])
+                || is(["message/rfc822", "message/global"])
+            {
+                let id = || message_id(&content(message, part));
+                report.message_id = report.message_id.or_else(id);
             }
         }
         (!report.recipients.is_empty()).then_some(report)
@@ -118,6 +116,38 @@ impl Incoming {
             }
         }
     }
+}
+
+/// Whether `part` is in a message that is brought back.
+fn is_inside(parts: &[Part], part: &Part) -> bool {
+    let mut outer = part.parent.and_then(|index| parts.get(index));
+    while let Some(part) = outer {
+        if part.kind == Kind::Message {
+            return true;
+        }
+        outer = part.parent.and_then(|index| parts.get(index));
+    }
+    false
+}
+
+fn of<'a>(message: &'a [u8], range: &Range<u64>) -> &'a [u8] {
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    message
+        .get(place(range.start)..place(range.end))
+        .unwrap_or_default()
+}
+
+fn content(message: &[u8], part: &Part) -> Vec<u8> {
+    let raw = of(message, &part.body);
+    let mut filter: Box<dyn Filter> = match part.encoding.as_str() {
+        "base64" => Box::<Base64>::default(),
+        "quoted-printable" => Box::<Quoted>::default(),
+        _ => return raw.to_vec(),
+    };
+    let mut decoded = Vec::new();
+    filter.feed(raw, &mut decoded);
+    filter.finish(&mut decoded);
+    decoded
 }
 
 fn action(word: &str) -> Option<Action> {
@@ -165,9 +195,5 @@ fn groups(text: &[u8]) -> Vec<Vec<(String, String)>> {
 }
 
 fn message_id(header: &[u8]) -> Option<String> {
-    let fields = groups(header).into_iter().next()?;
-    let found = fields
-        .into_iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("message-id"));
-    found.map(|(_, value)| value)
+    find(header, "Message-ID").map(|field| words(&field.unfolded()))
 }

@@ -143,3 +143,25 @@ fn reports_of_postfix_and_exim_are_understood() {
         let _ = Incoming::parse(postfix.as_bytes().get(..cut).unwrap());
     }
 }
+
+#[test]
+fn no_report_is_nested_too_deep() {
+    let mut bomb = b"Content-Type: multipart/report; boundary=b\n\n--b\n".to_vec();
+    while bomb.len() < 4 << 20 {
+        bomb.extend_from_slice(b"Content-Type: message/rfc822\n\n");
+    }
+    // On a thread as small as those that fetch.
+    let read = std::thread::spawn(move || Incoming::parse(&bomb).is_some());
+    assert!(!read.join().unwrap());
+    let mut bomb = Vec::new();
+    let mut number = 0;
+    while bomb.len() < 4 << 20 {
+        number += 1;
+        bomb.extend_from_slice(
+            format!("Content-Type: multipart/report; boundary=b{number}\n\n--b{number}\n")
+                .as_bytes(),
+        );
+    }
+    let read = std::thread::spawn(move || Incoming::parse(&bomb).is_some());
+    assert!(!read.join().unwrap());
+}
