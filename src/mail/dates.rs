@@ -14,7 +14,7 @@ const FURTHEST: SignedDuration = SignedDuration::from_hours(24 * 366 * 10);
 /// The time `text` means, seen from `now` and in its zone:
 ///
 /// * `2026-12-01 09:00`, `2026-12-01T09:00:30`, `2026-12-01` (its first moment)
-/// * `2026-12-01T09:00:00+01:00` and the rest of RFC 3339
+/// * `2026-12-01T09:00:00+01:00` and the rest of RFC 3339; `2026-12-01T09:00[Europe/Berlin]`
 /// * `Tue, 1 Dec 2026 09:00:00 +0100` (RFC 5322)
 /// * `+90s`, `+30m`, `+2h`, `+1d12h`, `+1w`; days have 24 hours
 /// * `09:00`: the next time that the clock shows this
@@ -25,7 +25,6 @@ const FURTHEST: SignedDuration = SignedDuration::from_hours(24 * 366 * 10);
 /// [`ErrorKind::BadMessage`] for everything else, and for more than ten years ahead.
 pub fn parse(text: &str, now: &ZonedDateTime) -> Result<SystemTime> {
     let text = text.trim();
-    let zone = now.time_zone();
     let time = relative(text, now)
         .or_else(|| text.parse::<Timestamp>().ok())
         .or_else(|| {
@@ -34,16 +33,11 @@ pub fn parse(text: &str, now: &ZonedDateTime) -> Result<SystemTime> {
                 .map(|time| time.timestamp())
         })
         .or_else(|| {
-            text.parse::<DateTime>()
-                .ok()
-                .and_then(|local| at(local, zone))
+            let zoned = text.parse::<ZonedDateTime>().ok();
+            zoned.map(|time| time.timestamp())
         })
-        .or_else(|| {
-            text.parse::<Date>()
-                .ok()
-                .and_then(|date| at(date.at(0, 0, 0, 0), zone))
-        })
-        .or_else(|| next(text, now));
+        // A zone that is not known, or has no date, would be passed over from here on.
+        .or_else(|| local(text, now).filter(|_| !text.contains('[')));
     time.filter(|time| time.duration_since(now.timestamp()) <= FURTHEST)
         .and_then(|time| SystemTime::try_from(time).ok())
         .ok_or_else(|| {
@@ -54,6 +48,20 @@ pub fn parse(text: &str, now: &ZonedDateTime) -> Result<SystemTime> {
                 format!("\"{shown}\" is not a time {hint}"),
             )
         })
+}
+
+/// The time of a date, of a clock, or of both, in the zone of `now`.
+fn local(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
+    let zone = now.time_zone();
+    text.parse::<DateTime>()
+        .ok()
+        .and_then(|local| at(local, zone))
+        .or_else(|| {
+            text.parse::<Date>()
+                .ok()
+                .and_then(|date| at(date.at(0, 0, 0, 0), zone))
+        })
+        .or_else(|| next(text, now).filter(|_| !text.contains(['+', '-'])))
 }
 
 /// In a gap of the clock the later time, in a fold the earlier: what everybody does.
@@ -140,6 +148,8 @@ mod tests {
             ("2026-12-01 09:00:00Z", "2026-12-01 09:00:00"),
             ("Tue, 1 Dec 2026 09:00:00 -0500", "2026-12-01 14:00:00"),
             ("1 Dec 2026 09:00:00 +0000", "2026-12-01 09:00:00"),
+            ("2026-12-01T09:00[America/New_York]", "2026-12-01 14:00:00"),
+            ("2026-12-01[America/New_York]", "2026-12-01 05:00:00"),
             ("+90s", "2026-11-23 12:31:30"),
             ("+2h", "2026-11-23 14:30:00"),
             ("+1d12h", "2026-11-25 00:30:00"),
@@ -173,6 +183,11 @@ mod tests {
             "9999-12-31T23:59:59Z",
             "-2h",
             "+2h extra",
+            // Not nine o'clock here.
+            "09:00-05:00",
+            "09:00+0100",
+            "09:00[America/New_York]",
+            "2026-12-01T09:00[Nowhere/Atall]",
         ] {
             assert_eq!(
                 parse(bad, &now).unwrap_err().kind(),
