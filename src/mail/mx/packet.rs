@@ -38,19 +38,22 @@ pub(super) enum Answer {
     Truncated,
     /// The server failed, with this code.
     Failed(u8),
+    /// It is one to our question, and cannot be read.
+    Nonsense,
 }
 
-/// The packet that asks for `kind` of `name`; `None` for what is no name.
-pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
+/// The packet that asks for `kind` of `name`; `None` for what is no name. `.` is the root.
+pub(super) fn question(id: u16, whole: &str, kind: Kind) -> Option<Vec<u8>> {
     let mut packet = Vec::with_capacity(64);
     packet.extend(id.to_be_bytes());
     // Recursion desired; one question, one additional record.
     packet.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
-    let name = name.strip_suffix('.').unwrap_or(name);
+    let name = whole.strip_suffix('.').unwrap_or(whole);
     if name.len() > LONGEST_NAME {
         return None;
     }
-    for label in name.split('.') {
+    let is_root = |label: &&str| label.is_empty() && whole == ".";
+    for label in name.split('.').filter(|label| !is_root(label)) {
         let length = u8::try_from(label.len())
             .ok()
             .filter(|l| (1..=63).contains(l))?;
@@ -65,8 +68,8 @@ pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// The answer in `packet` to our question; `None` if it is none: another id, another question,
-/// nonsense. Whoever forges has to guess all of it.
+/// The answer in `packet` to our question; `None` if it is none: another id, another question.
+/// Whoever forges has to guess all of it.
 pub(super) fn answer(packet: &[u8], id: u16, name: &str, kind: Kind) -> Option<Answer> {
     let mut reader = Reader { packet, at: 0 };
     if reader.u16()? != id {
@@ -92,27 +95,8 @@ pub(super) fn answer(packet: &[u8], id: u16, name: &str, kind: Kind) -> Option<A
     if flags & 0x0200 != 0 {
         return Some(Answer::Truncated);
     }
-    let mut owner = asked;
-    let mut records = Vec::new();
-    for _ in 0..usize::from(answers).min(MOST_RECORDS) {
-        let name = reader.name()?;
-        let (kind_found, class) = (reader.u16()?, reader.u16()?);
-        reader.skip(4)?;
-        let length = usize::from(reader.u16()?);
-        let end = reader
-            .at
-            .checked_add(length)
-            .filter(|end| *end <= packet.len())?;
-        let ours = class == 1 && name.eq_ignore_ascii_case(&owner);
-        // A recursive server lists the chain of aliases in order.
-        if ours && kind_found == 5 {
-            owner = reader.name()?;
-        } else if ours && kind_found == kind as u16 {
-            records.push(reader.data(kind, end)?);
-        }
-        reader.at = end;
-    }
-    Some(Answer::Records(records))
+    let records = reader.records(answers, asked, kind);
+    Some(records.map_or(Answer::Nonsense, Answer::Records))
 }
 
 struct Reader<'a> {
@@ -121,6 +105,30 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Those of `kind` that belong to `owner`, or to what it is an alias of.
+    fn records(&mut self, answers: u16, mut owner: String, kind: Kind) -> Option<Vec<Data>> {
+        let mut records = Vec::new();
+        for _ in 0..usize::from(answers).min(MOST_RECORDS) {
+            let name = self.name()?;
+            let (kind_found, class) = (self.u16()?, self.u16()?);
+            self.skip(4)?;
+            let length = usize::from(self.u16()?);
+            let end = self
+                .at
+                .checked_add(length)
+                .filter(|end| *end <= self.packet.len())?;
+            let ours = class == 1 && name.eq_ignore_ascii_case(&owner);
+            // A recursive server lists the chain of aliases in order.
+            if ours && kind_found == 5 {
+                owner = self.name()?;
+            } else if ours && kind_found == kind as u16 {
+                records.push(self.data(kind, end)?);
+            }
+            self.at = end;
+        }
+        Some(records)
+    }
+
     fn u8(&mut self) -> Option<u8> {
         let byte = self.packet.get(self.at).copied();
         self.at += 1;
@@ -172,15 +180,16 @@ impl Reader<'_> {
                 }
                 1..=63 => {
                     let label = self.packet.get(at + 1..at + 1 + usize::from(length))?;
-                    // A dot or a line end inside of a label is legal in the DNS and no host's.
-                    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_".contains(b);
-                    if !label.iter().all(plain) {
-                        return None;
-                    }
+                    // A dot or a line end inside of a label is legal in the DNS and no host's: what
+                    // is read for it is no host's either.
+                    let shown = |b: &u8| match *b {
+                        b if b.is_ascii_alphanumeric() || b"-_".contains(&b) => char::from(b),
+                        _ => '?',
+                    };
                     if !name.is_empty() {
                         name.push('.');
                     }
-                    name.extend(label.iter().map(|b| char::from(*b)));
+                    name.extend(label.iter().map(shown));
                     if name.len() > LONGEST_NAME {
                         return None;
                     }
@@ -251,8 +260,10 @@ mod tests {
             Data::Mx(20, String::new()),
         ];
         assert_eq!(read(&packet), Some(Answer::Records(want)));
+        let question = head([0, 0], 0).len();
         for cut in 0..packet.len() {
-            assert_eq!(read(&packet[..cut]), None, "{cut}");
+            let want = (cut >= question).then_some(Answer::Nonsense);
+            assert_eq!(read(&packet[..cut]), want, "{cut}");
         }
     }
 
@@ -296,18 +307,23 @@ mod tests {
             &[0xc0, at + 2],
             &[0xff, 0xff],
             &[0x80, 0],
-            &[1, b'.', 0],
-            &[1, b'\n', 0],
-            &[1, 0, 0],
         ] {
             let mut packet = head([0x81, 0x80], 1);
             packet.extend(record(owner, 15, &[0, 1, 0]));
-            assert_eq!(read(&packet), None, "{owner:?}");
+            assert_eq!(read(&packet), Some(Answer::Nonsense), "{owner:?}");
         }
         for data in [&[0, 1][..], &[0, 1, 0, 9], &[]] {
             let mut packet = head([0x81, 0x80], 1);
             packet.extend(record(OWNER, 15, data));
-            assert_eq!(read(&packet), None, "{data:?}");
+            assert_eq!(read(&packet), Some(Answer::Nonsense), "{data:?}");
+        }
+        for odd in [b'.', b'\n', 0, b'@'] {
+            let mut packet = head([0x81, 0x80], 3);
+            packet.extend(record(&[1, odd, 0], 15, &[0, 1, 1, b'x', 0]));
+            packet.extend(record(OWNER, 15, &[0, 1, 1, odd, 0]));
+            packet.extend(record(OWNER, 15, &[0, 2, 1, b'm', 0]));
+            let want = vec![Data::Mx(1, "?".into()), Data::Mx(2, "m".into())];
+            assert_eq!(read(&packet), Some(Answer::Records(want)), "{odd:?}");
         }
         let long = vec!["a".repeat(60); 5].join(".");
         assert_eq!(question(1, &long, Kind::A), None);

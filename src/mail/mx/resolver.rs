@@ -54,15 +54,26 @@ impl Resolver {
                     answered = true;
                     trouble = format!("name server {server}: truncated over TCP");
                 }
+                Ok(Some(Answer::Nonsense)) => {
+                    answered = true;
+                    trouble = format!("name server {server}: nonsense about {name}");
+                }
                 Ok(None) => return Err(MxError::NoDomain),
                 Err(err) => trouble = format!("name server {server}: {err}"),
             }
         }
-        Err(if answered {
+        // Many say nothing where those they ask say nothing: that is the fault of one domain.
+        Err(if answered || self.is_reached() {
             MxError::Unknown(trouble)
         } else {
             MxError::NoServer(trouble)
         })
+    }
+
+    /// Whether any server says anything, asked for what all of them know.
+    fn is_reached(&self) -> bool {
+        let mut servers = self.servers.iter();
+        servers.any(|server| self.ask_one(*server, ".", Kind::A).is_ok())
     }
 
     /// `None`: that is no name.
@@ -187,5 +198,39 @@ mod tests {
         );
         liar.join().unwrap();
         assert_eq!(resolver.ask("a..b", Kind::Mx), Err(MxError::NoDomain));
+    }
+
+    /// A name server that says `answer` to what it is asked about a domain, or nothing, and knows
+    /// the root.
+    fn server(answer: &'static [u8]) -> Resolver {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let mut packet = buffer[..length - 11].to_vec();
+                packet[2..4].copy_from_slice(&[0x81, 0x80]);
+                packet[10..12].copy_from_slice(&[0, 0]);
+                let is_root = packet[12] == 0;
+                packet[7] = u8::from(!is_root);
+                packet.extend(answer);
+                if is_root || !answer.is_empty() {
+                    socket.send_to(&packet, from).unwrap();
+                }
+            }
+        });
+        Resolver::new(vec![address], Duration::from_millis(100))
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_domain_is_no_fault_of_the_name_server() {
+        for answer in [&b""[..], b"\xc0\x0c\x00"] {
+            let asked = server(answer).ask("example.org", Kind::Mx);
+            assert!(matches!(asked, Err(MxError::Unknown(_))), "{asked:?}");
+        }
+        let deaf = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let resolver = Resolver::new(vec![deaf.local_addr().unwrap()], Duration::from_millis(50));
+        let asked = resolver.ask("example.org", Kind::Mx);
+        assert!(matches!(asked, Err(MxError::NoServer(_))), "{asked:?}");
     }
 }

@@ -156,7 +156,8 @@ impl Worker {
             Route::Relay(relay) => self.deliver_to_relay(relay, jobs),
             Route::Mx(route) => {
                 for (domain, jobs) in by_domain(jobs) {
-                    if self.is_stopping() {
+                    // Where no name server answers, one domain is enough to find out.
+                    if self.is_stopping() || self.shared.pause_left().is_some() {
                         return;
                     }
                     self.deliver_to_domain(route, &domain, jobs);
