@@ -245,10 +245,38 @@ for name in os.listxattr(sys.argv[1]): print(name, os.getxattr(sys.argv[1], name
             .sh("cat failed/*/reason")
             .contains("552 mailbox full")
     );
+    // Anybody may have read the Message-ID: with it, reports are of those only whom the header names.
+    let sent_text = text(&sent[0]);
+    let id = sent_text
+        .lines()
+        .find(|line| line.starts_with("Message-ID:"));
+    let lost = "Final-Recipient: rfc822; eve@evil.example\nAction: failed\nStatus: 5.2.2\n\n\
+                Final-Recipient: rfc822; carol@example.org\nAction: failed\nStatus: 5.2.2\n";
+    let forged = report(lost, "other").replace(
+        "\n--b--",
+        &format!(
+            "\n--b\nContent-Type: text/rfc822-headers\n\n{}\n\n--b--",
+            id.unwrap()
+        ),
+    );
+    lab.pop3d.with(|maildrop| {
+        maildrop.mails.push(Mail {
+            uidl: "forged".into(),
+            text: forged.into_bytes(),
+        });
+    });
+    lab.mount.sh("echo poll > ctl");
+    lab.fetched(4);
+    lab.wait("not matched", || {
+        lab.mount.sh("cat failed/*/reason").contains("carol@")
+    });
     lab.mount.sh("mv failed/*/message outbox/");
     let sent = lab.sent(2);
-    assert_eq!(sent[1].rcpts.len(), 1, "{sent:?}");
-    assert!(sent[1].rcpts[0].contains("bob@example.org"), "{sent:?}");
+    let mut rcpts = sent[1].rcpts.clone();
+    rcpts.sort();
+    assert_eq!(rcpts.len(), 2, "{sent:?}");
+    assert!(rcpts[0].contains("bob@example.org"), "{sent:?}");
+    assert!(rcpts[1].contains("carol@example.org"), "{sent:?}");
     lab.mount.finish();
 }
 

@@ -4,6 +4,7 @@
 //! `.Sent`; for those who will never get it there is `failed/ID`, as if our own server had refused
 //! them.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -13,9 +14,9 @@ use jiff::ZonedDateTime;
 use super::MailBackend;
 use super::local::failed;
 use super::receipts::{copy, send_to};
-use crate::mail::address::Address;
+use crate::mail::address::{Address, Item, parse_list};
 use crate::mail::dsn::{Action, Incoming};
-use crate::mail::fields::{fields, find};
+use crate::mail::fields::{HEADER_MAX, fields, find};
 use crate::mail::queue::Id;
 use crate::mail::store::Delivered;
 use crate::vfs::error::Result;
@@ -55,12 +56,25 @@ impl MailBackend {
         }
         let report = read(LARGEST).map_err(|err| failed(path, &err))?;
         // Our own reports are of what is known already.
-        let Some(incoming) = Incoming::parse(&report) else {
+        let Some(mut incoming) = Incoming::parse(&report) else {
             return Ok(());
         };
         let Some((id, sent)) = self.sent_message(&incoming) else {
             return Ok(());
         };
+        // Who read the Message-ID somewhere could name himself, to be sent the message by the retry.
+        if incoming.envelope_id.as_deref() != Some(id.as_str()) {
+            let known = addressed(&sent);
+            let is_known = |address: &str| {
+                Address::parse(address).is_ok_and(|address| known.contains(&address.key()))
+            };
+            incoming
+                .recipients
+                .retain(|to| is_known(to.original.as_deref().unwrap_or(&to.address)));
+        }
+        if incoming.recipients.is_empty() {
+            return Ok(());
+        }
         self.note(&id, &incoming)?;
         let lost = |action| action == Action::Failed;
         if incoming.recipients.iter().any(|to| lost(to.action)) {
@@ -153,6 +167,28 @@ impl MailBackend {
         }
         known
     }
+}
+
+/// Who is addressed in the header of the copy at `sent`.
+fn addressed(sent: &Path) -> HashSet<String> {
+    let mut head = Vec::new();
+    // What cannot be read names nobody.
+    let _ = File::open(sent).and_then(|file| file.take(HEADER_MAX as u64).read_to_end(&mut head));
+    let names = ["To", "Cc", "Bcc", "Resent-To", "Resent-Cc", "Resent-Bcc"];
+    let lists = fields(&head)
+        .flatten()
+        .filter(|field| names.iter().any(|name| field.is(name)))
+        .filter_map(|field| parse_list(&field.text()).ok());
+    let members = lists.flatten().flat_map(|item| match item {
+        Item::Group(_, members) => members,
+        item => vec![item],
+    });
+    members
+        .filter_map(|item| match item {
+            Item::Mailbox(mailbox) => Some(mailbox.address.key()),
+            Item::Name(_) | Item::Group(..) => None,
+        })
+        .collect()
 }
 
 /// One line for each recipient: when, what, who, why, who says so.
