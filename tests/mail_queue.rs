@@ -532,6 +532,23 @@ fn hold_send_at_cancel_and_linger() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_keeps_no_mail_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path());
+    let id = add(&queue, &["bob"], "soon");
+    let mut later = envelope(&["bob"]);
+    later.send_at = Some(seconds_now() + 7200);
+    let later = queue.add(later, &mut &b"Subject: later\n\n"[..]).unwrap();
+    // An hour ago by the clock of today.
+    let past = seconds_now() - 3600;
+    let jobs = queue.claim(past, 10);
+    assert_eq!(jobs.len(), 1, "{jobs:?}");
+    assert_eq!((&jobs[0].id, &jobs[0].recipients), (&id, &vec![0]));
+    queue.release(&[id]);
+    assert!(queue.claim(past, 10).iter().all(|job| job.id != later));
+}
+
+#[test]
 fn several_messages_are_cancelled_together_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let queue = open(dir.path());

@@ -24,7 +24,7 @@ impl Queue {
         self.book.with(|book| {
             let free = book.entries.values().filter(|e| !e.taken && wanted(e));
             let mut due: Vec<_> = free
-                .filter_map(|e| Some((e.due().filter(|due| *due <= now)?, e.id.clone())))
+                .filter_map(|e| Some((e.due_since(now)?, e.id.clone())))
                 .collect();
             due.sort_unstable();
             due.truncate(most);

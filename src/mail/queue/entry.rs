@@ -15,6 +15,9 @@ const ATTEMPTS_KEPT: usize = 12;
 /// Lines kept of one attempt.
 const LINES_KEPT: usize = 60;
 
+/// A clock that is so much behind, in seconds, was set back.
+const CLOCK_SLACK: u64 = 300;
+
 /// The name of a message in the queue; later ones sort later.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -250,11 +253,26 @@ impl Entry {
         open.filter_map(|r| r.due).min()
     }
 
+    /// Whether something is due at `now`, and since when.
+    #[must_use]
+    pub(super) fn due_since(&self, now: u64) -> Option<u64> {
+        let open = self.recipients.iter().filter(|_| !self.hold);
+        open.filter_map(|r| self.due_of(r, now)).min()
+    }
+
     /// Recipients that are due at `now`.
     #[must_use]
     pub fn due_recipients(&self, now: u64) -> Vec<usize> {
-        let is_due = |r: &Progress| !r.state.is_final() && r.due.is_some_and(|due| due <= now);
-        self.indices(is_due)
+        self.indices(|r| self.due_of(r, now).is_some())
+    }
+
+    /// Since when `progress` is due, if it is at `now`. A time that was reckoned from a clock that
+    /// is set back since would come too late by as much: nobody waits for that.
+    fn due_of(&self, progress: &Progress, now: u64) -> Option<u64> {
+        let due = progress.due.filter(|_| !progress.state.is_final())?;
+        let set_back = progress.at > now.saturating_add(CLOCK_SLACK)
+            && self.envelope.send_at.is_none_or(|at| at <= now);
+        if set_back { Some(now) } else { Some(due) }.filter(|due| *due <= now)
     }
 
     /// Somebody took it and there is no copy in `.Sent`.

@@ -189,8 +189,11 @@ impl Worker {
 
 /// Seconds until all of `recipients` are due, if they are not.
 fn left_until(entry: &Entry, recipients: &[usize]) -> Option<u64> {
+    let now = now();
+    let ready = entry.due_recipients(now);
     let due = recipients
         .iter()
+        .filter(|index| !ready.contains(index))
         .filter_map(|index| entry.recipients.get(*index)?.due);
-    due.max()?.checked_sub(now()).filter(|left| *left > 0)
+    due.max()?.checked_sub(now).filter(|left| *left > 0)
 }
