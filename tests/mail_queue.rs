@@ -632,6 +632,9 @@ fn nothing_goes_before_its_time_but_at_the_users_word() {
     let id = add_later("put off", 7200);
     post.wait_for(&id, State::Deferred);
     assert_eq!(post.queue.get(&id).unwrap().due(), Some(now + 7200));
+    // Who wants all to be tried has no message in mind.
+    post.queue.retry_all().unwrap();
+    assert_eq!(post.queue.get(&id).unwrap().due(), Some(now + 7200));
 }
 
 #[test]

@@ -13,12 +13,17 @@ impl Queue {
         self.wish(id, Event::Retry)
     }
 
-    /// Tries all messages now that wait for their time; not those on hold or in doubt.
+    /// Tries all messages now that were tried in vain; not those on hold or in doubt, and none before
+    /// a time of its own.
     ///
     /// # Errors
     /// `Local`.
     pub fn retry_all(&self) -> Result<()> {
-        let waiting = |e: &&Entry| e.state() == State::Deferred && e.due().is_some();
+        let now = super::now();
+        let waiting = |e: &&Entry| {
+            let in_time = e.envelope.send_at.is_none_or(|at| at <= now);
+            e.state() == State::Deferred && e.due().is_some() && in_time
+        };
         for entry in self.list().iter().filter(waiting) {
             match self.retry(&entry.id) {
                 // It is being sent, or was.
