@@ -9,6 +9,9 @@ use jiff::tz::TimeZone;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 
+/// Attempts that are made however old a message is.
+const FEWEST: u32 = 4;
+
 /// The times between attempts. RFC 5321 section 4.5.4.1 asks for two tries in the first hour, then
 /// one every two or three hours, for four to five days. The early ones are for greylisting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,15 +58,17 @@ impl Schedule {
     }
 
     /// When to try again, in seconds since 1970; `None` to give up. The last attempt is made when
-    /// the time is up, not before: a server that was away for a week-end gets its mail.
+    /// the time is up, not before: a server that was away for a week-end gets its mail. Nor is one
+    /// attempt, or a few, all: this machine may have been off, or its clock wrong, for days, and
+    /// then the first server it meets puts strangers off (greylisting).
     #[must_use]
     pub fn next(&self, queued_at: u64, attempt: u32, now: u64) -> Option<u64> {
         let end = queued_at.saturating_add(self.give_up.as_secs());
-        if now >= end {
+        if now >= end && attempt >= FEWEST {
             return None;
         }
         let due = now.saturating_add(self.wait(attempt).as_secs().max(1));
-        Some(due.min(end))
+        Some(if now < end { due.min(end) } else { due })
     }
 }
 
@@ -132,6 +137,15 @@ mod tests {
         assert_eq!(schedule.next(0, 30, end - 10), Some(end));
         assert_eq!(schedule.next(0, 30, end), None);
         assert_eq!(schedule.next(0, 30, u64::MAX), None);
+        // The machine was off all the time.
+        for attempt in 1..FEWEST {
+            assert!(
+                schedule
+                    .next(0, attempt, 2 * end)
+                    .is_some_and(|due| due > 2 * end)
+            );
+        }
+        assert_eq!(schedule.next(0, FEWEST, 2 * end), None);
         // A clock that went back does not make it give up.
         assert!(schedule.next(end, 1, 0).is_some());
     }
