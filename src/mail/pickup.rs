@@ -117,11 +117,7 @@ impl<'a> Locals<'a> {
                 },
                 item => item,
             };
-            shown.push(match item {
-                Item::Mailbox(mailbox) => mailbox.to_string(),
-                Item::Name(name) => name,
-                Item::Group(name, _) => format!("{}:;", super::words::phrase(&name)),
-            });
+            shown.push(written(item));
         }
         let end = if field.raw.ends_with(b"\r\n") {
             "\r\n"
@@ -129,6 +125,18 @@ impl<'a> Locals<'a> {
             "\n"
         };
         Ok(format!("{}: {}{end}", field.name, shown.join(", ")).into_bytes())
+    }
+}
+
+/// As it stands in a header.
+fn written(item: Item) -> String {
+    match item {
+        Item::Mailbox(mailbox) => mailbox.to_string(),
+        Item::Name(name) => name,
+        Item::Group(name, members) => {
+            let members: Vec<_> = members.into_iter().map(written).collect();
+            format!("{}:{};", super::words::phrase(&name), members.join(", "))
+        }
     }
 }
 
@@ -202,6 +210,11 @@ mod tests {
             assert_eq!(
                 header("To: nobody-here\r\n", false).unwrap(),
                 "To: nobody-here:;\r\n"
+            );
+            assert_eq!(
+                header("To: anna, Friends: b@x.org, team, root;\n", true).unwrap(),
+                "To: anna <alice@example.org>, \
+                 Friends:b@x.org, team, root <alice@example.org>;\n"
             );
             let err = header("To: nobody-here\n", true).unwrap_err();
             assert_eq!(err.kind(), ErrorKind::NotFound);
