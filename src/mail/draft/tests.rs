@@ -308,3 +308,13 @@ fn wishes_are_understood() {
         Some(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(5 * 3600))
     );
 }
+
+#[test]
+fn no_number_of_fields_takes_long() {
+    let fields = "a:\n".repeat(80_000);
+    let message = format!("To: bob@example.org\n{fields}\nhi\n");
+    let begun = std::time::Instant::now();
+    let (_, plan) = written("m", &[&message]);
+    plan.unwrap();
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+}
