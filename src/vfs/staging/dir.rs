@@ -1,5 +1,6 @@
 //! The directory of staged files, and `lost+found` beside it.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind as IoErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -20,6 +21,10 @@ const PLACE: &str = "user.ferryfs.path";
 
 /// Staged files up to this length are used again.
 const SPARED: u64 = 1 << 20;
+
+/// What is kept of a name in `lost+found`, in bytes: with a number and `.reason` behind it, it must
+/// not be longer than names can be.
+const KEPT_NAME: usize = 200;
 
 /// Where staged files live: a directory of the mount's own.
 #[derive(Debug)]
@@ -119,7 +124,9 @@ impl StagingDir {
         let dir = self.dir.parent().unwrap_or(&self.dir).join("lost+found");
         make_private(&dir)?;
         loop {
-            let mut kept = name.as_os_str().to_os_string();
+            let name = name.as_os_str().as_bytes();
+            let short = name.get(..KEPT_NAME).unwrap_or(name);
+            let mut kept = OsStr::from_bytes(short).to_os_string();
             kept.push(format!("-{}", self.number()));
             let kept = dir.join(kept);
             if fs::symlink_metadata(&kept).is_ok() {

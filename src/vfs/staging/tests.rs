@@ -138,6 +138,23 @@ fn what_a_killed_mount_staged_is_kept() {
 }
 
 #[test]
+fn a_name_as_long_as_names_can_be_is_kept_too() {
+    let (root, dir) = dir();
+    let name = [b'n'; 255];
+    let named = dir.new_file(&RemotePath::parse(&name).unwrap()).unwrap();
+    named.file().write_all_at(b"unsent", 0).unwrap();
+    named.hold();
+    drop(named);
+    // Else no later mount would ever begin.
+    dir.rescue(|_| false).unwrap();
+    let kept = fs::read_dir(root.path().join("lost+found")).unwrap();
+    let mut kept: Vec<_> = kept.map(|entry| entry.unwrap().path()).collect();
+    kept.sort();
+    assert_eq!(kept.len(), 2, "and its reason");
+    assert_eq!(fs::read(&kept[0]).unwrap(), b"unsent");
+}
+
+#[test]
 fn what_the_journal_has_is_never_changed() {
     let (_root, dir) = dir();
     let mut staged = Staged::create(&dir, &place(), None).unwrap();
