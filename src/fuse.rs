@@ -367,16 +367,29 @@ impl fuser::Filesystem for Filesystem {
         );
     }
 
-    /// On the event thread: writes go to the local staging file and never wait for the network.
+    /// On the event thread: writes go to the local staging file and never wait for the network. One
+    /// that must copy the file first is for another thread.
     fn write(
         &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64, data: &[u8],
         _: WriteFlags, _: OpenFlags, _: Option<LockOwner>, reply: ReplyWrite,
     ) {
         self.writers.note(fh.0, req.pid());
-        match self.vfs.write(fh.0, offset, data) {
-            Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
-            Err(err) => reply.error(failed("write", of, &err)),
+        let answer = |reply: ReplyWrite, written| {
+            reply.written(u32::try_from(written).unwrap_or(u32::MAX));
+        };
+        match self.vfs.write_now(fh.0, offset, data) {
+            Ok(Some(written)) => return answer(reply, written),
+            Err(err) => return reply.error(failed("write", of, &err)),
+            Ok(None) => {}
         }
+        let (vfs, data) = (Arc::clone(&self.vfs), data.to_vec());
+        self.requests.hand_over(
+            request("write", Class::Write, req, of),
+            reply,
+            move || vfs.write(fh.0, offset, &data),
+            answer,
+            |_| {},
+        );
     }
 
     fn flush(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use ferryfs::vfs::backend::{Backend, Transfers};
+use ferryfs::vfs::backend::{Backend, OpenHow, Transfers};
 use ferryfs::vfs::blocks::Blocks;
 use ferryfs::vfs::cache::Cached;
 use ferryfs::vfs::content::{Contents, Keeping};
@@ -509,6 +509,72 @@ fn beyond_the_limit_close_waits_for_the_server() {
     mount.put("b", b"x");
     assert_eq!(mount.server.get("b").unwrap(), b"x");
     mount.settle();
+}
+
+#[test]
+fn nobody_waits_while_a_big_file_in_the_journal_is_copied_for_a_writer() {
+    const PIECE: usize = 16 << 20;
+    let mount = Mount::new();
+    mount.hold();
+    let fh = mount.create("big");
+    // Not in sequence: no upload follows.
+    for n in [5, 4, 3, 2, 1, 0] {
+        let piece = vec![b'a' + n; PIECE];
+        mount
+            .vfs
+            .write(fh, (usize::from(n) * PIECE) as u64, &piece)
+            .unwrap();
+    }
+    mount.close(fh).unwrap();
+    let ino = mount.ino("big");
+    let fh = mount
+        .vfs
+        .open(
+            ino,
+            OpenHow {
+                read: true,
+                ..WRITE
+            },
+        )
+        .unwrap()
+        .fh;
+    assert_eq!(mount.vfs.write_now(fh, 7, b"x").unwrap(), None);
+    let done = AtomicBool::new(false);
+    let answered = std::thread::scope(|scope| {
+        let writers = [(7, b"x"), (8, b"y")].map(|(at, byte)| {
+            let vfs = &mount.vfs;
+            scope.spawn(move || vfs.write(fh, at, byte).unwrap())
+        });
+        let asking = scope.spawn(|| {
+            let mut answered = 0;
+            while !done.load(Ordering::SeqCst) {
+                mount.vfs.getattr(ino).unwrap();
+                let mut byte = [0];
+                mount.vfs.read(fh, 0, &mut byte).unwrap();
+                answered += usize::from(byte == *b"a");
+            }
+            answered
+        });
+        writers.map(|writer| writer.join().unwrap());
+        done.store(true, Ordering::SeqCst);
+        asking.join().unwrap()
+    });
+    assert!(answered > 100, "{answered} answers while it was copied");
+    assert_eq!(mount.vfs.write_now(fh, 9, b"z").unwrap(), Some(1));
+    let mut start = [0; 11];
+    mount.vfs.read(fh, 0, &mut start).unwrap();
+    assert_eq!(&start, b"aaaaaaaxyza");
+    // What was closed is what the journal has.
+    let next = mount.kill();
+    next.vfs.commit_all().unwrap();
+    let stored = next.server.get("big").unwrap();
+    assert_eq!(stored.len(), 6 * PIECE);
+    assert_eq!(&stored[..11], b"aaaaaaaaaaa");
+    assert!((0..6).all(|n| {
+        stored[n * PIECE..][..PIECE]
+            .iter()
+            .all(|b| *b == b'a' + n as u8)
+    }));
 }
 
 #[test]

@@ -16,6 +16,8 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 const METADATA_THREADS: usize = 16;
 /// Most threads that wait for file contents; each holds a buffer of up to 1 MiB while it does.
 const CONTENT_THREADS: usize = 24;
+/// Most threads that copy a file that is to be written to.
+const WRITE_THREADS: usize = 4;
 
 /// What a request is about, and so which threads it may occupy.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,9 @@ pub(super) enum Class {
     Metadata,
     /// File contents: they take as long as bytes flow; the sockets' own limits end a stall.
     Content,
-    /// The same for nobody: the last close, after which nothing can be done any more.
+    /// Writes that take long: many may wait for one copy, and readers need not wait for them.
+    Write,
+    /// As `Content`, for nobody: the last close, after which nothing can be done any more.
     Release,
 }
 
@@ -47,6 +51,7 @@ replies!(
     fuser::ReplyOpen,
     fuser::ReplyCreate,
     fuser::ReplyStatfs,
+    fuser::ReplyWrite,
     fuser::ReplyXattr
 );
 
@@ -54,6 +59,7 @@ replies!(
 pub(super) struct Requests {
     metadata: Workers,
     content: Workers,
+    write: Workers,
     watch: Watch,
     limit: Option<Duration>,
 }
@@ -64,6 +70,7 @@ impl Requests {
         Ok(Self {
             metadata: Workers::new("metadata", METADATA_THREADS),
             content: Workers::new("content", CONTENT_THREADS),
+            write: Workers::new("write", WRITE_THREADS),
             watch: Watch::start()?,
             limit,
         })
@@ -97,6 +104,7 @@ impl Requests {
         let (workers, limit) = match what.class {
             Class::Metadata => (&self.metadata, self.limit),
             Class::Content | Class::Release => (&self.content, None),
+            Class::Write => (&self.write, None),
         };
         let waiting: Arc<dyn Waiting> = Arc::<Slot<R>>::clone(&slot);
         self.watch.add(Arc::downgrade(&waiting), what.caller, limit);

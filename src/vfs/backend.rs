@@ -222,6 +222,15 @@ pub trait OpenFile: Send + Sync {
     /// The error of an upload already under way may be told here.
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()>;
 
+    /// As [`write_at`](Self::write_at), for who must not wait long: `Ok(false)` if that would take
+    /// long, and nothing was written.
+    ///
+    /// # Errors
+    /// As `write_at`.
+    fn write_now(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<bool> {
+        self.write_at(at, offset, data).map(|()| true)
+    }
+
     /// `ftruncate`, smaller or larger.
     fn set_len(&self, at: &RemotePath, len: u64) -> Result<()>;
 

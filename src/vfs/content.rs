@@ -10,9 +10,9 @@
 //! * a live upload (`live.rs`) while a new content is written in sequence.
 //!
 //! **Locks**, in the order in which they are taken: the commit mutex of a content; the line of a
-//! stream or of a live upload; the state of a content; leaves. The first two are held across the
-//! network, the state across local disk only. A write takes the state and leaves, so it never waits
-//! for the network.
+//! stream or of a live upload; the turn to copy what the journal has; the state of a content; leaves.
+//! The first two are held across the network, the others across local disk only. A write takes the
+//! turn, the state and leaves, so it never waits for the network.
 //!
 //! **Connections.** A stream keeps its connection as a favour. Who finds none free makes the least
 //! recently used idle one hang up and waits in line (`turns.rs`); readers who see somebody in line
@@ -36,6 +36,7 @@ mod rental;
 mod spot;
 mod state;
 mod stream;
+mod thaw;
 mod turns;
 mod version;
 mod window;

@@ -219,17 +219,39 @@ impl Vfs {
     /// # Errors
     /// `BadHandle` if it was not opened for that; the error of an upload under way.
     pub fn write(&self, fh: u64, offset: u64, data: &[u8]) -> Result<usize> {
+        let write = |file: &dyn OpenFile, at: &RemotePath| {
+            let written = file.write_at(at, offset, data);
+            written.map(|()| true)
+        };
+        self.write_by(fh, data, write).map(|_| data.len())
+    }
+
+    /// As [`write`](Self::write), for who must not wait long; `None`: that would take long.
+    ///
+    /// # Errors
+    /// As `write`.
+    pub fn write_now(&self, fh: u64, offset: u64, data: &[u8]) -> Result<Option<usize>> {
+        let write = |file: &dyn OpenFile, at: &RemotePath| file.write_now(at, offset, data);
+        let written = self.write_by(fh, data, write)?;
+        Ok(written.then_some(data.len()))
+    }
+
+    fn write_by(
+        &self,
+        fh: u64,
+        data: &[u8],
+        write: impl FnOnce(&dyn OpenFile, &RemotePath) -> Result<bool>,
+    ) -> Result<bool> {
         let handle = self.handles.get(fh)?;
         if !handle.write {
             return Err(ErrorKind::BadHandle.into());
         }
         if data.is_empty() {
-            return Ok(0);
+            return Ok(true);
         }
         let at = self.io_path(handle.ino)?;
         self.failure_of(&at)?;
-        handle.file.write_at(&at, offset, data)?;
-        Ok(data.len())
+        write(&*handle.file, &at)
     }
 
     /// A descriptor of `fh` is closed: what was written is on the server when this returns `Ok`, or

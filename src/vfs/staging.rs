@@ -43,6 +43,7 @@
 mod dir;
 mod passing;
 mod spare;
+mod thaw;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -58,6 +59,7 @@ use super::path::RemotePath;
 pub(crate) use dir::{Named, StagingDir};
 pub(crate) use passing::{Next as NextBytes, Passing};
 pub(crate) use spare::{SPARE, Spares, clear as clear_spares};
+pub(crate) use thaw::Thaw;
 
 /// Where the bytes at an offset are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,9 +115,6 @@ pub(crate) struct Frozen {
 /// kernel writes them there.
 pub(crate) const BIG: u64 = 32 << 20;
 
-/// Bytes copied at a time.
-const COPY: usize = 1 << 20;
-
 /// Ranges that are worth recording; a file in more pieces is brought to the server at once.
 const MOST_RANGES: usize = 10_000;
 
@@ -128,6 +127,8 @@ pub(crate) struct Staged {
     place: RemotePath,
     /// The end of what the journal has of the present file.
     frozen: Option<u64>,
+    /// A copy of the present file is being made, and nothing is changed until it is there.
+    thawing: bool,
     local: Extents,
     len: u64,
     base_len: u64,
@@ -147,6 +148,7 @@ impl Staged {
             named: Arc::new(dir.new_file(place)?),
             place: place.clone(),
             frozen: None,
+            thawing: false,
             local: Extents::default(),
             len: base_len,
             base_len,
@@ -185,6 +187,7 @@ impl Staged {
             named: frozen.named,
             place: place.clone(),
             frozen: Some(frozen.len),
+            thawing: false,
             local,
             len: frozen.len,
             base_len: frozen.base_len,
@@ -228,33 +231,6 @@ impl Staged {
     /// Changes counted so far.
     pub(crate) const fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// Before a change from `offset` on: what the journal has is left alone, and what is kept of it
-    /// below `wanted` is copied.
-    fn thaw(&mut self, offset: u64, wanted: u64) -> Result<()> {
-        if self.frozen.is_none_or(|end| offset >= end) {
-            return Ok(());
-        }
-        let fresh = self.dir.new_file(&self.place)?;
-        let failed = |err: &std::io::Error| Error::local(fresh.path().display(), err);
-        fresh.file.set_len(self.len).map_err(|err| failed(&err))?;
-        let mut buf = vec![0; COPY];
-        for range in self.local.ranges() {
-            let mut at = range.start;
-            let end = range.end.min(wanted);
-            while at < end {
-                let most = usize::try_from(end - at).unwrap_or(COPY).min(COPY);
-                let part = buf.get_mut(..most).unwrap_or_default();
-                let copied = self.named.file.read_exact_at(part, at);
-                let copied = copied.and_then(|()| fresh.file.write_all_at(part, at));
-                copied.map_err(|err| failed(&err))?;
-                at += most as u64;
-            }
-        }
-        self.named = Arc::new(fresh);
-        self.frozen = None;
-        Ok(())
     }
 
     pub(crate) const fn len(&self) -> u64 {

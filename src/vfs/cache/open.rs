@@ -121,6 +121,10 @@ impl OpenFile for CachedFile {
         self.refute(at, self.inner.write_at(at, offset, data))
     }
 
+    fn write_now(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<bool> {
+        self.refute(at, self.inner.write_now(at, offset, data))
+    }
+
     fn set_len(&self, at: &RemotePath, len: u64) -> Result<()> {
         self.refute(at, self.inner.set_len(at, len))
     }

@@ -25,6 +25,8 @@ pub struct Content {
     pub(super) state: Locked<State>,
     /// One commit at a time; held across the network.
     committing: Mutex<()>,
+    /// One copy of what the journal has at a time.
+    pub(super) thawing: Mutex<()>,
     /// For the name of what must be kept, no more: the file may be renamed.
     opened_as: RemotePath,
 }
@@ -66,6 +68,7 @@ impl Content {
                 ..State::new(path.clone())
             }),
             committing: Mutex::default(),
+            thawing: Mutex::default(),
             opened_as: path.clone(),
         };
         let prepared = content.prepare(path, how, new);
@@ -104,6 +107,7 @@ impl Content {
                 ..State::new(place.clone())
             }),
             committing: Mutex::default(),
+            thawing: Mutex::default(),
             opened_as: place,
         })
     }
@@ -210,21 +214,24 @@ impl Content {
         }
     }
 
+    /// Whether it was changed: not if `stiff` says that this takes long.
     fn change(
         &self,
+        stiff: impl FnOnce(&Staged) -> bool,
         change: impl FnOnce(&mut Staged, bool) -> Result<()>,
         tell: impl FnOnce(&Live) -> Next,
-    ) -> Result<()> {
-        let changed = |state: &mut State| state.change(&self.contents, change, tell);
-        let Some(Follow { live, next, source }) = self.state.with(changed)? else {
-            return Ok(());
+    ) -> Result<bool> {
+        let changed = |state: &mut State| state.change(&self.contents, stiff, change, tell);
+        let Some(changed) = self.state.with(changed)? else {
+            return Ok(false);
         };
-        if next == Next::GiveUp {
-            self.contents.retire(live);
-            return Ok(());
+        if let Some(Follow { live, next, source }) = changed {
+            match next {
+                Next::GiveUp => self.contents.retire(live),
+                Next::Go | Next::StartPump => start_pump(live, source),
+            }
         }
-        start_pump(live, source);
-        Ok(())
+        Ok(true)
     }
 
     /// Begins an upload behind the writer, on a thread of its own: a write does not wait for it.
@@ -378,33 +385,46 @@ impl OpenFile for Content {
     }
 
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
+        self.change_when_thawed(at, offset, || self.write_now(at, offset, data))
+    }
+
+    fn write_now(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<bool> {
         if data.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         if let Some(passing) = self.state.with(|state| state.passing(offset)) {
             passing.wait_for_place(offset, data.len());
         }
         let (len, now) = (data.len() as u64, self.contents.now());
-        self.change(
+        let written = self.change(
+            |staged| staged.is_stiff(offset, u64::MAX),
             |staged, followed| match followed {
                 true => staged.write_passing(offset, data, &self.contents.pool),
                 false => staged.write(offset, data),
             },
             |live| live.wrote(offset, len, now),
         )?;
-        if let Some((settled, source)) = self.state.with(|state| state.wrote(offset, len)) {
+        if written
+            && let Some((settled, source)) = self.state.with(|state| state.wrote(offset, len))
+        {
             self.begin_late(at, settled, source);
         }
-        Ok(())
+        Ok(written)
     }
 
-    fn set_len(&self, _: &RemotePath, len: u64) -> Result<()> {
+    fn set_len(&self, at: &RemotePath, len: u64) -> Result<()> {
         if self.state.with(|state| state.attr().size) == Some(len) {
             return Ok(());
         }
         self.state
             .with(|state| state.in_sequence = (len == 0).then_some(0));
-        self.change(|staged, _| staged.set_len(len), |live| live.resized(len))
+        self.change_when_thawed(at, len, || {
+            self.change(
+                |staged| staged.is_stiff(len, len),
+                |staged, _| staged.set_len(len),
+                |live| live.resized(len),
+            )
+        })
     }
 
     fn set_attr(&self, at: &RemotePath, change: &SetAttr) -> Result<()> {
@@ -526,6 +546,14 @@ impl OpenFile for Content {
     fn acknowledge(&self, at: &RemotePath) -> Result<()> {
         if !self.contents.keeping.writeback {
             return Err(ErrorKind::Unsupported.into());
+        }
+        // With nothing locked: then little is left to be done.
+        if let Some(source) = self.state.with(|state| state.unrecorded()) {
+            source.passing.settle(u64::MAX)?;
+            if self.contents.keeping.sync {
+                let synced = source.file.sync_data();
+                synced.map_err(|err| Error::local(at, &err))?;
+            }
         }
         self.state
             .with(|state| state.acknowledge(&self.contents, at))

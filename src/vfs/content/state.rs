@@ -12,7 +12,7 @@ use crate::vfs::backend::{Replaces, Seen};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::journal::Entry;
 use crate::vfs::path::RemotePath;
-use crate::vfs::staging::{BIG, Passing, Run, Source, Staged};
+use crate::vfs::staging::{BIG, Passing, Run, Source, Staged, Thaw};
 
 pub(super) struct State {
     /// For what is kept of the file.
@@ -212,24 +212,28 @@ impl State {
     }
 
     /// Changes the content with `change`, which is told whether an upload follows, then asks the upload under way with `tell` what that
-    /// means for it.
+    /// means for it. Not if `stiff` says that this takes long: then it is `None`.
     pub(super) fn change(
         &mut self,
         contents: &Contents,
+        stiff: impl FnOnce(&Staged) -> bool,
         change: impl FnOnce(&mut Staged, bool) -> Result<()>,
         tell: impl FnOnce(&Live) -> Next,
-    ) -> Result<Option<Follow>> {
+    ) -> Result<Option<Option<Follow>>> {
         if let Some(refusal) = self.live.as_ref().and_then(|live| live.refusal()) {
             return Err(refusal);
         }
         let followed = self.live.is_some();
         let staged = self.staged(contents)?;
+        if stiff(staged) {
+            return Ok(None);
+        }
         let before = Arc::clone(staged.named());
         change(staged, followed)?;
         let same = Arc::ptr_eq(&before, staged.named());
         let source = staged.source();
         let Some(live) = self.live.clone() else {
-            return Ok(None);
+            return Ok(Some(None));
         };
         let next = match same {
             true => tell(&live),
@@ -237,13 +241,31 @@ impl State {
             false => Next::GiveUp,
         };
         match next {
-            Next::Go => return Ok(None),
+            Next::Go => return Ok(Some(None)),
             // The refusal of an upload that ended is still to be told.
-            Next::GiveUp if live.refusal().is_some() => return Ok(None),
+            Next::GiveUp if live.refusal().is_some() => return Ok(Some(None)),
             Next::GiveUp => self.live = None,
             Next::StartPump => {}
         }
-        Ok(Some(Follow { live, next, source }))
+        Ok(Some(Some(Follow { live, next, source })))
+    }
+
+    /// The copy of what the journal has is made. The upload that goes on with the old file, if any,
+    /// is to be given up.
+    pub(super) fn thawed(&mut self, thaw: Thaw) -> Result<Option<Arc<Live>>> {
+        let Some(staged) = &mut self.staged else {
+            return Ok(None);
+        };
+        if !staged.end_thaw(thaw)? {
+            return Ok(None);
+        }
+        Ok(self.live.take_if(|live| live.refusal().is_none()))
+    }
+
+    /// What is to be on the disk before it is acknowledged, which takes a while, perhaps.
+    pub(super) fn unrecorded(&self) -> Option<Source> {
+        let staged = self.staged.as_ref().filter(|_| self.is_dirty())?;
+        self.recorded().is_none().then(|| staged.source())
     }
 
     /// Where what is written at `offset` waits for its upload, if that follows the writer.

@@ -61,6 +61,10 @@ impl OpenFile for PatientFile {
         self.inner.write_at(at, offset, data)
     }
 
+    fn write_now(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<bool> {
+        self.inner.write_now(at, offset, data)
+    }
+
     fn set_len(&self, at: &RemotePath, len: u64) -> Result<()> {
         self.outage.patiently(|| self.inner.set_len(at, len))
     }
