@@ -442,6 +442,58 @@ fn a_kill_between_upload_and_record_makes_no_conflict() {
 }
 
 #[test]
+fn what_was_acknowledged_during_an_upload_replaces_that_after_a_kill() {
+    let cases = [
+        (None, 3, " and two", "one and two"),
+        (Some("old"), 3, " and two", "one and two"),
+        (Some("old"), 0, "two", "two"),
+        (Some("an old one"), 0, "two", "twoold one"),
+    ];
+    // Killed when the first upload was over, and before anybody here knew that it was.
+    let kills = [Op::Store, Op::PublishAnswer].into_iter();
+    for (slow, (old, at, change, new)) in kills.flat_map(|op| cases.map(|case| (op, case))) {
+        let mount = Mount::new();
+        if let Some(old) = old {
+            mount.server.put("f", old);
+        }
+        mount.transfers.delay(slow, Duration::from_millis(400));
+        let put = |offset, content: &[u8]| {
+            let known = mount.try_ino("f").ok();
+            let fh = known.map_or_else(
+                || mount.create("f"),
+                |ino| mount.vfs.open(ino, WRITE).unwrap().fh,
+            );
+            mount.vfs.write(fh, offset, content).unwrap();
+            mount.close(fh).unwrap();
+        };
+        put(0, b"one");
+        std::thread::sleep(Duration::from_millis(250));
+        put(at, change.as_bytes());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !mount
+            .server
+            .get("f")
+            .is_some_and(|now| now.starts_with(b"one"))
+        {
+            assert!(Instant::now() < deadline, "{:?}", mount.vfs.dirty());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        mount.hold();
+        std::thread::sleep(Duration::from_millis(20));
+        let stored = mount.server.get("f").unwrap();
+        assert_ne!(
+            stored,
+            new.as_bytes(),
+            "the second was not stored before the kill"
+        );
+        let mount = mount.kill();
+        mount.settle();
+        assert_eq!(mount.server.get("f").unwrap(), new.as_bytes());
+        assert_eq!(mount.server.paths().len(), 1, "{:?}", mount.server.paths());
+    }
+}
+
+#[test]
 fn an_append_that_a_kill_cut_is_made_whole() {
     let mount = Mount::new();
     mount.server.put("f", "0123456789");
@@ -555,7 +607,7 @@ fn nobody_waits_while_a_big_file_in_the_journal_is_copied_for_a_writer() {
             }
             answered
         });
-        writers.map(|writer| writer.join().unwrap());
+        assert_eq!(writers.map(|writer| writer.join().unwrap()), [1, 1]);
         done.store(true, Ordering::SeqCst);
         asking.join().unwrap()
     });

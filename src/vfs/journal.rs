@@ -27,7 +27,7 @@ use super::attr::Attr;
 use super::backend::Replaces;
 use super::error::{Error, Result};
 use super::path::RemotePath;
-use super::staging::{Frozen, Named, Spares, StagingDir};
+use super::staging::{Frozen, Named, Spare, Spares, StagingDir};
 
 /// The records of a mount.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub(crate) struct Journal {
 pub(crate) struct Entry {
     path: PathBuf,
     named: Arc<Named>,
+    record: Box<Record>,
     sync: bool,
     spares: Arc<Spares>,
     /// The changes it has.
@@ -52,32 +53,57 @@ pub(crate) struct Entry {
     pub(crate) at: RemotePath,
 }
 
-impl Entry {
-    /// The content is on the server, or nobody wants it any more.
-    pub(crate) fn remove(self) {
-        let removed = self.spares.put(&self.path).and_then(|spare| {
+/// A record that has left its place, where there may be another by now.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Leaving {
+    entry: Entry,
+    moved: io::Result<Option<Spare>>,
+}
+
+impl Leaving {
+    /// The staged file may go, too.
+    pub(crate) fn finish(self) {
+        let Self { entry, moved } = self;
+        let removed = moved.and_then(|spare| {
             // Else a power cut brings back what was removed, or replaced by others, meanwhile.
-            if self.sync {
-                sync_dir(self.path.parent())?;
+            if entry.sync {
+                sync_dir(entry.path.parent())?;
             }
             Ok(spare)
         });
         match removed {
             Err(err) if err.kind() != io::ErrorKind::NotFound => {
                 // Then its bytes must stay as well.
-                log::error!("{}: {err}", self.path.display());
+                log::error!("{}: {err}", entry.path.display());
             }
             Ok(Some(spare)) => {
-                self.spares.keep(spare);
-                self.named.release();
+                entry.spares.keep(spare);
+                entry.named.release();
             }
-            _ => self.named.release(),
+            _ => entry.named.release(),
         }
+    }
+}
+
+impl Entry {
+    /// The content is on the server, or nobody wants it any more. A new record of the same staged
+    /// file would have the same place: none is made before this has returned.
+    pub(crate) fn leave(self) -> Leaving {
+        let moved = self.spares.put(&self.path);
+        Leaving { entry: self, moved }
+    }
+
+    /// All of that at once.
+    pub(crate) fn remove(self) {
+        self.leave().finish();
     }
 
     /// Another record took its place: under the same name, or under another.
     pub(crate) fn superseded(self, by: &Self) {
-        if self.path != by.path {
+        if self.path == by.path {
+            self.named.release();
+        } else {
             self.remove();
         }
     }
@@ -147,6 +173,7 @@ impl Journal {
             replaces: replaces.map(Expected::of),
             mtime: frozen.attr.mtime.map(seconds),
             mode: frozen.attr.mode,
+            sent: frozen.sent.map(|(size, time)| (size, seconds(time))),
         };
         let path = self.dir.join(&name);
         let written = self.write(&path, &record, &frozen.named);
@@ -155,11 +182,24 @@ impl Journal {
         Ok(Entry {
             path,
             named: Arc::clone(&frozen.named),
+            record: Box::new(record),
             sync: self.sync,
             spares: Arc::clone(&self.spares),
             generation: frozen.generation,
             at: at.clone(),
         })
+    }
+
+    /// The server has got another version from here, which is what `entry` is to replace: below
+    /// `unchanged` the two are the same.
+    pub(crate) fn rebase(&self, entry: &mut Entry, base: &Attr, unchanged: u64) -> Result<()> {
+        let record = &mut entry.record;
+        record.base = Some(Base::of(base));
+        record.replaces = None;
+        record.sent = None;
+        record.unchanged = unchanged;
+        let written = self.write(&entry.path, record, &entry.named);
+        written.map_err(|err| Error::local(entry.path.display(), &err))
     }
 
     fn write(&self, path: &Path, record: &Record, named: &Named) -> io::Result<()> {
@@ -215,6 +255,7 @@ impl Journal {
             let entry = Entry {
                 path,
                 named: Arc::clone(&named),
+                record: Box::new(record.clone()),
                 sync: self.sync,
                 spares: Arc::clone(&self.spares),
                 generation: 1,
@@ -293,6 +334,7 @@ fn frozen(record: &Record, named: Arc<Named>) -> Frozen {
         unchanged: record.unchanged,
         local: record.local.clone(),
         attr: record.attr(),
+        sent: record.sent(),
     }
 }
 

@@ -58,7 +58,7 @@ use super::error::{Error, ErrorKind, Result};
 use super::path::RemotePath;
 pub(crate) use dir::{Named, StagingDir};
 pub(crate) use passing::{Next as NextBytes, Passing};
-pub(crate) use spare::{SPARE, Spares, clear as clear_spares};
+pub(crate) use spare::{SPARE, Spare, Spares, clear as clear_spares};
 pub(crate) use thaw::Thaw;
 
 /// Where the bytes at an offset are.
@@ -109,6 +109,8 @@ pub(crate) struct Frozen {
     pub(crate) local: Vec<(u64, u64)>,
     /// What to set with the content.
     pub(crate) attr: SetAttr,
+    /// Size and time of an earlier content of ours that the server may have instead of the base.
+    pub(crate) sent: Option<(u64, SystemTime)>,
 }
 
 /// From this length on a staged file is better off on disk: smaller ones are mostly gone before the
@@ -220,12 +222,18 @@ impl Staged {
             unchanged: self.unchanged,
             local: self.local.ranges().map(|r| (r.start, r.end)).collect(),
             attr: self.attr,
+            sent: None,
         })
     }
 
     /// The journal does not need the file any more.
     pub(crate) const fn unfreeze(&mut self) {
         self.frozen = None;
+    }
+
+    /// Length of the prefix that is what the server has.
+    pub(crate) const fn unchanged(&self) -> u64 {
+        self.unchanged
     }
 
     /// Changes counted so far.

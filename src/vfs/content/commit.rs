@@ -8,7 +8,7 @@ use super::version::Version;
 use crate::vfs::attr::Attr;
 use crate::vfs::backend::{Publish, Replaces, Seen, Upload};
 use crate::vfs::error::{Error, ErrorKind, Result};
-use crate::vfs::journal::Entry;
+use crate::vfs::journal::Leaving;
 use crate::vfs::path::RemotePath;
 use crate::vfs::staging::Snapshot;
 
@@ -87,10 +87,24 @@ impl Content {
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(()),
             Err(err) => return Err(err),
         };
+        let earlier = self.state.with(|state| state.sent);
         let Some(job) = self.next_job() else {
             return Ok(());
         };
-        if now.size == Some(job.snapshot.len) && now.mtime == job.publish.mtime && now.mtime_exact {
+        let is = |size, time| now.size == Some(size) && now.mtime == time && now.mtime_exact;
+        let earlier = earlier.is_some_and(|(size, time)| is(size, Some(time)));
+        let same = |base: &Arc<Version>| !base.attr().differs_from(&now);
+        if earlier || job.base.as_ref().is_some_and(same) {
+            // Of two contents with one size and time that are ours it may be either.
+            let version = Version::new(&self.contents, &self.transfers, at, now);
+            let old = self.state.with(|state| {
+                (state.unsure, state.replaces) = (false, None);
+                state.base.replace(Arc::new(version))
+            });
+            drop(old);
+            return Ok(());
+        }
+        if is(job.snapshot.len, job.publish.mtime) {
             self.published(at, &job, now);
             return Ok(());
         }
@@ -118,6 +132,7 @@ impl Content {
             let staged = state.staged.as_mut().filter(|_| dirty)?;
             let snapshot = staged.snapshot();
             state.in_sequence = (snapshot.len == 0).then_some(0);
+            state.sent = snapshot.attr.mtime.map(|time| (snapshot.len, time));
             let live = state.live.take();
             Some((snapshot, live, state.base.clone(), state.torn, replaces))
         })?;
@@ -169,9 +184,9 @@ impl Content {
             if let Some(staged) = &mut state.staged {
                 staged.published(&job.snapshot);
             }
-            state.is_stored(job.snapshot.generation)
+            state.is_stored(&self.contents, job.snapshot.generation)
         });
-        entry.into_iter().for_each(Entry::remove);
+        entry.into_iter().for_each(Leaving::finish);
         Ok(())
     }
 
@@ -299,10 +314,11 @@ impl Content {
             if let Some(staged) = &mut state.staged {
                 staged.published(&job.snapshot);
             }
-            let entry = state.is_stored(job.snapshot.generation);
-            (std::mem::replace(&mut state.base, version), entry)
+            let old = std::mem::replace(&mut state.base, version);
+            let entry = state.is_stored(&self.contents, job.snapshot.generation);
+            (old, entry)
         });
-        entry.into_iter().for_each(Entry::remove);
+        entry.into_iter().for_each(Leaving::finish);
         // Its streams hang up, with nothing locked.
         drop(old);
     }

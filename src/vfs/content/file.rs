@@ -97,6 +97,7 @@ impl Content {
             contents: Arc::clone(contents),
             transfers,
             state: Locked::new(State {
+                sent: frozen.sent,
                 base: base.map(Arc::new),
                 staged: Some(Staged::restore(&contents.staging, &place, frozen)?),
                 entry: Some(entry),

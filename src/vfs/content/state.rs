@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Contents;
 use super::live::{Live, Next};
@@ -10,7 +11,7 @@ use super::version::Version;
 use crate::vfs::attr::{Attr, FileKind, SetAttr};
 use crate::vfs::backend::{Replaces, Seen};
 use crate::vfs::error::{Error, ErrorKind, Result};
-use crate::vfs::journal::Entry;
+use crate::vfs::journal::{Entry, Leaving};
 use crate::vfs::path::RemotePath;
 use crate::vfs::staging::{BIG, Passing, Run, Source, Staged, Thaw};
 
@@ -21,6 +22,8 @@ pub(super) struct State {
     pub(super) entry: Option<Entry>,
     /// The mount that recorded it was killed, perhaps after the server had it.
     pub(super) unsure: bool,
+    /// Size and time of what was last sent, which the server may have instead of the base.
+    pub(super) sent: Option<(u64, SystemTime)>,
     /// What it is to take the place of, where that is not the base.
     pub(super) replaces: Option<Replaces>,
     /// The server's version; `None` if no commit has brought one there.
@@ -77,6 +80,7 @@ impl State {
             place,
             entry: None,
             unsure: false,
+            sent: None,
             replaces: None,
             base: None,
             staged: None,
@@ -128,7 +132,8 @@ impl State {
         if self.entry.as_ref().is_some_and(recorded) {
             return Ok(());
         }
-        let frozen = staged.freeze()?;
+        let mut frozen = staged.freeze()?;
+        frozen.sent = self.sent;
         let entry = contents
             .journal
             .record(at, &frozen, base.as_ref(), replaces)?;
@@ -157,18 +162,32 @@ impl State {
         self.base.is_some() || self.unsure || replaced
     }
 
-    /// The server has what was written up to `generation`.
-    pub(super) fn is_stored(&mut self, generation: u64) -> Option<Entry> {
+    /// The server has what was written up to `generation`, which makes the base what it is now.
+    pub(super) fn is_stored(&mut self, contents: &Contents, generation: u64) -> Option<Leaving> {
         self.replaces = None;
         self.unsure = false;
+        self.sent = None;
         self.stored += 1;
-        let entry = self.entry.take_if(|entry| entry.generation <= generation)?;
-        if let Some(staged) = &mut self.staged
-            && entry.is_of(staged.named())
-        {
-            staged.unfreeze();
+        if let Some(entry) = self.entry.take_if(|entry| entry.generation <= generation) {
+            if let Some(staged) = &mut self.staged
+                && entry.is_of(staged.named())
+            {
+                staged.unfreeze();
+            }
+            return Some(entry.leave());
         }
-        Some(entry)
+        // What was acknowledged meanwhile replaces what was stored just now.
+        if let (Some(entry), Some(base), Some(staged)) = (&mut self.entry, &self.base, &self.staged)
+            && let Err(err) = contents
+                .journal
+                .rebase(entry, &base.attr(), staged.unchanged())
+        {
+            log::warn!(
+                "{}: its record in the journal is out of date: {err}",
+                entry.at
+            );
+        }
+        None
     }
 
     pub(super) fn is_dirty(&self) -> bool {

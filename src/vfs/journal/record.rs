@@ -39,6 +39,9 @@ pub(super) struct Record {
     /// Seconds since 1970.
     pub(super) mtime: Option<i64>,
     pub(super) mode: Option<u32>,
+    /// See [`Frozen`](crate::vfs::staging::Frozen).
+    #[serde(default)]
+    pub(super) sent: Option<(u64, i64)>,
 }
 
 /// A version of a file, as far as it is to be recognised.
@@ -134,6 +137,11 @@ impl Record {
         ends.max().unwrap_or_default()
     }
 
+    pub(super) fn sent(&self) -> Option<(u64, SystemTime)> {
+        let (size, at) = self.sent?;
+        Some((size, time(at)?))
+    }
+
     pub(super) fn attr(&self) -> SetAttr {
         SetAttr {
             mtime: self.mtime.and_then(time),
@@ -190,6 +198,7 @@ mod tests {
             replaces: Some(Expected::Version(base)),
             mtime: Some(1_700_000_000),
             mode: None,
+            sent: Some((7, 1_700_000_001)),
         }
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::passing::{Passing, Room};
@@ -170,7 +170,8 @@ pub(crate) struct Named {
     pub(super) file: Arc<File>,
     pub(super) path: PathBuf,
     passing: Arc<Passing>,
-    held: AtomicBool,
+    /// How many want it to stay.
+    held: AtomicU32,
     spares: Arc<Spares>,
 }
 
@@ -182,7 +183,7 @@ impl Named {
             file,
             path,
             passing: Arc::new(passing),
-            held: AtomicBool::new(false),
+            held: AtomicU32::new(0),
             spares: Arc::clone(&dir.spares),
         }
     }
@@ -216,12 +217,12 @@ impl Named {
 
     /// It stays when this goes.
     pub(crate) fn hold(&self) {
-        self.held.store(true, Ordering::Relaxed);
+        self.held.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It goes with this.
+    /// Takes back one [`hold`](Self::hold): without any it goes with this.
     pub(crate) fn release(&self) {
-        self.held.store(false, Ordering::Relaxed);
+        self.held.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Its name in the directory.
@@ -248,7 +249,7 @@ impl Named {
 
 impl Drop for Named {
     fn drop(&mut self) {
-        if !self.held.load(Ordering::Relaxed)
+        if self.held.load(Ordering::Relaxed) == 0
             && let Err(err) = self.leave()
         {
             log::warn!("{}: {err}", self.path.display());
