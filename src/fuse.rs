@@ -31,8 +31,8 @@ use fuser::{
 };
 
 use self::answers::{
-    answer_entry, answer_lookup, answer_open, answer_space, answer_xattr, failed, how, look_again,
-    open_flags, request, tune,
+    answer_entry, answer_lookup, answer_open, answer_space, answer_write, answer_xattr, failed,
+    how, look_again, open_flags, request, tune,
 };
 use self::attr::{bare, file_attr, file_type, ino};
 use self::pages::Pages;
@@ -374,11 +374,8 @@ impl fuser::Filesystem for Filesystem {
         _: WriteFlags, _: OpenFlags, _: Option<LockOwner>, reply: ReplyWrite,
     ) {
         self.writers.note(fh.0, req.pid());
-        let answer = |reply: ReplyWrite, written| {
-            reply.written(u32::try_from(written).unwrap_or(u32::MAX));
-        };
         match self.vfs.write_now(fh.0, offset, data) {
-            Ok(Some(written)) => return answer(reply, written),
+            Ok(Some(written)) => return answer_write(reply, written),
             Err(err) => return reply.error(failed("write", of, &err)),
             Ok(None) => {}
         }
@@ -387,7 +384,7 @@ impl fuser::Filesystem for Filesystem {
             request("write", Class::Write, req, of),
             reply,
             move || vfs.write(fh.0, offset, &data),
-            answer,
+            answer_write,
             |_| {},
         );
     }

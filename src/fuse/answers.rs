@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fuser::{
     Errno, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, OpenAccMode,
-    OpenFlags, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr,
+    OpenFlags, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 
 use super::attr::{NEGATIVE_VALIDITY, bare, file_attr, ino};
@@ -129,6 +129,10 @@ pub(super) fn answer_space(reply: ReplyStatfs, space: Option<Space>) {
     let (total, free) = (total / BLOCK, free / BLOCK);
     let (block, name) = (BLOCK as u32, NAME_MAX as u32);
     reply.statfs(total, free, free, 0, 0, block, name, block);
+}
+
+pub(super) fn answer_write(reply: ReplyWrite, written: usize) {
+    reply.written(u32::try_from(written).unwrap_or(u32::MAX));
 }
 
 pub(super) fn open_flags(opened: &Opened) -> FopenFlags {

@@ -19,6 +19,7 @@
 //! give theirs up after a share. Nobody waits for a connection while holding another.
 
 mod behind;
+mod change;
 mod check;
 mod commit;
 mod drop_behind;
@@ -36,7 +37,6 @@ mod rental;
 mod spot;
 mod state;
 mod stream;
-mod thaw;
 mod turns;
 mod version;
 mod window;

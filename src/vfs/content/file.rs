@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use super::gathered::Gathered;
 use super::leftover::is_passing;
-use super::live::{Live, Next};
-use super::state::{Follow, Missing, Piece, State};
+use super::live::Live;
+use super::state::{Missing, Piece, State};
 use super::version::Version;
 use super::{Contents, lock};
 use crate::sync::Locked;
@@ -16,7 +16,7 @@ use crate::vfs::chunk::Chunk;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::journal::{Entry, Saved};
 use crate::vfs::path::RemotePath;
-use crate::vfs::staging::{Source, Staged, whole_seconds};
+use crate::vfs::staging::{Staged, whole_seconds};
 
 /// An open file, see [the module](super).
 pub struct Content {
@@ -215,44 +215,6 @@ impl Content {
         }
     }
 
-    /// Whether it was changed: not if `stiff` says that this takes long.
-    fn change(
-        &self,
-        stiff: impl FnOnce(&Staged) -> bool,
-        change: impl FnOnce(&mut Staged, bool) -> Result<()>,
-        tell: impl FnOnce(&Live) -> Next,
-    ) -> Result<bool> {
-        let changed = |state: &mut State| state.change(&self.contents, stiff, change, tell);
-        let Some(changed) = self.state.with(changed)? else {
-            return Ok(false);
-        };
-        if let Some(Follow { live, next, source }) = changed {
-            match next {
-                Next::GiveUp => self.contents.retire(live),
-                Next::Go | Next::StartPump => start_pump(live, source),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Begins an upload behind the writer, on a thread of its own: a write does not wait for it.
-    fn begin_late(&self, at: &RemotePath, settled: u64, source: Source) {
-        let (contents, transfers) = (Arc::clone(&self.contents), Arc::clone(&self.transfers));
-        let at = at.clone();
-        let replaces = self.state.with(|state| state.replaces());
-        let begin = move || contents.connection_now(|wait| transfers.store(&at, replaces, wait));
-        let live = Live::late(Box::new(begin), settled, self.contents.now());
-        let live = Arc::new(live);
-        let begun = self.state.with(|state| {
-            let free = state.live.is_none() && !state.detached;
-            free.then(|| state.live = Some(Arc::clone(&live)))
-        });
-        if begun.is_some() {
-            self.contents.register_upload(&live);
-            start_pump(live, source);
-        }
-    }
-
     /// Another handle opens a file that may have another version by now: if the server agrees, that
     /// one is read from here on. What is dirty here stays ours.
     fn revalidate(&self, at: &RemotePath, known: &Attr) -> Result<()> {
@@ -390,27 +352,7 @@ impl OpenFile for Content {
     }
 
     fn write_now(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<bool> {
-        if data.is_empty() {
-            return Ok(true);
-        }
-        if let Some(passing) = self.state.with(|state| state.passing(offset)) {
-            passing.wait_for_place(offset, data.len());
-        }
-        let (len, now) = (data.len() as u64, self.contents.now());
-        let written = self.change(
-            |staged| staged.is_stiff(offset, u64::MAX),
-            |staged, followed| match followed {
-                true => staged.write_passing(offset, data, &self.contents.pool),
-                false => staged.write(offset, data),
-            },
-            |live| live.wrote(offset, len, now),
-        )?;
-        if written
-            && let Some((settled, source)) = self.state.with(|state| state.wrote(offset, len))
-        {
-            self.begin_late(at, settled, source);
-        }
-        Ok(written)
+        self.write_once(at, offset, data)
     }
 
     fn set_len(&self, at: &RemotePath, len: u64) -> Result<()> {
@@ -599,13 +541,6 @@ impl Drop for Content {
         if let Some(staged) = staged {
             self.put_away(staged, entry, &place, "it was never closed", false);
         }
-    }
-}
-
-fn start_pump(live: Arc<Live>, source: Source) {
-    let pump = std::thread::Builder::new().name("content-pump".into());
-    if let Err(err) = pump.spawn(move || live.pump(&source)) {
-        log::debug!("no thread to upload behind the writer: {err}");
     }
 }
 
