@@ -51,6 +51,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ferryfs::ftp::FtpBackend;
+use ferryfs::ftp::options::ListingMode;
 use ferryfs::vfs::backend::{Backend, OpenHow, Replaces};
 use ferryfs::vfs::content::Contents;
 use ferryfs::vfs::error::{ErrorKind, Result};
@@ -637,4 +638,27 @@ fn with_few_descriptors_it_goes_on() {
         assert!(server.get(&name) == content(100));
     }
     mount.finish();
+}
+
+#[test]
+fn names_without_attributes_are_asked_for_on_slow_servers_too() {
+    let pause = Duration::from_millis(5);
+    let mut quirks = Quirks::default()
+        .delay("SIZE", pause)
+        .delay("MDTM", pause)
+        .delay("CWD", pause);
+    quirks.drops_pipelined = true;
+    let stage = Stage::new(quirks);
+    for n in 0..200 {
+        stage.server.put(format!("many/{n:03}"), "four");
+    }
+    let mut options = Server::options_for(stage.server.address());
+    // All the questions together take three seconds, and a batch may take two.
+    options.timeout = Duration::from_millis(500);
+    options.listing = ListingMode::Nlst;
+    let contents = Contents::new(&stage.staging.path().join("staging"), 4 << 20).unwrap();
+    let backend = FtpBackend::connect(options, contents).unwrap();
+    let entries = backend.list(&path("many")).unwrap();
+    assert_eq!(entries.len(), 200);
+    assert!(entries.iter().all(|entry| entry.attr.size == Some(4)));
 }

@@ -18,6 +18,10 @@ use crate::vfs::path::{Name, RemotePath};
 /// links right after the listing.
 const TARGETS_FRESH: Duration = Duration::from_secs(10);
 
+/// Names asked about in one batch, which has a time limit: with a round trip for each of the three
+/// commands, too.
+const AT_ONCE: usize = 64;
+
 /// Most targets remembered.
 const TARGETS_MAX: usize = 10_000;
 
@@ -170,6 +174,19 @@ impl FtpServer {
         s: &mut Session,
         links: &[RemotePath],
     ) -> Result<Vec<Option<Attr>>> {
+        let mut found = Vec::with_capacity(links.len());
+        for links in links.chunks(AT_ONCE) {
+            self.follow_some(s, links, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn follow_some(
+        &self,
+        s: &mut Session,
+        links: &[RemotePath],
+        found: &mut Vec<Option<Attr>>,
+    ) -> Result<()> {
         let mut lines = Vec::with_capacity(links.len() * 3 + 1);
         for link in links {
             for verb in ["SIZE", "MDTM", "CWD"] {
@@ -191,7 +208,8 @@ impl FtpServer {
             }
             _ => None,
         });
-        Ok(answers.collect())
+        found.extend(answers);
+        Ok(())
     }
 
     /// Makes a link, where the server has `SITE SYMLINK` (ProFTPD's mod_site_misc). It takes paths

@@ -15,8 +15,9 @@ use crate::vfs::path::RemotePath;
 const TRIES_MAX: u8 = 8;
 const FILES_ASKED: usize = 3;
 
-/// Files asked about at once, lest the replies to a huge directory be held in memory.
-const BATCH: usize = 500;
+/// Files asked about at once, lest the replies to a huge directory be held in memory, or come too late
+/// where each takes a round trip.
+const BATCH: usize = 128;
 
 impl FtpServer {
     /// Measures the offset, if it is not known yet, on the line that STAT told of a file and on what
