@@ -662,3 +662,28 @@ fn names_without_attributes_are_asked_for_on_slow_servers_too() {
     assert_eq!(entries.len(), 200);
     assert!(entries.iter().all(|entry| entry.attr.size == Some(4)));
 }
+
+#[test]
+fn listings_ahead_of_huge_directories_are_not_all_held_in_memory() {
+    let line = "-rw-r--r-- 1 u g 4 Jan 01 2020 some-file-with-a-name-that-is-as-long-as-others\r\n";
+    let lines: String = (0..12_345)
+        .map(|n| line.replace("others", &n.to_string()))
+        .collect();
+    let own = "drwxr-xr-x 2 u g 4096 Jan 01 2020 .\r\n";
+    let status = format!("213-Status follows:\r\n{own}{lines}213 End of status");
+    let stage = Stage::new(Quirks::like_vsftpd().answer("STAT -a /huge*", &status));
+    for n in 0..40 {
+        stage.server.put(format!("huge{n:02}/file"), "");
+    }
+    let backend = stage.connect().unwrap();
+    // STAT is believed from here on.
+    names(&backend, "dir");
+    let dirs: Vec<_> = (0..24).map(|n| path(&format!("huge{n:02}"))).collect();
+    let shown = AtomicUsize::new(0);
+    backend.list_ahead(&dirs, &|_, entries| {
+        shown.fetch_add(entries.len(), SeqCst);
+    });
+    assert!(stage.server.count("STAT -a /huge*") > 20);
+    let (shown, one) = (shown.into_inner(), 12_345);
+    assert!(shown >= one && shown <= 10 * one, "{shown} entries at once");
+}

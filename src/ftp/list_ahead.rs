@@ -56,14 +56,14 @@ impl FtpServer {
             }
             let result = self.status_of(&mut lease, &asked, &mut |at, size, listed| {
                 bytes += size;
+                // A hundred may be on their way already: they are heard, and not kept.
+                if bytes > BATCH_BYTES {
+                    return More::Enough;
+                }
                 if let Some((place, listed)) = places.get(at).copied().zip(listed) {
                     shown.push((place, listed));
                 }
-                if bytes > BATCH_BYTES {
-                    More::Enough
-                } else {
-                    More::Wanted
-                }
+                More::Wanted
             });
             for (place, listed) in shown {
                 let Some(dir) = dirs.get(place) else { continue };
