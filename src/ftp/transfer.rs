@@ -243,7 +243,10 @@ impl Session {
         self.suspect(over_tls13, &reply);
         match reply {
             Ok(reply) if reply.is_farewell() => Err(self.break_off(error)),
-            Ok(reply) if reply.code() >= 400 => Ok(Begun::Refused(reply)),
+            // What the server says of our refusal of its certificate explains nothing.
+            Ok(reply) if reply.code() >= 400 && error.kind() != ErrorKind::Untrusted => {
+                Ok(Begun::Refused(reply))
+            }
             Ok(_) | Err(_) => Err(error),
         }
     }

@@ -1,6 +1,7 @@
 //! Which certificates are trusted, and with which TLS configuration connections speak. Nothing is
 //! ever accepted unseen.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -59,6 +60,9 @@ pub struct Trust {
     given: Vec<CertificateDer<'static>>,
     fingerprints: Vec<Fingerprint>,
     known: Option<KnownHosts>,
+    /// What was vouched for last at `name:port`, since this began: from then on nothing there is
+    /// trusted for being the first.
+    vouched: Locked<HashMap<String, Fingerprint>>,
     client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     versions: (TlsVersion, TlsVersion),
 }
@@ -96,6 +100,7 @@ impl Trust {
             given,
             fingerprints: options.fingerprints.clone(),
             known: options.first_use.clone().map(KnownHosts::new),
+            vouched: Locked::default(),
             client: options.client.as_ref().map(ClientCert::load).transpose()?,
             versions: (options.min, options.max.unwrap_or(TlsVersion::V13)),
         };
@@ -372,6 +377,17 @@ fn changed(
     )
 }
 
+/// The refusal of a certificate that nobody vouches for, where one was vouched for just before.
+fn not_the_first(host: &str, now: Fingerprint, before: Fingerprint) -> Error {
+    Error::new(
+        ErrorKind::Untrusted,
+        format!(
+            "{host}: the certificate has changed: {before} was vouched for, and {now} is not; \
+             somebody may be listening in; if the change is right, mount again"
+        ),
+    )
+}
+
 /// The system's verifier, which also knows what was given, and remembers what it saw.
 #[derive(Debug)]
 struct Checker {
@@ -405,11 +421,16 @@ impl Checker {
             let reason = CertificateError::ApplicationVerificationFailure;
             return Err((reason.into(), Some(own)));
         }
+        let vouched = |basis| {
+            let host = self.host.clone();
+            trust.vouched.with(|vouched| vouched.insert(host, print));
+            Ok((basis, false))
+        };
         if trust.given.iter().any(|given| given == end_entity) {
-            return Ok((Basis::Given, false));
+            return vouched(Basis::Given);
         }
         let err = match verify() {
-            Ok(_) => return Ok((Basis::Authority, false)),
+            Ok(_) => return vouched(Basis::Authority),
             Err(err) => err,
         };
         let Some(known) = trust.known.as_ref().filter(|_| may_be_first(&err)) else {
@@ -417,7 +438,15 @@ impl Checker {
         };
         match known.look_up(&self.host, print) {
             Ok(Known::Same) => Ok((Basis::FirstUse, false)),
-            Ok(Known::Nothing) => Ok((Basis::FirstUse, true)),
+            Ok(Known::Nothing) => {
+                let before = trust
+                    .vouched
+                    .with(|vouched| vouched.get(&self.host).copied());
+                match before.filter(|before| *before != print) {
+                    Some(before) => Err((err, Some(not_the_first(&self.host, print, before)))),
+                    None => Ok((Basis::FirstUse, true)),
+                }
+            }
             Ok(Known::Other(was, line)) => {
                 Err((err, Some(changed(&self.host, print, was, known, line))))
             }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use ferryfs::ftp::options::{FtpOptions, Protection, TlsMode};
 use ferryfs::ftp::pool::{Lease, Pool, Purpose};
@@ -233,6 +234,69 @@ fn a_server_that_only_shows_a_certificate_is_not_put_on_record() {
     };
     let server = TlsServer::with("127.0.0.1:0", habits, config);
     refused(&server, |o| o.trust.first_use = Some(record.clone()));
+    assert!(!record.exists());
+}
+
+/// One certificate, and another from some moment on.
+#[derive(Debug)]
+struct Changing([Arc<rustls::sign::CertifiedKey>; 2], AtomicBool);
+
+impl rustls::server::ResolvesServerCert for Changing {
+    fn resolve(
+        &self,
+        _: rustls::server::ClientHello<'_>,
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(Arc::clone(&self.0[usize::from(self.1.load(SeqCst))]))
+    }
+}
+
+#[test]
+fn where_a_certificate_was_vouched_for_none_is_trusted_for_being_the_first() {
+    let authority = Authority::new();
+    let record = authority.path("known_hosts");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let nobody = || {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "nobody");
+        let key = KeyPair::generate().unwrap();
+        let der = params.self_signed(&key).unwrap().der().clone();
+        Issued { der, key }
+    };
+    let certified = [authority.issue("127.0.0.1", |_| {}), nobody()].map(|issued| {
+        let key = provider.key_provider.load_private_key(issued.key());
+        let chain = vec![issued.der.clone()];
+        Arc::new(rustls::sign::CertifiedKey::new(chain, key.unwrap()))
+    });
+    let changing = Arc::new(Changing(certified, AtomicBool::new(false)));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&changing) as _);
+    // When two tickets are used up, a data connection shows a certificate.
+    let habits = Habits {
+        tickets: 0,
+        says_goodbye: true,
+    };
+    let server = TlsServer::with("127.0.0.1:0", habits, config);
+    let mut options = Server::options_for(server.address);
+    options.tls = TlsMode::Explicit;
+    options.trust.ca_file = Some(authority.path("ca.pem"));
+    options.trust.first_use = Some(record.clone());
+    let pool = Pool::new(options);
+    let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+    assert_eq!(store(&mut lease), "226 50000 bytes");
+    assert_eq!(store(&mut lease), "226 50000 bytes");
+    changing.1.store(true, SeqCst);
+    // Neither on the data connection of that session, nor at the next login.
+    let data = lease.begin_data(b"STOR x", 0).map(drop).unwrap_err();
+    let control = pool.lease(Purpose::Metadata, true).map(drop).unwrap_err();
+    for error in [data, control] {
+        assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+        assert!(error.detail().contains("was vouched for"), "{error}");
+    }
     assert!(!record.exists());
 }
 
