@@ -84,6 +84,13 @@ pub(crate) fn is_command(name: &str) -> bool {
     Typed::command().find_subcommand(name).is_some() || name == "help"
 }
 
+/// The words that [`is_command`] knows.
+pub(crate) fn commands() -> Vec<String> {
+    let all = Typed::command();
+    let names = all.get_subcommands().map(|one| one.get_name().to_owned());
+    names.collect()
+}
+
 /// Parses the command line; the name we were called by decides which one it is.
 ///
 /// # Errors
@@ -101,6 +108,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
         }
         Some("umount.ferryfs" | "umount.fuse.ferryfs") => {
             UmountHelper::try_parse_from(args).map(UmountHelper::command)
+        }
+        _ if args.len() == 2 && args.last().is_some_and(|word| word == "help") => {
+            return Ok(Command::Print(help::text()));
         }
         _ => {
             let typed = Typed::try_parse_from(args);

@@ -20,6 +20,7 @@ use crate::state;
 
 mod dirs;
 mod file;
+mod foreign;
 mod mail;
 mod mailbox;
 mod mountpoint;
@@ -30,7 +31,7 @@ mod url;
 mod value;
 
 pub(crate) use dirs::state as default_state_dir;
-pub(crate) use file::mailboxes;
+pub(crate) use file::{dir_of, mailboxes};
 pub(crate) use mailbox::{Mailbox, mailbox};
 pub(crate) use options::split_list;
 pub(crate) use order::Order;

@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use crate::control::{self, Request};
 use crate::exit::{Exit, Failure, words};
-use crate::{mounts, state};
+use crate::{config, mounts, state};
 
 pub(crate) mod watch;
 
@@ -46,7 +46,8 @@ pub(crate) fn show(dir: Option<&Path>, json: bool) -> Result<String, Failure> {
 
 /// What there is to say of the mount at `dir`, or of all.
 fn reports(dir: Option<&Path>) -> Result<Vec<Value>, Failure> {
-    let wanted = match dir {
+    let dir = dir.map(config::dir_of);
+    let wanted = match dir.as_deref() {
         Some(dir) => Some(mounts::resolve(dir).map_err(|err| {
             Failure::new(
                 Exit::Mountpoint,

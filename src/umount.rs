@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::cli::UmountWords;
 use crate::control::{self, Request};
 use crate::exit::{Exit, Failure, words};
-use crate::{mounts, state};
+use crate::{config, mounts, state};
 
 /// Time for the mount to end after it said that all is done.
 const END: Duration = Duration::from_secs(10);
@@ -92,6 +92,7 @@ struct Target {
 
 impl Target {
     fn find(dir: &Path) -> Result<Self, Failure> {
+        let dir = &config::dir_of(dir);
         let refuse =
             |cause: String| Failure::new(Exit::Mountpoint, format!("{}: {cause}", dir.display()));
         let dir = mounts::resolve(dir).map_err(|err| refuse(words(&err)))?;
@@ -137,7 +138,7 @@ impl Target {
 
     /// Adds who is in there to a refusal.
     fn explain(&self, failure: Failure) -> Failure {
-        let users = users_of(&self.dir);
+        let users = users_of(&self.dir, std::process::id());
         if failure.code() != Exit::Incomplete || users.is_empty() {
             return failure;
         }
@@ -180,8 +181,9 @@ impl Target {
 }
 
 /// Processes that work in or have open what lies below `dir`, as far as we may look. Links in
-/// `/proc` are read, never followed: nothing here waits for the mount.
-fn users_of(dir: &Path) -> Vec<String> {
+/// `/proc` are read, never followed: nothing here waits for the mount. Not `ourselves`, who have the
+/// directory and the descriptors of the shell that called us.
+fn users_of(dir: &Path, ourselves: u32) -> Vec<String> {
     let inside = |link: &Path| fs::read_link(link).is_ok_and(|path| path.starts_with(dir));
     let mut users = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -189,6 +191,7 @@ fn users_of(dir: &Path) -> Vec<String> {
             .file_name()
             .to_str()
             .and_then(|name| name.parse::<u32>().ok())
+            .filter(|pid| *pid != ourselves)
         else {
             continue;
         };
@@ -219,9 +222,10 @@ mod tests {
     fn who_keeps_a_directory_busy_is_found() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().canonicalize().unwrap();
-        assert_eq!(users_of(&dir), Vec::<String>::new());
+        assert_eq!(users_of(&dir, 0), Vec::<String>::new());
         let open = fs::File::create(dir.join("file")).unwrap();
-        let users = users_of(&dir);
+        assert_eq!(users_of(&dir, std::process::id()), Vec::<String>::new());
+        let users = users_of(&dir, 0);
         assert_eq!(users.len(), 1);
         assert!(
             users

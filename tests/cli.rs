@@ -161,6 +161,12 @@ fn words_that_mean_nothing_are_a_usage_error() {
         (&["status", "--jsno"], "--json"),
         (&["completions", "tcsh"], "tcsh"),
         (&["nowhere", "mnt"], "[mount.nowhere]"),
+        (&["umnt", "mnt"], "did you mean ferryfs umount?"),
+        (&["statsu"], "did you mean ferryfs status?"),
+        (
+            &["ftp.example.org", "mnt"],
+            "did you mean ftp://ftp.example.org/?",
+        ),
         (&["/mnt", "mnt"], "neither a URL nor a name"),
         (&["anna@host:/dir", "mnt"], "neither a URL nor a name"),
         (&["__serve"], "not for people"),
@@ -212,7 +218,9 @@ fn a_secret_on_the_command_line_is_refused_and_not_repeated() {
         .fails(Exit::Usage, "not a name");
     // In a wrong place, it is still a URL.
     home.run(["mnt", "ftp://a:hunter2@h/"])
-        .fails(Exit::Usage, "mount.mnt");
+        .fails(Exit::Usage, "comes first");
+    home.mount("ftp://h/", "user=anna:hunter2")
+        .fails(Exit::Usage, "password_file");
     home.run(["ftp://h/", "mnt", "ftp://a:hunter2@h/"])
         .fails(Exit::Usage, "not expected");
     home.run(["status", "mnt", "ftp://a:hunter2@h/"])
@@ -288,6 +296,13 @@ fn a_named_mount_comes_from_the_configuration_file() {
     home.run(["work"]).fails(Exit::Connect, "127.0.0.1");
     home.run(["other", "mnt"])
         .fails(Exit::Usage, "[mount.other]");
+    // The other commands know the name, too.
+    let dir = home.mountpoint().display().to_string();
+    for command in ["umount", "status", "flush"] {
+        home.run([command, "work"]).fails(Exit::Mountpoint, &dir);
+    }
+    home.run(["wrok"])
+        .fails(Exit::Usage, "did you mean ferryfs work?");
     // The command line goes over the file.
     home.run(["work", "missing"])
         .fails(Exit::Mountpoint, "missing");

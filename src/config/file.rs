@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::dirs;
+use super::options::nearest;
 use super::order::Setting;
 use crate::exit::{Exit, Failure, words};
 
@@ -43,16 +44,21 @@ pub(super) fn is_name(name: &str) -> bool {
 pub(super) fn find(name: &str) -> Result<Named, Failure> {
     let path = dirs::config()?.join("config.toml");
     let shown = path.display();
-    let missing = || {
-        let line = format!(
-            "{name}: not a URL, and no mount of that name in {shown}; \
-             write ftp://host/directory or add [mount.{name}]"
-        );
+    let missing = |known: &[String]| {
+        let commands = crate::cli::commands();
+        let meant = nearest(name, known, String::as_str)
+            .or_else(|| nearest(name, &commands, String::as_str));
+        let remedy = match meant {
+            Some(meant) => format!("did you mean ferryfs {meant}?"),
+            None if name.contains('.') => format!("did you mean ftp://{name}/?"),
+            None => format!("write ftp://host/directory or add [mount.{name}]"),
+        };
+        let line = format!("{name}: not a URL, and no mount of that name in {shown}; {remedy}");
         Failure::new(Exit::Usage, line)
     };
     let text = match read(&path) {
         Ok(text) => text,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(missing()),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(missing(&[])),
         Err(err) => {
             return Err(Failure::new(
                 Exit::Usage,
@@ -62,11 +68,21 @@ pub(super) fn find(name: &str) -> Result<Named, Failure> {
     };
     let mut parsed = parse(&text)
         .map_err(|(line, cause)| Failure::new(Exit::Usage, format!("{shown}:{line}: {cause}")))?;
-    parsed
-        .mounts
-        .remove(name)
-        .map(|named| named.at(&path))
-        .ok_or_else(missing)
+    match parsed.mounts.remove(name) {
+        Some(named) => Ok(named.at(&path)),
+        None => Err(missing(&parsed.mounts.into_keys().collect::<Vec<_>>())),
+    }
+}
+
+/// Where the mount `dir` of the configuration file is, if there is one of that name and no file;
+/// else `dir` itself.
+pub(crate) fn dir_of(dir: &Path) -> PathBuf {
+    let name = dir.to_str().filter(|name| is_name(name));
+    let name = name.filter(|_| fs::symlink_metadata(dir).is_err());
+    let named = name.and_then(|name| find(name).ok());
+    named
+        .and_then(|named| named.dir)
+        .unwrap_or_else(|| dir.to_owned())
 }
 
 /// The mailboxes of the configuration file.

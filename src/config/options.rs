@@ -1,6 +1,7 @@
 //! The one table of `-o` options: parsing, `--help`, the configuration file and the test that
 //! compares the manual all come from it.
 
+use super::foreign;
 use super::settings::{Passthrough, Settings, Tls, Writeback};
 use super::value;
 use crate::ftp::options::{
@@ -86,7 +87,7 @@ macro_rules! put {
 
 /// Every option, in the order the manual has them.
 pub const OPTIONS: &[OptionSpec] = &[
-    with("user", "NAME", put!(user <- value::text)).help("log in as NAME"),
+    with("user", "NAME", put!(user <- value::user)).help("log in as NAME"),
     with(
         "password_command",
         "COMMAND",
@@ -315,7 +316,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "never|on-unlink|after-fetch|DAYS",
         put!(server_delete <- value::server_delete),
     ),
-    with("smtp_user", "NAME", put!(smtp_user <- value::text)),
+    with("smtp_user", "NAME", put!(smtp_user <- value::user)),
     with(
         "smtp_password_file",
         "FILE",
@@ -409,15 +410,30 @@ fn unknown(name: &str) -> String {
     if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
         return "an option is not a name; a comma inside a value is written \\,".to_owned();
     }
-    let nearest = OPTIONS
-        .iter()
-        .map(|spec| (distance(name, spec.name), spec))
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, _)| *distance <= 2 + name.len() / 4);
-    match nearest {
-        Some((_, spec)) => format!("{name}: no such option; did you mean {}?", spec.syntax()),
+    if let Some(instead) = foreign::instead(name) {
+        return format!("{name}: no such option; {instead}");
+    }
+    match nearest(name, OPTIONS, |spec| spec.name) {
+        Some(spec) => format!("{name}: no such option; did you mean {}?", spec.syntax()),
         None => format!("{name}: no such option; see man ferryfs"),
     }
+}
+
+/// The one of `all` that `typed` may have been meant for.
+pub(super) fn nearest<'a, T>(
+    typed: &str,
+    all: &'a [T],
+    name: impl Fn(&T) -> &str,
+) -> Option<&'a T> {
+    // Half of a short word may be wrong, such as two letters that changed places in three.
+    let most = (typed.len() / 2 + 1)
+        .min(2 + typed.len() / 8)
+        .min(typed.len().saturating_sub(1));
+    all.iter()
+        .map(|one| (distance(typed, name(one)), one))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= most)
+        .map(|(_, one)| one)
 }
 
 /// Levenshtein's distance in bytes.
@@ -497,6 +513,8 @@ mod tests {
         );
         assert!(error("tsl", Some("x")).contains("did you mean tls="));
         assert!(error("notwithstanding", None).contains("see man"));
+        assert!(error("blah", None).contains("see man"));
+        assert!(error("reconnect", None).contains("leave it out"));
         assert!(error("ftp://a:hunter2@b", None).contains("not a name"));
         assert!(!error("password", Some("hunter2")).contains("hunter2"));
     }

@@ -1,7 +1,7 @@
 //! What was asked for, merged from the configuration file and the command line.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +97,11 @@ impl Order {
             verbosity,
         };
         let mut default_dir = None;
+        let second = dir.as_deref().and_then(Path::to_str);
+        if second.is_some_and(url::looks_like_url) && !url::looks_like_url(&source) {
+            let line = "the URL comes first, then the directory";
+            return Err(Failure::new(Exit::Usage, line));
+        }
         if url::looks_like_url(&source) {
             order.url = source;
         } else if file::is_name(&source) {
@@ -109,7 +114,7 @@ impl Order {
             // Not quoted: `user:password@host` is a common mistake.
             return Err(Failure::new(
                 Exit::Usage,
-                "what to mount is neither a URL nor a name; write ftp://host/directory",
+                "what to mount is neither a URL nor a name; write ftp://user@host/directory",
             ));
         }
         order.options.extend(

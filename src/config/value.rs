@@ -22,6 +22,20 @@ pub(super) fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The name of a user, and not `name:password`, as other programs have it. Gmail knows users by the
+/// name of `recent:me`.
+pub(super) fn user(text: &str) -> Result<String, String> {
+    let name = self::text(text)?;
+    if name.strip_prefix("recent:").unwrap_or(&name).contains(':') {
+        return Err(
+            "a password behind the colon is refused, everyone on this machine could see it; use \
+             password_file= or password_command= (a colon of the name is %3A in the URL)"
+                .to_owned(),
+        );
+    }
+    Ok(name)
+}
+
 /// A path made absolute, since the daemon works in `/`. `~/` is the home directory: no shell has
 /// seen the configuration file or a comma list.
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
