@@ -64,6 +64,34 @@ pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
     let mount = Arc::new(Mount::connect(config)?);
     let session = mount.attach(config)?;
     let (events, happened) = mpsc::channel();
+    // Nobody would answer at the directory when we are gone.
+    let (control, metrics) = serve_beside(&mount, config, session, events).inspect_err(|_| {
+        let _ = mounts::detach(&mount.directory, true);
+    })?;
+    daemon::status(&config.url_shown);
+    ready.report();
+    log::info!(
+        "{} mounted on {}",
+        config.url_shown,
+        mount.directory.display()
+    );
+    let outcome = mount.wait_for_end(&happened);
+    daemon::stopping();
+    // The answer to `ferryfs umount` is on its way: dropping the server waits for it.
+    drop(control);
+    // The last numbers are those of the end.
+    drop(metrics);
+    mount.take_leave();
+    outcome
+}
+
+/// Answers the kernel, signals and other commands, and writes the metrics.
+fn serve_beside(
+    mount: &Arc<Mount>,
+    config: &Config,
+    session: Session<Filesystem>,
+    events: Sender<Event>,
+) -> Result<(Server, Option<traffic::Writing>), Failure> {
     run_session(session, events.clone())?;
     watch_signals(events.clone())?;
     let device = mounts::find(&mount.directory)
@@ -74,7 +102,7 @@ pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
         .as_deref()
         .into_iter()
         .for_each(mounting::raise_read_ahead);
-    let answering = Arc::clone(&mount);
+    let answering = Arc::clone(mount);
     let control = Server::start(
         &state::socket(&config.state_dir),
         Arc::new(move |request| {
@@ -92,23 +120,9 @@ pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
     let metrics = config
         .metrics
         .as_deref()
-        .map(|file| traffic::write_metrics(file, &mount))
+        .map(|file| traffic::write_metrics(file, mount))
         .transpose()?;
-    daemon::status(&config.url_shown);
-    ready.report();
-    log::info!(
-        "{} mounted on {}",
-        config.url_shown,
-        mount.directory.display()
-    );
-    let outcome = mount.wait_for_end(&happened);
-    daemon::stopping();
-    // The answer to `ferryfs umount` is on its way: dropping the server waits for it.
-    drop(control);
-    // The last numbers are those of the end.
-    drop(metrics);
-    mount.take_leave();
-    outcome
+    Ok((control, metrics))
 }
 
 /// What is behind a mount, beside its [`Backend`](crate::vfs::backend::Backend).
@@ -192,11 +206,9 @@ impl Mount {
             atime: flags.atime,
         };
         let failed = |err: io::Error| {
-            let line = format!(
-                "{}: cannot mount: {}; /dev/fuse must exist, and users need fusermount3",
-                self.directory.display(),
-                words(&err)
-            );
+            let (directory, told) = (self.directory.display(), words(&err));
+            let remedy = unmountable(&told);
+            let line = format!("{directory}: cannot mount: {told}; {remedy}");
             Failure::new(Exit::Mount, line)
         };
         let limit = (!self.hard).then_some(self.timeout);
@@ -406,6 +418,21 @@ fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
         .map_err(|err| Failure::system("signal thread", &err))
 }
 
+/// What helps where the kernel or fusermount3 refuses.
+fn unmountable(told: &str) -> &'static str {
+    let has = |words: &[&str]| words.iter().all(|word| told.contains(word));
+    match () {
+        () if has(&["/dev/fuse", "Permission denied"]) => "as root, chmod 666 /dev/fuse",
+        () if has(&["package fuse3"]) => "install that package, or mount as root",
+        () if has(&["no write access to mountpoint"]) => "choose a directory of your own",
+        () if has(&["username"]) => "the user has no line in /etc/passwd",
+        () if has(&["Operation not permitted"]) => {
+            "a container needs --device /dev/fuse --cap-add SYS_ADMIN"
+        }
+        () => "/dev/fuse must exist (modprobe fuse), and users need fusermount3",
+    }
+}
+
 /// Why the server could not be mounted, with the exit code that scripts tell apart.
 fn refused(url: &str, err: &Error) -> Failure {
     let code = match err.kind() {
@@ -417,17 +444,24 @@ fn refused(url: &str, err: &Error) -> Failure {
     };
     let told = err.to_string();
     let remedy = match code {
+        Exit::Login if told.contains("as anonymous") => "; name a user, as in ftp://USER@host/",
         Exit::Login => "; check the user and the password",
         Exit::NoDirectory => {
             "; the path begins in the login directory, one from the server's root with %2F"
         }
         Exit::Connect if told.contains("unknown host") => "; check the name in the URL",
         Exit::Connect if told.contains("cannot connect") => "; check the host and the port",
+        Exit::Connect if told.contains("no answer in time") => {
+            "; check the host and the port, where ftps:// may be wanted"
+        }
+        Exit::Failed if told.contains("not an FTP server") => "; check the port",
         Exit::Tls if told.contains(": no TLS") || told.contains("not speak TLS") => {
             "; only ftp:// with -o tls=off goes without, in clear text; ftps:// has its own port"
         }
         _ => "",
     };
+    // A server's last word often ends a sentence.
+    let told = told.trim_end_matches('.');
     Failure::new(code, format!("{url}: {told}{remedy}"))
 }
 

@@ -83,7 +83,9 @@ fn attach(directory: &Path, view: &MountView) -> io::Result<OwnedFd> {
     if !rustix::process::geteuid().is_root() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    let device = File::options().read(true).write(true).open(DEVICE)?;
+    let named = |err: io::Error| io::Error::new(err.kind(), format!("{DEVICE}: {err}"));
+    let device = File::options().read(true).write(true).open(DEVICE);
+    let device = device.map_err(named)?;
     let mut options = format!(
         "fd={},rootmode=40000,user_id={},group_id={}",
         device.as_raw_fd(),

@@ -148,6 +148,7 @@ fn a_metrics_file_that_cannot_be_written_is_told_at_the_start() {
     assert!(!output.status.success());
     let line = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(line.contains("-o metrics: /no/such/dir/x.prom"), "{line}");
+    assert!(!place.is_mounted());
 }
 
 #[test]
