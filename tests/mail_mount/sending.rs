@@ -320,14 +320,17 @@ fn mail_for_later_waits_and_the_queue_survives_a_kill() {
     let Some(lab) = lab(Quirks::default()) else {
         return;
     };
-    lab.mount
-        .sh("printf 'To: bob@example.org\\n\\nhi\\n' > 'outbox/at/2027-09-01T09:00/m'");
+    lab.mount.sh(
+        "printf 'To: bob@example.org\\nSubject: Hi\\n\\nhi\\n' > 'outbox/at/2027-09-01T09:00/m'",
+    );
     // The kernel tells us of the close after it has told the shell.
     lab.wait("not queued", || {
         lab.mount
             .sh("cat queue/* 2>&1 || true")
             .contains("2027-09-01")
     });
+    // Not the name of the file.
+    assert!(lab.mount.sh("cat queue/*").contains("\nSubject: Hi\n"));
     let Lab {
         mount,
         pop3d,

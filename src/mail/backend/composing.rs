@@ -72,6 +72,7 @@ pub(super) fn envelopes(composed: &Composed) -> Result<Vec<Envelope>> {
     let made = groups.into_iter().map(|to| {
         let mut envelope = Envelope::new(Some(sender.clone()), to);
         envelope.message_id = Some(composed.message_id.clone());
+        envelope.subject.clone_from(&composed.subject);
         envelope.send_at = send_at.map(|at| at.as_secs());
         envelope.bring_back = wishes.bring_back;
         envelope.kept = String::from_utf8_lossy(&composed.bcc).replace("\r\n", "\n");

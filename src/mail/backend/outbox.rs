@@ -386,7 +386,6 @@ impl Outbox {
         })?;
         let mut staged = Vec::new();
         for mut envelope in envelopes(&composed)? {
-            envelope.subject = parsed.subject();
             envelope.note = note_of(place);
             message
                 .rewind()

@@ -124,7 +124,6 @@ impl Outbox {
         drop(out);
         let mut staged = Vec::new();
         for mut envelope in envelopes(&composed)? {
-            envelope.subject.clone_from(&composed.subject);
             envelope.bring_back = handed.bring_back.or(envelope.bring_back);
             envelope.envelope_id.clone_from(&handed.envelope_id);
             match &from {
