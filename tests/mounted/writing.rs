@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::{bytes, mounting, names_there, stage};
 use crate::support::ftpd::{Break, Disk, Ftpd, Quirks, RestStor, SiteUtime};
+use crate::support::mount::skip;
 
 /// Writes as a careful program does: the error of `close` is told by `fsync`, which Rust can see.
 fn store(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -35,6 +36,57 @@ fn one_whole_version(stored: &io::Result<()>, there: &[u8], new: &[u8]) {
 }
 
 const OLD: &[u8] = b"the old version";
+
+#[test]
+fn what_the_local_disk_had_no_room_for_replaces_nothing() {
+    let server = Ftpd::start();
+    let small = tempfile::tempdir().unwrap();
+    let at = small.path().display().to_string();
+    let mount_tmpfs = ["-t", "tmpfs", "-o", "size=1m,mode=700", "none", &at];
+    let done = Command::new("mount").args(mount_tmpfs).status();
+    if !done.is_ok_and(|status| status.success()) {
+        return skip("no tmpfs can be mounted");
+    }
+    server.put("old", OLD);
+    server.put("kept", OLD);
+    let mounting = mounting(&server).option(format!("state_dir={at}"));
+    if let Some(mount) = mounting.expect_log("No space left").start() {
+        for script in [
+            "head -c 3000000 /dev/zero >old",
+            "head -c 3000000 /dev/zero >new",
+            "head -c 3000000 /dev/zero >>kept",
+        ] {
+            let (status, said) = mount.try_sh(script);
+            assert!(
+                !status.success() && said.contains("No space"),
+                "{script}: {said}"
+            );
+        }
+        for name in ["old", "kept"] {
+            assert_eq!(server.get(name), OLD, "{name}");
+            assert_eq!(fs::read(mount.path(name)).unwrap(), OLD, "{name}");
+        }
+        // Whoever writes again what was missing, or does without, has a file.
+        let file = File::create(mount.path("old")).unwrap();
+        let content = bytes(2_000_000);
+        file.write_all_at(&content[..1000], 0).unwrap();
+        assert!(file.write_all_at(&content[1000..], 1000).is_err());
+        assert_eq!(
+            file.sync_all().unwrap_err().raw_os_error(),
+            Some(Errno::NOSPC.raw_os_error())
+        );
+        assert_eq!(server.get("old"), OLD);
+        file.set_len(10).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!(server.get("old"), &content[..10]);
+        drop(file);
+        mount.sh("echo fits >new");
+        assert_eq!(server.get("new"), b"fits\n");
+        mount.finish();
+    }
+    let done = Command::new("umount").arg(&at).status();
+    assert!(done.unwrap().success());
+}
 
 #[test]
 fn a_full_disk_is_told_and_the_old_version_stays() {

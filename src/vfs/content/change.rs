@@ -62,20 +62,32 @@ impl Content {
             passing.wait_for_place(offset, data.len());
         }
         let (len, now) = (data.len() as u64, self.contents.now());
+        let mut here = Ok(());
         let written = self.change(
             |staged| staged.is_stiff(offset, u64::MAX),
-            |staged, followed| match followed {
-                true => staged.write_passing(offset, data, &self.contents.pool),
-                false => staged.write(offset, data),
+            |staged, followed| {
+                here = match followed {
+                    true => staged.write_passing(offset, data, &self.contents.pool),
+                    false => staged.write(offset, data),
+                };
+                here.clone()
             },
             |live| live.wrote(offset, len, now),
-        )?;
-        if written
-            && let Some((settled, source)) = self.state.with(|state| state.wrote(offset, len))
-        {
+        );
+        if let Err(err) = here {
+            self.state.with(|state| state.missed(offset, err));
+        }
+        if !written? {
+            return Ok(false);
+        }
+        let wrote = |state: &mut State| {
+            state.fill_hole(offset..offset + len);
+            state.wrote(offset, len)
+        };
+        if let Some((settled, source)) = self.state.with(wrote) {
             self.begin_late(at, settled, source);
         }
-        Ok(written)
+        Ok(true)
     }
 
     /// Does `change`, from `offset` on, once the file can be changed in a moment; it says whether

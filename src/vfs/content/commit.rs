@@ -45,6 +45,7 @@ impl Content {
         if self.state.with(|state| state.unsure) {
             self.look_back(at)?;
         }
+        self.state.with(|state| state.is_whole())?;
         let Some(mut job) = self.next_job() else {
             return Ok(());
         };

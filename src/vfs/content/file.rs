@@ -128,6 +128,7 @@ impl Content {
                     if let Err(err) = cut {
                         return (live, Err(err));
                     }
+                    state.hole = None;
                 }
                 (std::mem::replace(&mut state.live, live), Ok(()))
             };
@@ -367,7 +368,9 @@ impl OpenFile for Content {
                 |staged, _| staged.set_len(len),
                 |live| live.resized(len),
             )
-        })
+        })?;
+        self.state.with(|state| state.fill_hole(len..u64::MAX));
+        Ok(())
     }
 
     fn set_attr(&self, at: &RemotePath, change: &SetAttr) -> Result<()> {
@@ -442,6 +445,7 @@ impl OpenFile for Content {
         let committed = at.map_or(Ok(()), |at| self.commit_now(at));
         // Dirty without a name, and not detached.
         let (base, staged, live, entry, nameless) = self.state.with(|state| {
+            state.drop_fragment();
             let nameless = (at.is_none() && state.is_dirty()).then(|| state.place.clone());
             let staged = state.staged.take();
             (

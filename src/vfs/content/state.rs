@@ -42,6 +42,9 @@ pub(super) struct State {
     pub(super) writable: bool,
     /// The server has another version, which this one is not to become.
     pub(super) outdated: bool,
+    /// Something that was to be written at this offset is not here, since the local disk had no
+    /// room: without it the content is nobody's, and not for the server.
+    pub(super) hole: Option<(u64, Error)>,
     /// How far the writes since the last commit went on from the start of the file, if that is
     /// what they all did.
     pub(super) in_sequence: Option<u64>,
@@ -91,6 +94,7 @@ impl State {
             readable: false,
             writable: false,
             outdated: false,
+            hole: None,
             in_sequence: None,
         }
     }
@@ -111,6 +115,7 @@ impl State {
         if !self.is_dirty() {
             return Ok(());
         }
+        self.is_whole()?;
         let base = self.base.as_ref().map(|base| base.attr());
         let replaces = match self.torn {
             true => Some(Replaces::Anything),
@@ -188,6 +193,39 @@ impl State {
             );
         }
         None
+    }
+
+    /// Whether all is here that programs wrote.
+    ///
+    /// # Errors
+    /// That of the write which failed.
+    pub(super) fn is_whole(&self) -> Result<()> {
+        match &self.hole {
+            Some((_, err)) if self.is_dirty() => Err(err.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A write at `offset` failed. A program that asks for what no file can be has lost nothing.
+    pub(super) fn missed(&mut self, offset: u64, err: Error) {
+        let first = self.hole.as_ref().is_none_or(|(at, _)| offset < *at);
+        if first && err.kind() != ErrorKind::TooLarge {
+            self.hole = Some((offset, err));
+        }
+    }
+
+    /// Drops what is not whole and in no journal: it would fill the disk for good, and whoever wrote
+    /// it was told.
+    pub(super) fn drop_fragment(&mut self) {
+        if let (Err(err), None) = (self.is_whole(), &self.entry) {
+            log::warn!("{}: what was written is dropped: {err}", self.place);
+            self.staged = None;
+        }
+    }
+
+    /// Nothing that is missing lies in `filled` any more.
+    pub(super) fn fill_hole(&mut self, filled: Range<u64>) {
+        self.hole.take_if(|(at, _)| filled.contains(at));
     }
 
     pub(super) fn is_dirty(&self) -> bool {
