@@ -377,6 +377,72 @@ fn a_server_that_renumbers_is_seen_through() {
 }
 
 #[test]
+fn what_the_user_does_during_a_session_stays_done() {
+    let mut account = Account::deleting(mails(0..3), ServerDelete::OnUnlink);
+    account.sync().unwrap();
+    let bases: Vec<_> = account.visible().into_keys().collect();
+    account.server.with(|s| {
+        for mail in &mut s.mails {
+            mail.uidl = format!("new-{}", mail.uidl);
+        }
+        s.quirks.drip = Some(Duration::from_millis(2));
+    });
+    let (store, asked) = (account.store(), account.server.count("TOP"));
+    let connector = Connector::new(account.options.endpoint.clone()).unwrap();
+    let (options, memory) = (&account.options, &mut account.memory);
+    let report = std::thread::scope(|scope| {
+        let session =
+            scope.spawn(|| synchronise(&store, options, &connector, memory, &|_| (), &|_| Ok(())));
+        // The session has looked at the ledger, and waits for the headers.
+        until("TOP", || account.server.count("TOP") > asked);
+        store.removed(&bases[0], true).unwrap();
+        store.renamed(&bases[1], "1.other.host").unwrap();
+        session.join().unwrap().unwrap()
+    });
+    fs::remove_file(&store.files().unwrap()[&*bases[0]]).unwrap();
+    let inbox = store.maildir();
+    let moved = inbox.join("cur/1.other.host:2,");
+    fs::rename(inbox.join("new").join(&bases[1]), moved).unwrap();
+    assert_eq!(report.renumbered, 3);
+    assert!(store.with_ledger(|ledger| ledger.named("1.other.host").is_some()));
+    drop(store);
+    account.server.with(|s| s.quirks.drip = None);
+    let deleted = report.deleted + account.sync().unwrap().deleted;
+    assert_eq!(deleted, 1);
+    account.unlink("1.other.host", true);
+    assert_eq!(account.sync().unwrap().deleted, 1);
+    assert_eq!(account.server.uidls().len(), 1);
+}
+
+#[test]
+fn what_the_user_does_to_a_message_in_its_first_moment_stays_done() {
+    let mut account = Account::deleting(mails(0..3), ServerDelete::OnUnlink);
+    let store = account.store();
+    let connector = Connector::new(account.options.endpoint.clone()).unwrap();
+    let watch = |step: Step<'_>| {
+        if matches!(step, Step::DirectorySynced) {
+            // They can be seen, and nothing is known of them yet.
+            let files = store.files().unwrap();
+            let mut bases: Vec<_> = files.keys().collect();
+            bases.sort();
+            store.removed(bases[0], true).unwrap();
+            fs::remove_file(&files[bases[0]]).unwrap();
+            store.renamed(bases[1], "1.first.host").unwrap();
+            store.removed("1.first.host", true).unwrap();
+            fs::remove_file(&files[bases[1]]).unwrap();
+        }
+        Ok(())
+    };
+    let (options, memory) = (&account.options, &mut account.memory);
+    let report = synchronise(&store, options, &connector, memory, &|_| (), &watch).unwrap();
+    assert_eq!(report.fetched, 3);
+    drop(store);
+    let deleted = report.deleted + account.sync().unwrap().deleted;
+    assert_eq!((deleted, account.server.uidls().len()), (2, 1));
+    assert_eq!(account.visible().len(), 1);
+}
+
+#[test]
 fn an_identity_that_passes_to_another_message_hides_it_from_nobody() {
     let mut account = Account::deleting(mails(0..2), ServerDelete::AfterFetch);
     account.sync().unwrap();

@@ -32,6 +32,32 @@ pub struct Ledger {
     lines: usize,
     /// The file may not be what memory says: it is written anew before the next append.
     suspect: bool,
+    /// What the user did to messages whose records are about to be written, by their names.
+    early: Vec<(Box<str>, Done)>,
+}
+
+/// What the user did to a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// It is removed: `Kept` or `DeleteWanted`.
+    Removed(State, u64),
+    /// It has this name.
+    Renamed(Box<str>),
+}
+
+/// More is not remembered of messages that never get a record.
+const MOST_EARLY: usize = 10_000;
+
+impl Done {
+    fn apply(&self, record: &mut Record) {
+        match self {
+            Self::Removed(state, at) if record.state == State::Fetched => {
+                (record.state, record.changed) = (*state, *at);
+            }
+            Self::Removed(..) => {}
+            Self::Renamed(name) => record.name.clone_from(name),
+        }
+    }
 }
 
 impl Ledger {
@@ -53,6 +79,7 @@ impl Ledger {
             names: HashMap::new(),
             lines: 0,
             suspect: false,
+            early: Vec::new(),
         };
         ledger.load()?;
         if ledger.suspect
@@ -156,6 +183,71 @@ impl Ledger {
             self.take(record.clone());
         }
         Ok(())
+    }
+
+    /// Makes records durable that were made of what the ledger said a while ago: what the user did
+    /// meanwhile stays done.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn revise(&mut self, records: &[Record]) -> io::Result<()> {
+        let forgotten = |of: &&Record| of.state == State::Forgotten;
+        let revised: Vec<Record> = records
+            .iter()
+            .map(|record| {
+                // One that takes another identity is known by the one it gives up.
+                let mut others = records.iter().filter(forgotten);
+                let before = others.find(|other| other.name == record.name);
+                let now = self.get(before.map_or(&record.uidl, |before| &before.uidl));
+                let mut record = record.clone();
+                if let Some(now) = now {
+                    record.name.clone_from(&now.name);
+                    if record.state == State::Fetched {
+                        (record.state, record.changed) = (now.state, now.changed);
+                    }
+                }
+                record
+            })
+            .collect();
+        self.append(&revised)
+    }
+
+    /// Messages are about to be seen that get their records by [`welcome`](Self::welcome).
+    pub fn announce(&mut self) {
+        self.early.clear();
+    }
+
+    /// Takes over records of messages that came in; what the user did to them already is done.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn welcome(&mut self, mut records: Vec<Record>) -> io::Result<()> {
+        for (name, done) in &self.early {
+            for record in records.iter_mut().filter(|record| record.name == *name) {
+                done.apply(record);
+            }
+        }
+        self.append(&records)
+    }
+
+    /// Makes durable what the user did to the message of this name; of one that has no record, it is
+    /// remembered until it gets one, which may be in this very moment.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn note(&mut self, name: &str, done: Done) -> io::Result<()> {
+        let Some(record) = self.named(name) else {
+            if self.early.len() < MOST_EARLY {
+                self.early.push((name.into(), done));
+            }
+            return Ok(());
+        };
+        let mut changed = record.clone();
+        done.apply(&mut changed);
+        if changed == *record {
+            return Ok(());
+        }
+        self.append(&[changed])
     }
 
     /// Writes what is known to a new file that replaces the old one.

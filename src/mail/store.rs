@@ -19,7 +19,7 @@ use rustix::fs::FlockOperation;
 
 use super::failure::{Class, Failure, Result};
 use super::header::{self, Digest};
-use super::ledger::{Ledger, Record, State};
+use super::ledger::{Done, Ledger, Record, State};
 use super::step::{Step, Watch};
 use crate::net::Deadline;
 use crate::sync::Locked;
@@ -192,6 +192,17 @@ impl Store {
             .map_err(|err| Failure::local("ledger", &err))
     }
 
+    /// As [`record`](Self::record), of records that were made of what the ledger said a while ago:
+    /// what the user did meanwhile stays done.
+    ///
+    /// # Errors
+    /// `Local`.
+    pub fn revise(&self, records: &[Record]) -> Result<()> {
+        self.ledger
+            .with(|ledger| ledger.revise(records))
+            .map_err(|err| Failure::local("ledger", &err))
+    }
+
     /// A new message to be written.
     ///
     /// # Errors
@@ -264,6 +275,9 @@ impl Store {
         let failed = |err: io::Error| Failure::local(new.display(), &err);
         sync(&letters).map_err(failed)?;
         watch(Step::Synced)?;
+        if letters.iter().any(|letter| letter.record.is_some()) {
+            self.with_ledger(Ledger::announce);
+        }
         let mut delivered = Vec::with_capacity(letters.len());
         let mut records = Vec::with_capacity(letters.len());
         for mut letter in letters {
@@ -281,7 +295,9 @@ impl Store {
         }
         self.new.sync_all().map_err(failed)?;
         watch(Step::DirectorySynced)?;
-        self.record(&records)?;
+        self.ledger
+            .with(|ledger| ledger.welcome(records))
+            .map_err(|err| Failure::local("ledger", &err))?;
         if let Some(hear) = self.announce.get() {
             hear(&delivered);
         }
@@ -296,16 +312,12 @@ impl Store {
     /// # Errors
     /// `Local`; the file is to be left then.
     pub fn removed(&self, base: &str, on_server: bool) -> Result<()> {
-        self.change(base, |record| {
-            if record.state == State::Fetched {
-                record.state = if on_server {
-                    State::DeleteWanted
-                } else {
-                    State::Kept
-                };
-                record.changed = unix(SystemTime::now());
-            }
-        })
+        let state = if on_server {
+            State::DeleteWanted
+        } else {
+            State::Kept
+        };
+        self.note(base, Done::Removed(state, unix(SystemTime::now())))
     }
 
     /// Notes durably that a program gave a message another base name; called before the rename.
@@ -313,22 +325,12 @@ impl Store {
     /// # Errors
     /// `Local`.
     pub fn renamed(&self, base: &str, to: &str) -> Result<()> {
-        self.change(base, |record| record.name = to.into())
+        self.note(base, Done::Renamed(to.into()))
     }
 
-    fn change(&self, base: &str, change: impl FnOnce(&mut Record)) -> Result<()> {
+    fn note(&self, base: &str, done: Done) -> Result<()> {
         self.ledger
-            .with(|ledger| {
-                let Some(record) = ledger.named(base) else {
-                    return Ok(());
-                };
-                let mut changed = record.clone();
-                change(&mut changed);
-                if changed == *record {
-                    return Ok(());
-                }
-                ledger.append(&[changed])
-            })
+            .with(|ledger| ledger.note(base, done))
             .map_err(|err| Failure::local("ledger", &err))
     }
 }
@@ -369,7 +371,8 @@ fn sync(letters: &[Letter]) -> io::Result<()> {
     })
 }
 
-fn make(dir: &Path) -> io::Result<()> {
+/// Makes `dir` and its parents, for nobody else to read.
+pub(super) fn make(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 

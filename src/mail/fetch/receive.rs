@@ -144,7 +144,7 @@ impl Receiver<'_> {
             let record = self.store.with_ledger(|ledger| ledger.get(uidl).cloned());
             let known = record.is_some();
             if let Some(record) = record.filter(|r| r.state == State::Deleted) {
-                self.store.record(&[same_again(record, message)])?;
+                self.store.revise(&[same_again(record, message)])?;
             }
             return Ok(known);
         }
@@ -153,10 +153,10 @@ impl Receiver<'_> {
         };
         report.renumbered += 1;
         if *record.uidl == *uidl {
-            self.store.record(&[same_again(record, message)])?;
+            self.store.revise(&[same_again(record, message)])?;
         } else {
             self.store
-                .record(&moved_to(&record, uidl, message.octets))?;
+                .revise(&moved_to(&record, uidl, message.octets))?;
         }
         Ok(true)
     }

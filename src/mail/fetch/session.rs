@@ -134,7 +134,7 @@ impl Session<'_> {
         }
         let by_content = self.verify(&mut maildrop, &mut found, report)?;
         let changed = std::mem::take(&mut found.changed);
-        self.store.record(&changed)?;
+        self.store.revise(&changed)?;
 
         let wanted = self.wanted(&found, report);
         let octets = wanted.iter().map(|m| m.octets).sum();
@@ -338,7 +338,7 @@ impl Session<'_> {
             .collect();
         report.deleted = deleted.len();
         self.memory.may_delete_many = false;
-        self.store.record(&deleted)?;
+        self.store.revise(&deleted)?;
         (self.watch)(Step::Forgotten)
     }
 }
