@@ -65,6 +65,8 @@ pub(super) struct Outbox {
     stuck: Locked<HashMap<RemotePath, String>>,
     /// Files that are open, by inode number on disk.
     open: Locked<HashMap<u64, Arc<Written>>>,
+    /// Messages in `detached/` that are done.
+    spent: Locked<Vec<Id>>,
 }
 
 impl Outbox {
@@ -94,6 +96,7 @@ impl Outbox {
             submitted: Locked::default(),
             stuck: Locked::default(),
             open: Locked::default(),
+            spent: Locked::default(),
         };
         outbox.recover(recovered)?;
         Ok(outbox)
@@ -485,7 +488,24 @@ impl Outbox {
                 self.clear_if_done(all, place);
             }
         });
-        let _ = fs::remove_file(self.marker(id));
+        if self.marker(id).exists() {
+            self.spent.with(|spent| spent.push(id.clone()));
+        }
+    }
+
+    /// Takes away what is in `detached/` of messages of which the queue's journal says for ever that
+    /// they left: a message that comes back would take the file of another one along.
+    pub(super) fn forget_spent(&self) {
+        let spent = self.spent.with(std::mem::take);
+        let (left, mut kept): (Vec<Id>, Vec<Id>) =
+            spent.into_iter().partition(|id| !self.queue.is_queued(id));
+        if !left.is_empty() && self.queue.sync().is_ok() {
+            left.iter()
+                .for_each(|id| drop(fs::remove_file(self.marker(id))));
+        } else {
+            kept.extend(left);
+        }
+        self.spent.with(|spent| spent.append(&mut kept));
     }
 
     /// Clears the file away if all its messages are done, and nobody is taking them back.
@@ -573,3 +593,7 @@ fn verdict(id: &Id, word: Word) -> Result<()> {
     let line = format!("{id}: {why}");
     Err(Error::new(ErrorKind::Local(errno.raw_os_error()), line))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -121,6 +121,7 @@ impl Receipts for Post {
 
     fn tick(&self) {
         self.outbox.retry_stuck();
+        self.outbox.forget_spent();
     }
 
     fn seven_bit(&self, _: &Entry, message: &mut dyn Read) -> Result<Option<Vec<u8>>> {

@@ -48,6 +48,12 @@ impl Queue {
         self.with_entry(id, |entry| entry.taken).unwrap_or(false)
     }
 
+    /// Whether a message is still queued, done or not.
+    #[must_use]
+    pub fn is_queued(&self, id: &Id) -> bool {
+        self.with_entry(id, |_| ()).is_some()
+    }
+
     /// Messages that are queued.
     #[must_use]
     pub fn len(&self) -> usize {
