@@ -65,6 +65,7 @@ impl Receipts for Post {
         let (file, temporary, name) = self.write_copy(entry, message)?;
         file.sync_all()
             .and_then(|()| fs::rename(&temporary, &name))
+            .and_then(|()| sync_parent(&name))
             .map_err(|err| failed(&name, &err))
     }
 
@@ -77,9 +78,17 @@ impl Receipts for Post {
             let (_, temporary, name) = written?;
             synced
                 .and_then(|()| fs::rename(&temporary, &name))
+                .map(|()| name.clone())
                 .map_err(|err| failed(&name, &err))
         });
-        named.collect()
+        let named: Vec<Result<PathBuf>> = named.collect();
+        // All of them are in one directory.
+        let last = named.iter().flatten().last();
+        let safe = last.map_or(Ok(()), |name| {
+            sync_parent(name).map_err(|err| failed(name, &err))
+        });
+        let each = named.into_iter();
+        each.map(|named| named.and_then(|_| safe.clone())).collect()
     }
 
     fn failed(
@@ -93,6 +102,8 @@ impl Receipts for Post {
         fs::create_dir_all(&dir).map_err(|err| failed(&dir, &err))?;
         let top = retry_header(&entry.envelope, recipients, &dir);
         copy(&top, message, &dir.join("message"))?;
+        // It is about to be nowhere else.
+        sync_parent(&dir).map_err(|err| failed(&dir, &err))?;
         let reason = dir.join("reason");
         fs::write(&reason, queue::text(entry)).map_err(|err| failed(&reason, &err))?;
         match report {
@@ -179,7 +190,14 @@ pub(super) fn copy(top: &str, message: &mut dyn Read, path: &Path) -> Result<u64
     let beside = path.with_extension("new");
     copy_lines(top, message, &beside)
         .and_then(|size| fs::rename(&beside, path).map(|()| size))
+        .and_then(|size| sync_parent(path).map(|()| size))
         .map_err(|err| failed(path, &err))
+}
+
+/// Has the name of `path` on disk.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 /// Has the files on disk; the disk writes those together that are asked for together.
