@@ -1,8 +1,8 @@
 //! sendmail(8): takes a message from standard input and has it queued, durably.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,7 +124,8 @@ impl Letter {
             };
             Failure::new(exit, format!("{}: {}", path.display(), words(err)))
         };
-        fs::create_dir_all(dir).map_err(|err| failed(&err))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|err| failed(&err))?;
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -215,6 +215,7 @@ fn a_mailbox_that_is_not_mounted_queues_for_its_next_mount() {
         "echo one | sendmail -v --account work bob@example.org
          for n in 2 3 4 5; do echo $n | sendmail bob@example.org & done; wait; mailq",
     );
+    let first = prefixed(&lab, "umask 022; echo hi | sendmail bob@example.org");
     // Not in the mount, whose end it outlives.
     let script = format!("cd /\n{script}");
     let outside = lab.mount.local("script");
@@ -226,6 +227,21 @@ fn a_mailbox_that_is_not_mounted_queues_for_its_next_mount() {
         smtpd,
     } = lab;
     let killed = mount.kill();
+    // Nobody else may read what is sent from it, even if it was never mounted.
+    let never = home.join("never");
+    let output = std::process::Command::new("sh")
+        .args(["-euc", &first])
+        .env("HOME", &home)
+        .env("XDG_STATE_HOME", &never)
+        .env("XDG_CONFIG_HOME", home.join("config"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    for dir in ["ferryfs", "ferryfs/mail", "ferryfs/mail/alice@localhost"] {
+        let mode = std::fs::metadata(never.join(dir)).unwrap().permissions();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&mode);
+        assert_eq!(mode & 0o777, 0o700, "{dir}");
+    }
     let output = std::process::Command::new("sh")
         .arg("-eu")
         .arg(&outside)

@@ -165,7 +165,7 @@ impl Outbox {
 /// `Busy` where another process has the queue, and as for a mounted one.
 pub fn hand_in(state_dir: &Path, options: &MailOptions, handed: &Pickup) -> Result<Vec<Id>> {
     let root = store::directory(state_dir, &options.fetch.account());
-    fs::create_dir_all(&root).map_err(|err| failed(&root, &err))?;
+    store::make(&root).map_err(|err| failed(&root, &err))?;
     let (queue, recovered) = Queue::open(&root.join("queue"), QueueOptions::default())?;
     let from = options.submission.as_ref().and(options.from.clone());
     let times = Times {
