@@ -24,6 +24,7 @@ mod names;
 mod open_files;
 pub mod path;
 pub mod patient;
+pub(crate) mod sealed;
 mod setattr;
 mod sharing;
 mod staging;

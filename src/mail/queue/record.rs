@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Id, Told};
+use crate::vfs::sealed::{seal, unseal};
 
 /// What happened to a message, or to the queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,21 +66,14 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// As a line, its end included. JSON has no raw line end in it.
+    /// As a line, its end included.
     pub(super) fn line(&self) -> serde_json::Result<String> {
-        let text = serde_json::to_string(self)?;
-        Ok(format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes())))
+        seal(self)
     }
 
     /// A line without its end.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
-        let line = std::str::from_utf8(line).ok()?;
-        let (sum, text) = line.split_once(' ')?;
-        if sum.len() != 8 || u32::from_str_radix(sum, 16).ok()? != crc32fast::hash(text.as_bytes())
-        {
-            return None;
-        }
-        serde_json::from_str(text).ok()
+        unseal(line)
     }
 }
 
