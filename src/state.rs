@@ -6,6 +6,7 @@
 //!     lock                   held while its process lives
 //!     mount.json             what and where it is, for those who only look
 //!     control                the socket of crate::control
+//!     intents                what is under way on the server, see crate::ftp::intents
 //! ```
 
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, default_state_dir};
 use crate::exit::{Exit, Failure, words};
+use crate::ftp::intents::{INTENTS, has_intents};
 use crate::vfs::{SPARE, clear_spares};
 
 const LOCK: &str = "lock";
@@ -118,6 +120,9 @@ impl Drop for Claim {
         for name in [SOCKET, RECORD, LOCK] {
             let _ = fs::remove_file(self.dir.join(name));
         }
+        if !has_intents(&self.dir) {
+            let _ = fs::remove_file(self.dir.join(INTENTS));
+        }
         // Some thread may still hold an open file, and with it those.
         clear_spares(&self.dir.join(SPARE));
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
@@ -147,9 +152,14 @@ impl Found {
             && record(&self.dir).is_some_and(|record| record.pid == self.record.pid)
     }
 
+    /// Whether a dead mount left something on the server that the next one will put right.
+    pub(crate) fn has_intents(&self) -> bool {
+        has_intents(&self.dir)
+    }
+
     /// Whether a dead mount left something that the next one will need: journal, staging files.
     pub(crate) fn has_leftovers(&self) -> bool {
-        let known = [LOCK, RECORD, SOCKET, SPARE];
+        let known = [LOCK, RECORD, SOCKET, SPARE, INTENTS];
         let empty = |dir: &Path| fs::read_dir(dir).is_ok_and(|mut inside| inside.next().is_none());
         fs::read_dir(&self.dir)
             .map(|entries| {

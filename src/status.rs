@@ -64,7 +64,7 @@ fn reports(dir: Option<&Path>) -> Result<Vec<Value>, Failure> {
         {
             // A dead mount is shown for as long as the kernel has it, or something is left of it.
             let mounted = matches!(mounts::find(&found.record.mountpoint), Ok(Some(_)));
-            if !found.alive && !mounted && !found.has_leftovers() {
+            if !found.alive && !mounted && !found.has_leftovers() && !found.has_intents() {
                 found.clean();
                 continue;
             }
@@ -106,6 +106,9 @@ fn report(found: &state::Found) -> Value {
     let state = if !found.alive {
         if found.has_leftovers() {
             let kept = format!("unsent files are kept in {}", found.dir.display());
+            report.insert("kept".to_owned(), json!(kept));
+        } else if found.has_intents() {
+            let kept = "what it left half done on the server will be put right by the next mount";
             report.insert("kept".to_owned(), json!(kept));
         }
         "dead"

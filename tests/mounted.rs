@@ -11,6 +11,7 @@ mod conflicts;
 mod doctor;
 mod faults;
 mod foresight;
+mod half_done;
 mod hard;
 mod interrupts;
 mod lifecycle;

@@ -129,6 +129,17 @@ const HELD: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "If the mount is killed, or the link or the power fails",
+        &[
+            "mounted::half_done::an_upload_over_an_old_file",
+            "mounted::half_done::a_rename_over_a_file",
+            "mounted::half_done::a_version_that_took_the_place_meanwhile_is_not_touched",
+            "mounted::half_done::a_link_that_comes_back_is_used_to_put_it_right_without_being_asked",
+            "mounted::half_done::a_read_only_mount_leaves_it_to_the_next_and_says_so",
+            "mounted::power::a_version_that_went_aside_just_before_a_power_cut_comes_back",
+        ],
+    ),
+    (
         "RENAME_NOREPLACE is honoured",
         &["interop::entries::rename_noreplace"],
     ),

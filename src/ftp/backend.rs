@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::intents::Intents;
 use super::options::FtpOptions;
 use super::report::Report;
 use super::server::FtpServer;
@@ -27,8 +28,29 @@ impl FtpBackend {
     /// One line that names the host or the directory and the cause: `Disconnected`, `TimedOut`,
     /// `PermissionDenied` for the login, `NotFound` or `NotADirectory` for the directory.
     pub fn connect(options: FtpOptions, contents: Arc<Contents>) -> Result<Self> {
-        let server = FtpServer::connect(options)?;
+        Self::with_intents(options, contents, Intents::default())
+    }
+
+    /// As [`connect`](Self::connect); what is under way is written down in `intents`.
+    ///
+    /// # Errors
+    /// As those of `connect`.
+    pub fn with_intents(
+        options: FtpOptions,
+        contents: Arc<Contents>,
+        intents: Intents,
+    ) -> Result<Self> {
+        let server = FtpServer::connect(options, intents)?;
         Ok(Self { server, contents })
+    }
+
+    /// Puts right what an earlier mount left on the server, by its intents: within moments, or later
+    /// if the server goes away. Where the mount is `read_only`, nothing is done, and that told.
+    pub fn heal(&self, read_only: bool) {
+        match read_only {
+            true => self.server.leave_unhealed(),
+            false => self.server.heal(),
+        }
     }
 
     /// What was found out about the server.

@@ -7,15 +7,18 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::intents::Intent;
 use super::listing::{self, format_time};
 use super::options::Conflict;
 use super::pool::Lease;
 use super::probes::{self, Seen};
+use super::refusal::refusal;
 use super::replace::Replacement;
 use super::reply::Reply;
 use super::server::FtpServer;
 use super::session::Session;
 use super::stat::{size_of, time_of};
+use super::sweep::Outcome;
 use super::temporary;
 use super::times::{agrees, apart, zone_between};
 use crate::vfs::attr::{Attr, FileKind};
@@ -149,7 +152,8 @@ impl FtpServer {
         })
     }
 
-    /// Does with the version that `what` must not replace what the options say.
+    /// Does with the version that `what` must not replace what the options say. The caller ends the
+    /// intent when the new version has its place.
     ///
     /// # Errors
     /// `Stale` if that is to fail; what the server says if it cannot be moved aside.
@@ -166,17 +170,22 @@ impl FtpServer {
             );
             return Err(Error::new(ErrorKind::Stale, detail));
         }
-        self.recovering(lease, |s, resumed| {
+        let intent = Intent::Keep { home: at.clone() };
+        self.intents
+            .begin(aside, intent, true)
+            .map_err(|err| err.context(format_args!("{at} cannot be moved aside safely")))?;
+        let moved = self.recovering(lease, |s, resumed| {
             if resumed && self.look(s, aside)? == Seen::File {
-                return Ok(());
+                return Ok(true);
             }
             let [from, to] = self.rename_once(s, at, aside)?;
             if to.is_ok() {
-                return Ok(());
+                return Ok(true);
             }
+            self.intents.end(aside, false);
             // It went by itself.
             if !from.wants_more() && self.look(s, at)? == Seen::Missing {
-                return Ok(());
+                return Ok(false);
             }
             let refused = if from.wants_more() {
                 ("RNTO", aside, to)
@@ -185,20 +194,69 @@ impl FtpServer {
             };
             Err(self.explain(s, probes::PLACE, (refused.0, refused.1), &refused.2))
         })?;
-        self.kept(at, aside);
+        if moved {
+            self.kept(at, aside);
+        }
         Ok(())
     }
 
-    /// What [`make_way`](Self::make_way) moved goes back: the upload failed after all.
-    pub(super) fn take_back(&self, s: &mut Session, aside: &RemotePath, at: &RemotePath) {
-        let back = self.rename_once(s, aside, at);
-        if !back.is_ok_and(|[_, to]| to.is_ok()) {
-            log::error!("{at}: the version that was there is {aside} now");
-        }
+    /// The commands that move what is at `job.to`, where nothing should be, aside: mostly nothing is,
+    /// and they are refused. A name of the kind that was taken for the new content will be taken, so
+    /// that what comes behind them replaces nothing.
+    pub(super) fn lines_past(&self, job: &Replacement<'_>) -> Result<Vec<Vec<u8>>> {
+        self.in_flight
+            .with(|names| names.insert(job.aside().clone()));
+        // As a rule nothing is moved, so that no disk is waited for.
+        let _ = self.intents.begin(job.aside(), unseen(job.to), false);
+        self.lines_of_rename(job.to, job.aside())
     }
 
-    /// Something was at `job.to`, where nothing should have been; it is at `aside` now, and the
-    /// content in its place.
+    /// What was moved from `at` to `aside` goes back: the upload failed after all.
+    ///
+    /// # Errors
+    /// If it cannot now; it is tried again later.
+    pub(super) fn take_back(
+        &self,
+        s: &mut Session,
+        aside: &RemotePath,
+        at: &RemotePath,
+    ) -> Result<()> {
+        let [_, to] = self.rename_once(s, aside, at)?;
+        if to.is_ok() {
+            self.reveal(aside);
+            return Ok(());
+        }
+        let err = refusal(&format!("RNTO {at}"), &to);
+        Err(err.context(format_args!(
+            "{at}: the version that was there is {aside} now"
+        )))
+    }
+
+    /// After a rename behind [`lines_past`](Self::lines_past) of which the answer was lost: whether
+    /// the content has its name.
+    ///
+    /// # Errors
+    /// `Disconnected` if it is nowhere.
+    pub(super) fn resume_past(
+        &self,
+        s: &mut Session,
+        job: &Replacement<'_>,
+        what: &Publish,
+    ) -> Result<bool> {
+        let named = self.resume_naming(s, job)?;
+        if self.intents.of(job.aside()).is_none() {
+            return Ok(named);
+        }
+        match self.look(s, job.aside())? {
+            Seen::Missing => self.reveal(job.aside()),
+            _ if named => self.made_way(s, job, what)?,
+            _ => self.take_back(s, job.aside(), job.to)?,
+        }
+        Ok(named)
+    }
+
+    /// Something was at `job.to`, where nothing should have been; it is aside now, and the content in
+    /// its place.
     ///
     /// # Errors
     /// `IsADirectory` if it was a directory, which has its name again.
@@ -206,9 +264,10 @@ impl FtpServer {
         &self,
         s: &mut Session,
         job: &Replacement<'_>,
-        aside: &RemotePath,
         what: &Publish,
     ) -> Result<()> {
+        let aside = job.aside();
+        let _ = self.intents.begin(aside, unseen(job.to), true);
         let found = self.version_now(s, aside)?;
         let directory = match &found {
             Some(attr) => attr.is_dir(),
@@ -216,21 +275,24 @@ impl FtpServer {
         };
         if directory {
             let _ = self.rename_once(s, job.to, job.from)?;
-            self.take_back(s, aside, job.to);
+            self.take_back(s, aside, job.to)?;
             let detail = format!("{}: is a directory now", job.to);
             return Err(Error::new(ErrorKind::IsADirectory, detail));
         }
         let ours = |found: Attr| is_ours(what, &found) || self.was_ours(job.to, &found);
         if found.is_some_and(ours) {
-            let removed = self.ask(s, "DELE", aside)?;
-            log::debug!("{}: was there already: {}", job.to, removed.text());
+            log::debug!("{}: was there already", job.to);
+            self.conceal(aside);
+            self.discard(s, aside);
             return Ok(());
         }
-        self.kept(job.to, aside);
+        if let Outcome::Later(why) = self.keep_beside(s, aside, job.to)? {
+            log::error!("{}: somebody else has changed it, too: {why}", job.to);
+        }
         Ok(())
     }
 
-    fn kept(&self, at: &RemotePath, aside: &RemotePath) {
+    pub(super) fn kept(&self, at: &RemotePath, aside: &RemotePath) {
         self.times.with(|times| times.renamed(at, aside));
         let time = self.free_second(at);
         self.set_aside.with(|last| *last = Some((at.clone(), time)));
@@ -251,6 +313,14 @@ impl FtpServer {
             self.ways.with(|ways| ways.keeps_times = Some(false));
         }
         Ok(())
+    }
+}
+
+/// Of a version of `home` that nobody has looked at yet.
+fn unseen(home: &RemotePath) -> Intent {
+    Intent::Replace {
+        home: home.clone(),
+        by: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::FtpBackend;
+use super::intents::Intents;
 use super::options::{FtpOptions, ListingMode, TlsMode};
 use super::pool::Purpose;
 use super::server::FtpServer;
@@ -35,7 +36,7 @@ const SOON: Duration = Duration::from_secs(14 * 86_400);
 /// The login's, and the directory's: then there is nothing to examine.
 pub(super) fn examine(options: FtpOptions, stop: &Stop) -> Result<Findings> {
     let began = Instant::now();
-    let server = FtpServer::connect(options)?;
+    let server = FtpServer::connect(options, Intents::default())?;
     let mut examination = Examination {
         server: Arc::clone(&server),
         findings: Findings::default(),

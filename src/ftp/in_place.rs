@@ -8,6 +8,13 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::pool::{Lease, Purpose};
+use super::rename::unknown;
+use super::replace::Replacement;
+use super::server::FtpServer;
+use super::session::Session;
+use super::sweep::Pending;
+use crate::vfs::backend::Replaces;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
@@ -56,6 +63,52 @@ impl InPlace {
 
     fn lock(&self) -> MutexGuard<'_, HashSet<RemotePath>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FtpServer {
+    /// Whether a file has that name, in one round trip. Where guests may not read what they
+    /// stored, SIZE is refused and STAT tells.
+    pub(super) fn is_there(&self, s: &mut Session, path: &RemotePath) -> Result<bool> {
+        if self.has_mlst(s)
+            && let Some(told) = self.mlst(s, path)?
+        {
+            return Ok(told.is_ok());
+        }
+        let [size, stat] = self.ask_all(s, [("SIZE", path), ("STAT", path)])?;
+        Ok(size.is_ok() || stat.is_ok() && stat.body().iter().any(|line| !line.is_empty()))
+    }
+
+    /// Before a content is written in place: what is there is what it `replaces`, or goes. Whether
+    /// something is there still, and what waits until something is there again.
+    pub(super) fn clear_the_way(
+        &self,
+        mut lease: Lease,
+        path: &RemotePath,
+        replaces: Replaces,
+    ) -> Result<(Lease, bool, Option<Pending<'_>>)> {
+        let what = unknown(replaces);
+        let found = match self.minds(&what) {
+            true => self.version_now(&mut lease, path)?,
+            false => None,
+        };
+        let Some(found) = found else {
+            let there = self.is_there(&mut lease, path)?;
+            return Ok((lease, there, None));
+        };
+        if self.conflict(path, &what, &found).is_none() {
+            return Ok((lease, true, None));
+        }
+        let aside = self.aside_name(path)?;
+        let job = Replacement::new(self, path, path, None)?;
+        let pending = self.pending(&aside);
+        let mut lease = Some(lease);
+        self.make_way(&mut lease, &job, &aside)?;
+        let lease = match lease {
+            Some(lease) => lease,
+            None => self.pool.lease(Purpose::Transfer, true)?,
+        };
+        Ok((lease, false, Some(pending)))
     }
 }
 

@@ -181,6 +181,11 @@ impl Pool {
         }
     }
 
+    /// Whether the mount is at its end.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.with(|state| state.closed)
+    }
+
     fn lend(self: &Arc<Self>, purpose: Purpose, session: Session, reused: bool) -> Lease {
         Lease {
             pool: Arc::clone(self),

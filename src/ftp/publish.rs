@@ -113,7 +113,7 @@ impl FtpServer {
     }
 
     /// [`dress`](Self::dress) and the rename to its name, where there should be no file, all in one
-    /// round trip; what is there nevertheless is moved to `aside` before, where one is given. The
+    /// round trip; what is there nevertheless is moved aside before, where the upload minds. The
     /// answer is `None` if nothing came of it and each step must be taken, and told, for itself.
     ///
     /// # Errors
@@ -123,7 +123,6 @@ impl FtpServer {
         &self,
         s: &mut Session,
         job: &Replacement<'_>,
-        aside: Option<&RemotePath>,
         what: &Publish,
     ) -> Result<Option<Option<SystemTime>>> {
         let (name, at) = (job.from, job.to);
@@ -132,13 +131,11 @@ impl FtpServer {
             return Ok(None);
         }
         let mut lines = dressing.lines.clone();
-        // Mostly nothing is there, so that both are refused.
-        if let Some(aside) = aside {
-            lines.push(self.line("RNFR", at)?);
-            lines.push(self.line("RNTO", aside)?);
+        let minds = self.minds(what);
+        if minds {
+            lines.extend(self.lines_past(job)?);
         }
-        lines.push(self.line("RNFR", name)?);
-        lines.push(self.line("RNTO", at)?);
+        lines.extend(self.lines_of_rename(name, at)?);
         let mut replies = s.batch_at_end(lines)?;
         let mut last_succeeded = || {
             let renamed = replies.pop().is_some_and(|to| to.is_ok());
@@ -146,10 +143,13 @@ impl FtpServer {
             renamed
         };
         let named = last_succeeded();
-        let in_the_way = aside.filter(|_| last_succeeded());
+        let in_the_way = minds && last_succeeded();
+        if minds && !in_the_way {
+            self.reveal(job.aside());
+        }
         if !named {
-            if let Some(aside) = in_the_way {
-                self.take_back(s, aside, at);
+            if in_the_way {
+                self.take_back(s, job.aside(), at)?;
             }
             return Ok(None);
         }
@@ -157,11 +157,11 @@ impl FtpServer {
         if dressed.is_err() && !s.is_broken() {
             let removed = self.ask(s, "DELE", at)?;
             log::debug!("{at}: incomplete, removed: {}", removed.text());
-            if let Some(aside) = in_the_way {
-                self.take_back(s, aside, at);
+            if in_the_way {
+                self.take_back(s, job.aside(), at)?;
             }
-        } else if let Some(aside) = in_the_way {
-            self.made_way(s, job, aside, what)?;
+        } else if in_the_way {
+            self.made_way(s, job, what)?;
         }
         dressed.map(Some)
     }

@@ -9,6 +9,7 @@ use super::probes::Seen;
 use super::replace::Replacement;
 use super::server::FtpServer;
 use super::session::Session;
+use super::ways::NewName;
 use crate::vfs::attr::Attr;
 use crate::vfs::backend::{Publish, Replaces};
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -46,7 +47,10 @@ impl FtpServer {
         }
         let job = Replacement::new(self, from, to, None)?;
         let mut lease = None;
-        self.recovering(&mut lease, |s, _| self.check_name(s, to))?;
+        self.recovering(&mut lease, |s, _| {
+            self.sweep(s);
+            self.check_name(s, to)
+        })?;
         let what = unknown(replaces);
         if self.minds(&what) && !job.changes_case_only() {
             self.rename_minding(&mut lease, &job, &what)?;
@@ -56,6 +60,7 @@ impl FtpServer {
         self.forget(to);
         self.times.with(|times| times.renamed(from, to));
         self.links.with(|links| links.forget(from));
+        self.leftovers_moved(from, to);
         Ok(())
     }
 
@@ -66,19 +71,26 @@ impl FtpServer {
         job: &Replacement<'_>,
         what: &Publish,
     ) -> Result<()> {
-        let aside = self.aside_name(job.to)?;
-        // What is in the way shall stay there: then it must be asked for first.
-        let asks = self.options().conflict == Conflict::Fail || what.replaces != Replaces::Nothing;
+        let beside = self.aside_name(job.to)?;
+        let _pending = (self.pending(job.aside()), self.pending(&beside));
+        // What is in the way shall stay there: then it must be asked for first. So it must where a
+        // name for it might be refused: what comes behind that would replace it.
+        let asks = self.options().conflict == Conflict::Fail
+            || what.replaces != Replaces::Nothing
+            || !matches!(
+                self.ways.with(|ways| ways.new_name),
+                Some(NewName::Dotted | NewName::Tilde)
+            );
         let done = self.recovering(lease, |s, resumed| match resumed {
             _ if asks || !s.is_pipelined() => Ok(false),
-            true => self.resume_naming(s, job),
-            false => self.name_past(s, job, &aside, what),
+            true => self.resume_past(s, job, what),
+            false => self.name_past(s, job, what),
         })?;
         if done {
             return Ok(());
         }
         let found = self.recovering(lease, |s, _| self.version_now(s, job.to))?;
-        let found = found.as_ref().map(|found| (found, &aside));
+        let found = found.as_ref().map(|found| (found, &beside));
         self.replace_minding(lease, job, what, None, found)
             .map_err(|err| match err.kind() {
                 // The kernel would look again what the name is now, and rename once more.
@@ -90,29 +102,21 @@ impl FtpServer {
             })
     }
 
-    /// Moves what is at `job.to`, where nothing should be, to `aside`, and then `job.from` there,
-    /// in one round trip. `false` if nothing came of it.
-    fn name_past(
-        &self,
-        s: &mut Session,
-        job: &Replacement<'_>,
-        aside: &RemotePath,
-        what: &Publish,
-    ) -> Result<bool> {
+    /// Moves what is at `job.to`, where nothing should be, aside, and then `job.from` there, in one
+    /// round trip. `false` if nothing came of it.
+    fn name_past(&self, s: &mut Session, job: &Replacement<'_>, what: &Publish) -> Result<bool> {
         let lines = [
-            self.line("RNFR", job.to)?,
-            self.line("RNTO", aside)?,
-            self.line("RNFR", job.from)?,
-            self.line("RNTO", job.to)?,
-        ];
-        // Mostly nothing is there, so that the first two are refused.
+            self.lines_past(job)?,
+            self.lines_of_rename(job.from, job.to)?,
+        ]
+        .concat();
         let replies = s.batch(&lines)?;
         let went = |at: usize| replies.get(at).is_some_and(|reply| reply.is_ok());
         let (in_the_way, named) = (went(1), went(3));
-        if named && in_the_way {
-            self.made_way(s, job, aside, what)?;
-        } else if in_the_way {
-            self.take_back(s, aside, job.to);
+        match (named, in_the_way) {
+            (true, true) => self.made_way(s, job, what)?,
+            (false, true) => self.take_back(s, job.aside(), job.to)?,
+            (_, false) => self.reveal(job.aside()),
         }
         Ok(named)
     }
@@ -134,6 +138,7 @@ impl FtpServer {
         mtime: Option<SystemTime>,
         found: Option<(&Attr, &RemotePath)>,
     ) -> Result<()> {
+        job.mtime.set(mtime);
         let conflict =
             found.and_then(|(found, aside)| Some((self.conflict(job.to, what, found)?, aside)));
         let Some((sign, aside)) = conflict else {
@@ -152,13 +157,11 @@ impl FtpServer {
         self.make_way(lease, job, aside)?;
         let replaced = self.replace(lease, job);
         if replaced.is_err() {
-            let back = self.recovering(lease, |s, _| {
-                self.take_back(s, aside, job.to);
-                Ok(())
-            });
-            back.unwrap_or_else(|err| log::error!("{}: stays {aside}: {err}", job.to));
+            let back = self.recovering(lease, |s, _| self.take_back(s, aside, job.to));
+            back.unwrap_or_else(|err| log::error!("{err}"));
         }
         replaced?;
+        self.intents.end(aside, true);
         match (sign, mtime) {
             (Sign::Time, Some(mtime)) => {
                 self.recovering(lease, |s, _| self.check_times(s, job.to, mtime))

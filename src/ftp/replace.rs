@@ -1,7 +1,9 @@
 //! Giving a file another name, over whatever has that name, without ever losing either.
 
 use std::cell::Cell;
+use std::time::SystemTime;
 
+use super::intents::{Intent, Successor};
 use super::pool::Lease;
 use super::probes::{self, Seen};
 use super::refusal::{classify, refusal};
@@ -21,10 +23,23 @@ pub(super) struct Replacement<'a> {
     pub(super) to: &'a RemotePath,
     /// Bytes of the file at `from`, which `to` must have when it is done; `None`: not known.
     pub(super) size: Option<u64>,
+    /// The time that was set for that file.
+    pub(super) mtime: Cell<Option<SystemTime>>,
     /// Where the old file at `to` waits while it is replaced.
     aside: RemotePath,
     /// Whether it waits there now.
-    aside_taken: Cell<bool>,
+    old: Cell<Old>,
+}
+
+/// Where the old file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Old {
+    /// At its name, or there is none.
+    Home,
+    /// Aside.
+    Away,
+    /// At the one or the other: a command was sent, and no answer has come yet.
+    Moving,
 }
 
 impl<'a> Replacement<'a> {
@@ -44,9 +59,15 @@ impl<'a> Replacement<'a> {
             from,
             to,
             size,
+            mtime: Cell::new(None),
             aside,
-            aside_taken: Cell::new(false),
+            old: Cell::new(Old::Home),
         })
+    }
+
+    /// Where the old file waits while it is replaced.
+    pub(super) const fn aside(&self) -> &RemotePath {
+        &self.aside
     }
 
     /// Whether both names are one to a server that takes no notice of case.
@@ -64,30 +85,47 @@ impl FtpServer {
     /// Whatever fails, both files are there under their names; where even putting the old one back
     /// failed, the error names the place where it is.
     pub(super) fn replace(&self, lease: &mut Option<Lease>, job: &Replacement<'_>) -> Result<()> {
+        let _ = self.in_place.settle(job.to, self.options().timeout);
         self.in_flight.with(|names| names.insert(job.aside.clone()));
-        let done = self.recovering(lease, |s, resumed| self.replace_steps(s, job, resumed));
-        let Err(err) = done else {
-            return Ok(());
+        let done = {
+            let _pending = self.pending(&job.aside);
+            let done = self.recovering(lease, |s, resumed| self.replace_steps(s, job, resumed));
+            if job.old.get() == Old::Home {
+                self.put_to_rest(job);
+            }
+            done
         };
-        // What is still aside is somebody's file: everyone shall see it.
-        self.in_flight.with(|names| names.remove(&job.aside));
-        if !job.aside_taken.get() {
-            return Err(err);
+        done.map_err(|err| match job.old.get() {
+            Old::Away => {
+                log::error!("{}: the old version is kept as {}", job.to, job.aside);
+                err.context(format_args!("old version kept as {}", job.aside))
+            }
+            Old::Moving => err.context(format_args!("the old version may be {} now", job.aside)),
+            Old::Home => err,
+        })
+    }
+
+    /// Nothing is at `job.aside`, unless its removal waits for better times.
+    fn put_to_rest(&self, job: &Replacement<'_>) {
+        let removing = self.intents.of(&job.aside) == Some(Intent::Remove);
+        if !removing {
+            self.reveal(&job.aside);
         }
-        log::error!("{}: the old version is kept as {}", job.to, job.aside);
-        let displaced = (job.aside.clone(), job.to.clone());
-        self.displaced.with(|all| all.push(displaced));
-        Err(err.context(format_args!("old version kept as {}", job.aside)))
     }
 
     fn replace_steps(&self, s: &mut Session, job: &Replacement<'_>, resumed: bool) -> Result<()> {
         if resumed {
-            job.aside_taken.set(self.look(s, &job.aside)? == Seen::File);
+            match self.look(s, &job.aside)? {
+                Seen::Directory => return self.name_directory(s, job),
+                Seen::File => job.old.set(Old::Away),
+                Seen::Missing => job.old.set(Old::Home),
+                Seen::Unclear => {}
+            }
             if self.look(s, job.from)? == Seen::Missing {
                 return self.confirm(s, job);
             }
         }
-        if !job.aside_taken.get() {
+        if job.old.get() != Old::Away {
             let mut refused = None;
             if self.ways.with(|ways| ways.rename_over) != Some(false) {
                 let [from, to] = self.rename_once(s, job.from, job.to)?;
@@ -117,7 +155,7 @@ impl FtpServer {
         }
         let [from, to] = self.rename_once(s, job.from, job.to)?;
         if to.is_ok() {
-            if job.aside_taken.get() {
+            if job.old.get() == Old::Away {
                 self.ways.with(|ways| ways.rename_over = Some(false));
             }
             self.drop_aside(s, job);
@@ -131,7 +169,7 @@ impl FtpServer {
         self.roll_back(s, job)?;
         // To a server that takes no notice of case the file itself went aside, and came back under
         // the name that it should have.
-        let itself = !from.wants_more() && !job.aside_taken.get() && job.changes_case_only();
+        let itself = !from.wants_more() && job.old.get() == Old::Home && job.changes_case_only();
         if itself && self.look(s, job.from)? == Seen::File {
             self.drop_aside(s, job);
             return Ok(());
@@ -169,20 +207,42 @@ impl FtpServer {
         Err(Error::new(ErrorKind::Disconnected, detail))
     }
 
+    /// The new file has its name for certain.
     fn drop_aside(&self, s: &mut Session, job: &Replacement<'_>) {
-        if job.aside_taken.replace(false) {
+        if job.old.replace(Old::Home) != Old::Home {
+            self.conceal(&job.aside);
             self.discard(s, &job.aside);
-        } else {
-            self.in_flight.with(|names| names.remove(&job.aside));
         }
     }
 
     fn roll_back(&self, s: &mut Session, job: &Replacement<'_>) -> Result<()> {
-        if job.aside_taken.get() {
+        if job.old.get() == Old::Away {
+            job.old.set(Old::Moving);
             let [_, to] = self.rename_once(s, &job.aside, job.to)?;
-            job.aside_taken.set(!to.is_ok());
+            job.old.set(if to.is_ok() { Old::Home } else { Old::Away });
         }
         Ok(())
+    }
+
+    /// Moves to the aside what has `home`; the intent is on the disk before.
+    fn put_aside(
+        &self,
+        s: &mut Session,
+        job: &Replacement<'_>,
+        home: &RemotePath,
+        by: Option<Successor>,
+    ) -> Result<Reply> {
+        let intent = Intent::Replace {
+            home: home.clone(),
+            by,
+        };
+        self.intents
+            .begin(&job.aside, intent, true)
+            .map_err(|err| err.context(format_args!("{home} cannot be moved aside safely")))?;
+        job.old.set(Old::Moving);
+        let [_, to] = self.rename_once(s, home, &job.aside)?;
+        job.old.set(if to.is_ok() { Old::Away } else { Old::Home });
+        Ok(to)
     }
 
     /// Gives the file that is to be replaced another name.
@@ -198,17 +258,45 @@ impl FtpServer {
                 return Err(refusal(&format!("RNTO {}", job.to), &reply));
             }
         }
-        // An upload is a file; only rename(2) may come with a directory.
-        if job.size.is_none() && self.look(s, job.from)? == Seen::Directory {
-            let detail = format!("{}: is a file, {} a directory", job.to, job.from);
-            return Err(Error::new(ErrorKind::NotADirectory, detail));
-        }
-        let [_, to] = self.rename_once(s, job.to, &job.aside)?;
+        let by = self.successor(s, job)?;
+        let to = self.put_aside(s, job, job.to, by)?;
         if to.is_ok() {
-            job.aside_taken.set(true);
             return Ok(());
         }
         Err(self.explain(s, probes::TOUCH, ("RNTO", job.to), &to))
+    }
+
+    /// What shows the file that is to be at `job.to`.
+    ///
+    /// # Errors
+    /// `NotADirectory` if it is no file: an upload is one, but rename(2) may come with a directory.
+    fn successor(&self, s: &mut Session, job: &Replacement<'_>) -> Result<Option<Successor>> {
+        let from = job.from.clone();
+        if let Some(size) = job.size {
+            return Ok(Some(Successor {
+                from,
+                temporary: true,
+                size,
+                mtime: job.mtime.get(),
+            }));
+        }
+        let found = self.version_now(s, job.from)?;
+        let directory = match &found {
+            Some(found) => found.is_dir(),
+            None => self.look(s, job.from)? == Seen::Directory,
+        };
+        if directory {
+            let detail = format!("{}: is a file, {} a directory", job.to, job.from);
+            return Err(Error::new(ErrorKind::NotADirectory, detail));
+        }
+        Ok(found.and_then(|found| {
+            Some(Successor {
+                from,
+                temporary: false,
+                size: found.size?,
+                mtime: found.mtime.filter(|_| found.mtime_exact),
+            })
+        }))
     }
 
     /// rename(2) of a directory over an empty one. Few servers do it by themselves.
@@ -234,15 +322,29 @@ impl FtpServer {
     /// Gives a directory its name in another case, where the server takes the new name for taken.
     /// False, and all as it was, where another directory has it.
     fn rename_by_way_of_aside(&self, s: &mut Session, job: &Replacement<'_>) -> Result<bool> {
-        let [_, away] = self.rename_once(s, job.from, &job.aside)?;
+        let away = self.put_aside(s, job, job.from, None)?;
         if !away.is_ok() {
             return Ok(false);
         }
-        let [_, there] = self.rename_once(s, &job.aside, job.to)?;
-        if !there.is_ok() {
-            self.rename_once(s, &job.aside, job.from)?;
+        match self.name_directory(s, job) {
+            Err(err) if job.old.get() != Old::Home => Err(err),
+            named => Ok(named.is_ok()),
         }
-        Ok(there.is_ok())
+    }
+
+    /// Gives the directory that waits aside its new name, or the old one back.
+    fn name_directory(&self, s: &mut Session, job: &Replacement<'_>) -> Result<()> {
+        job.old.set(Old::Moving);
+        let [_, there] = self.rename_once(s, &job.aside, job.to)?;
+        if there.is_ok() {
+            job.old.set(Old::Home);
+            return Ok(());
+        }
+        let err = self.explain(s, probes::PLACE, ("RNTO", job.to), &there);
+        let [_, back] = self.rename_once(s, &job.aside, job.from)?;
+        job.old
+            .set(if back.is_ok() { Old::Home } else { Old::Away });
+        Err(err)
     }
 
     /// RNFR and RNTO, in one round trip where possible: RNTO after a refused RNFR is a 503.
@@ -252,48 +354,14 @@ impl FtpServer {
         from: &RemotePath,
         to: &RemotePath,
     ) -> Result<[Reply; 2]> {
-        exactly(s.batch(&[self.line("RNFR", from)?, self.line("RNTO", to)?])?)
+        exactly(s.batch(&self.lines_of_rename(from, to)?)?)
     }
 
-    /// Removes one of our own temporary files; later, if it cannot be done now.
-    pub(super) fn discard(&self, s: &mut Session, temporary: &RemotePath) {
-        match self.ask(s, "DELE", temporary) {
-            Ok(reply) if reply.is_ok() || classify(&reply).kind == ErrorKind::NotFound => {
-                self.in_flight.with(|names| names.remove(temporary));
-            }
-            Err(_) => self.leave(temporary),
-            Ok(reply) => log::warn!(
-                "{temporary}: a temporary file could not be removed: {}",
-                reply.text()
-            ),
-        }
-    }
-
-    /// A file of ours cannot be removed now. It stays hidden from listings, and the next upload
-    /// tries again; not if it has a name that may be another's by then.
-    pub(super) fn leave(&self, name: &RemotePath) {
-        if self.in_flight.with(|names| names.contains(name)) {
-            self.litter.with(|litter| litter.push(name.clone()));
-        }
-    }
-
-    /// Removes what earlier uploads left when their connection died, and puts back what they had
-    /// moved aside.
-    pub(super) fn sweep(&self, s: &mut Session) {
-        for (aside, to) in self.displaced.with(std::mem::take) {
-            let put_back = match self.look(s, &to) {
-                Ok(Seen::Missing) => self.rename_once(s, &aside, &to).map(|[_, to]| to.is_ok()),
-                Ok(_) => Ok(false),
-                Err(err) => Err(err),
-            };
-            match put_back {
-                Ok(true) => log::info!("{to}: the old version is back in its place"),
-                Ok(false) => {}
-                Err(_) => self.displaced.with(|all| all.push((aside, to))),
-            }
-        }
-        for temporary in self.litter.with(std::mem::take) {
-            self.discard(s, &temporary);
-        }
+    pub(super) fn lines_of_rename(
+        &self,
+        from: &RemotePath,
+        to: &RemotePath,
+    ) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![self.line("RNFR", from)?, self.line("RNTO", to)?])
     }
 }

@@ -1,18 +1,21 @@
 //! One FTP server as the mount sees it: the directory, the pool and what was learned on the way.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::doubt::Doubts;
 use super::encoding;
 use super::in_place::InPlace;
+use super::intents::Intents;
 use super::links::LinkTargets;
 use super::options::FtpOptions;
 use super::pool::{Lease, Pool, Purpose};
 use super::reply::Reply;
 use super::server_path::ServerRoot;
 use super::session::Session;
+use super::sweep::Leftover;
 use super::times::ExactTimes;
 use super::ways::Ways;
 use crate::sync::Locked;
@@ -53,10 +56,14 @@ pub(crate) struct FtpServer {
     pub(super) in_place: Arc<InPlace>,
     /// Directories that take new files, and no temporary names.
     pub(super) in_place_only: Locked<HashSet<RemotePath>>,
-    /// Temporary names that could not be removed when their connection died.
-    pub(super) litter: Locked<Vec<RemotePath>>,
-    /// Old versions that wait aside, and where they belong.
-    pub(super) displaced: Locked<Vec<(RemotePath, RemotePath)>>,
+    /// What would be left half done if this process ended now.
+    pub(super) intents: Intents,
+    /// Names of those that work is over with, and that are still there.
+    pub(super) leftovers: Locked<Vec<Leftover>>,
+    /// A thread sees to them.
+    pub(super) sweeping: AtomicBool,
+    /// For that thread, which does not keep the server.
+    pub(super) this: Weak<Self>,
     /// Until when contents are sent only after the server's word.
     pub(super) careful: Locked<Option<Instant>>,
     /// The file of which a version was last kept under another name, and when.
@@ -89,11 +96,12 @@ struct Refused {
 }
 
 impl FtpServer {
-    /// Logs in and makes sure that the directory of the URL is one.
+    /// Logs in and makes sure that the directory of the URL is one. What is in `intents` is left
+    /// alone.
     ///
     /// # Errors
     /// What the login says; `NotFound`, `NotADirectory` or `PermissionDenied` naming the directory.
-    pub(crate) fn connect(options: FtpOptions) -> Result<Arc<Self>> {
+    pub(crate) fn connect(options: FtpOptions, intents: Intents) -> Result<Arc<Self>> {
         let directory = options.directory.clone();
         let charset = options.charset;
         let pool = Pool::new(options);
@@ -104,7 +112,8 @@ impl FtpServer {
             home => home?,
         };
         let root = ServerRoot::new(&home, &encoding::to_server(charset, &directory)?)?;
-        let server = Arc::new(Self {
+        let server = Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             pool,
             root,
             ways: Locked::default(),
@@ -114,8 +123,9 @@ impl FtpServer {
             in_flight: Locked::default(),
             in_place: Arc::default(),
             in_place_only: Locked::default(),
-            litter: Locked::default(),
-            displaced: Locked::default(),
+            intents,
+            leftovers: Locked::default(),
+            sweeping: AtomicBool::new(false),
             careful: Locked::default(),
             set_aside: Locked::default(),
             doubts: Locked::default(),
@@ -168,17 +178,16 @@ impl FtpServer {
 
     /// Removes what failed uploads left, and says goodbye.
     pub(super) fn close(&self) {
-        let untidy = self.litter.with(|litter| !litter.is_empty())
-            || self.displaced.with(|displaced| !displaced.is_empty());
-        if untidy {
+        if self.leftovers.with(|all| !all.is_empty()) {
             let swept = self.pool.with_session(Purpose::Metadata, |s| {
                 self.sweep(s);
                 Ok(())
             });
             if let Err(err) = swept {
-                log::warn!("temporary files are left on the server: {err}");
+                log::warn!("temporary files are left on the server for the next mount: {err}");
             }
         }
+        self.intents.close();
         self.pool.close();
     }
 

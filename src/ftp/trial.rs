@@ -34,10 +34,10 @@ impl FtpServer {
             return Ok(());
         }
         let name = temporary::dotted(path, "part")?;
-        self.in_flight.with(|names| names.insert(name.clone()));
+        self.conceal(&name);
         let works = self.unpacks(s, &name);
         if s.is_broken() {
-            self.litter.with(|litter| litter.push(name));
+            self.leave(&name);
             host.packs_up_no_more("the connection was lost");
             return works.map(drop);
         }

@@ -14,12 +14,12 @@ use super::options::{Conflict, UploadMode};
 use super::pool::{Lease, Purpose};
 use super::probes;
 use super::refusal::{classify, refusal};
-use super::rename::unknown;
 use super::replace::Replacement;
 use super::reply::Reply;
 use super::server::FtpServer;
 use super::session::Session;
 use super::stat::size_of;
+use super::sweep::Pending;
 use super::temporary;
 use super::transfer::Begun;
 use super::ways::NewName;
@@ -128,22 +128,23 @@ impl FtpServer {
                 true => None,
                 false => Some(self.in_place.claim(path)?),
             };
+            let mut away = None;
             let place = match kind {
                 NewName::Direct if !new => {
-                    let (again, there) = self.clear_the_way(lease, path, replaces)?;
-                    lease = again;
+                    let (again, there, pending) = self.clear_the_way(lease, path, replaces)?;
+                    (lease, away) = (again, pending);
                     if there { Place::Target } else { Place::Own }
                 }
                 _ => Place::Own,
             };
             if temporary {
-                self.in_flight.with(|names| names.insert(name.clone()));
+                self.conceal(&name);
             }
             let line = self.line("STOR", &name)?;
             if blind && temporary && self.ways.with(|ways| ways.new_name) == Some(kind) {
                 let begun = lease.begin_blind(&line);
                 if begun.is_err() {
-                    self.litter.with(|litter| litter.push(name.clone()));
+                    self.leave(&name);
                 }
                 if let Some(mut data) = begun? {
                     data.is_for(path.to_string());
@@ -169,15 +170,16 @@ impl FtpServer {
                 Ok(Begun::Open(_)) => {}
                 // It was refused before there was a file.
                 Ok(Begun::Refused(reply)) if temporary && reply.code() >= 500 => {
-                    self.in_flight.with(|names| names.remove(&name));
+                    self.reveal(&name);
                 }
                 // There may be an empty one.
-                _ if temporary => self.litter.with(|litter| litter.push(name.clone())),
+                _ if temporary => self.leave(&name),
                 _ => {}
             }
             match begun? {
                 Begun::Open(mut data) => {
                     data.is_for(path.to_string());
+                    away.into_iter().for_each(Pending::keep);
                     // A directory may refuse new names where the server as a whole does not.
                     if place == Place::Own && (temporary || refused.is_some()) {
                         self.learn_name_kind(path, kind);
@@ -212,49 +214,6 @@ impl FtpServer {
             return Err(ErrorKind::Unsupported.into());
         };
         Err(self.explain(&mut lease, probes::PLACE, ("STOR", path), &reply))
-    }
-
-    /// Whether a file has that name, in one round trip. Where guests may not read what they
-    /// stored, SIZE is refused and STAT tells.
-    fn is_there(&self, s: &mut Session, path: &RemotePath) -> Result<bool> {
-        if self.has_mlst(s)
-            && let Some(told) = self.mlst(s, path)?
-        {
-            return Ok(told.is_ok());
-        }
-        let [size, stat] = self.ask_all(s, [("SIZE", path), ("STAT", path)])?;
-        Ok(size.is_ok() || stat.is_ok() && stat.body().iter().any(|line| !line.is_empty()))
-    }
-
-    /// Before a content is written in place: what is there is what it `replaces`, or goes. Whether
-    /// something is there still.
-    fn clear_the_way(
-        &self,
-        mut lease: Lease,
-        path: &RemotePath,
-        replaces: Replaces,
-    ) -> Result<(Lease, bool)> {
-        let what = unknown(replaces);
-        let found = match self.minds(&what) {
-            true => self.version_now(&mut lease, path)?,
-            false => None,
-        };
-        let Some(found) = found else {
-            let there = self.is_there(&mut lease, path)?;
-            return Ok((lease, there));
-        };
-        if self.conflict(path, &what, &found).is_none() {
-            return Ok((lease, true));
-        }
-        let aside = self.aside_name(path)?;
-        let job = Replacement::new(self, path, path, None)?;
-        let mut lease = Some(lease);
-        self.make_way(&mut lease, &job, &aside)?;
-        let lease = match lease {
-            Some(lease) => lease,
-            None => self.pool.lease(Purpose::Transfer, true)?,
-        };
-        Ok((lease, false))
     }
 
     /// Begins to append; see [`Transfers::append`](crate::vfs::backend::Transfers::append).
@@ -448,7 +407,11 @@ impl Storing {
         let job = Replacement::new(server, &self.name, at, Some(what.size))?;
         let temporary = self.name != *at;
         let minds = temporary && server.minds(what);
-        let aside = minds.then(|| server.aside_name(at)).transpose()?;
+        let beside = match minds {
+            true => server.aside_name(at)?,
+            false => at.clone(),
+        };
+        let _pending = (server.pending(job.aside()), server.pending(&beside));
         // What is in the way shall stay there: then it must be asked for first.
         let asks = minds && server.options().conflict == Conflict::Fail;
         let at_once = server.recovering(lease, |s, resumed| {
@@ -456,10 +419,10 @@ impl Storing {
                 Ok(None)
             } else if resumed {
                 // The connection was lost in the middle: is it there already?
-                let named = server.resume_naming(s, &job)?;
+                let named = server.resume_past(s, &job, what)?;
                 Ok(named.then_some(None))
             } else {
-                server.dress_and_name(s, &job, aside.as_ref(), what)
+                server.dress_and_name(s, &job, what)
             }
         })?;
         let mtime = match at_once {
@@ -469,14 +432,14 @@ impl Storing {
                     server.recovering(lease, |s, _| server.dress(s, &self.name, at, what));
                 let (mtime, found) = dressed?;
                 if temporary {
-                    let found = found.as_ref().zip(aside.as_ref());
+                    let found = found.as_ref().map(|found| (found, &beside));
                     server.replace_minding(lease, &job, what, mtime, found)?;
                 }
                 mtime
             }
         };
         if temporary {
-            server.in_flight.with(|names| names.remove(&self.name));
+            server.reveal(&self.name);
             server.has_stored(at);
         }
         server.recovering(lease, |s, _| server.published(s, at, what, mtime))

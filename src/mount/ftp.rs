@@ -10,6 +10,7 @@ use super::{Behind, READ_BUDGET, STAGING, Sides, refused};
 use crate::config::{Config, Writeback};
 use crate::exit::{Exit, Failure};
 use crate::ftp::FtpBackend;
+use crate::ftp::intents::{INTENTS, Intents};
 use crate::ftp::options::FtpOptions;
 use crate::net::bandwidth::Bandwidth;
 use crate::vfs::backend::Backend;
@@ -77,8 +78,12 @@ pub(super) fn connect(config: &Config, options: &FtpOptions) -> Result<Sides, Fa
     };
     let contents = Contents::with_cache(&staging, READ_BUDGET, blocks, keeping)
         .map_err(|err| Failure::new(Exit::Failed, err))?;
-    let ftp = FtpBackend::connect(options.clone(), Arc::clone(&contents))
+    let intents = Intents::open(config.state_dir.join(INTENTS))
+        .map_err(|err| Failure::new(Exit::Failed, err))?;
+    let ftp = FtpBackend::with_intents(options.clone(), Arc::clone(&contents), intents)
         .map_err(|err| refused(&config.url_shown, &err))?;
+    // Before what an earlier mount acknowledged is brought to the places of old versions.
+    ftp.heal(config.flags.read_only);
     let (ftp, watched) = (Arc::new(ftp), Arc::clone(&contents));
     let patient = config
         .hard

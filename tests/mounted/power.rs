@@ -6,12 +6,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
 use super::{bytes, mounting};
-use crate::support::ftpd::Ftpd;
+use crate::support::ftpd::{Ftpd, Quirks};
 use crate::support::mount::{TestMount, can_mount, skip};
 
 /// A disk that forgets, and holds back what it may for five minutes.
@@ -196,6 +196,49 @@ fn without_sync_a_power_cut_takes_it_along() {
     });
     assert!(lost, "this disk forgets nothing");
     server.come_back();
+    mount.finish();
+    disk.eject();
+}
+
+/// The intent survives, so that the old version comes back even if the rename was the last thing
+/// that reached the server.
+#[test]
+fn a_version_that_went_aside_just_before_a_power_cut_comes_back() {
+    let Some(mut disk) = Disk::new() else { return };
+    let server = Ftpd::with(Quirks {
+        rnto_over_refused: Some("550 File exists.".into()),
+        ..Quirks::default()
+    });
+    server.put("f", "old");
+    server.put("h", "new");
+    let mount = mount(&server, &disk, "writeback");
+    mount.sh("cat f h");
+    server.change(|quirks| quirks.stalls = vec!["RNTO /.ferryfs-*".into()]);
+    let root = mount.root();
+    let mut killed = None;
+    std::thread::scope(|scope| {
+        let renaming = scope.spawn(move || fs::rename(root.join("h"), root.join("f")));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while server.count("RNTO /.ferryfs-*") == 0 {
+            assert!(Instant::now() < deadline, "nothing went aside");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        disk.cut("cut");
+        killed = Some(mount.kill());
+        assert!(renaming.join().unwrap().is_err());
+    });
+    server.hang_up();
+    server.change(|quirks| quirks.stalls.clear());
+    let lines = server.commands();
+    let aside = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("RNTO /.ferryfs-"));
+    let aside = format!(".ferryfs-{}", aside.unwrap());
+    fs::rename(server.path("f"), server.path(&aside)).unwrap();
+    disk.eject();
+    assert!(disk.insert("cut"));
+    let mount = killed.unwrap().remount();
+    assert_eq!(mount.sh("ls -A; cat f h"), "f\nh\noldnew");
     mount.finish();
     disk.eject();
 }

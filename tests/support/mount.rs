@@ -364,6 +364,12 @@ impl TestMount {
         self.end();
     }
 
+    /// As [`finish`](Self::finish), for looking at what the mount left on the local disk.
+    pub fn finish_leaving(mut self) -> Arc<Place> {
+        self.end();
+        Arc::clone(&self.place)
+    }
+
     fn wait_until_it_answers(&mut self) {
         while !self.place.is_mounted() {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -475,6 +481,23 @@ pub struct Killed {
 }
 
 impl Killed {
+    /// Adds `-o OPTION` for the next mount.
+    pub fn option(mut self, option: impl Into<String>) -> Self {
+        self.options.push(option.into());
+        self
+    }
+
+    /// A path beside the mount, on the local disk.
+    pub fn local(&self, name: &str) -> PathBuf {
+        self.place.path(name)
+    }
+
+    /// Runs `ferryfs ARGS` with this mount's directories.
+    pub fn ferryfs(&self, args: &[&str]) -> Output {
+        let mut command = self.place.command();
+        command.args(args).stdin(Stdio::null()).output().unwrap()
+    }
+
     /// Mounts again with the same state, cache and options.
     pub fn remount(self) -> TestMount {
         let mut mounting = Mounting::of(self.url);

@@ -31,6 +31,10 @@ pub struct Quirks {
     pub delays: Vec<(String, Duration)>,
     /// Commands that are never answered, as long as the rule stands. `*` stalls the banner too.
     pub stalls: Vec<String>,
+    /// So many commands are carried out, counted from the last
+    /// [`clear_log`](super::Ftpd::clear_log); those behind are never answered, as long as this is
+    /// set.
+    pub stall_after: Option<usize>,
     /// What happens in the middle of transfers.
     pub faults: Vec<Fault>,
     /// Closes the control connection after so many bytes of replies in one session, in the middle
@@ -228,6 +232,7 @@ impl Default for Quirks {
             instead: Vec::new(),
             delays: Vec::new(),
             stalls: Vec::new(),
+            stall_after: None,
             faults: Vec::new(),
             control_cut_after: None,
             drops_pipelined: false,

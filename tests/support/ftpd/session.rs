@@ -119,11 +119,15 @@ impl Session {
 
     fn command(&mut self, line: &[u8]) -> io::Result<()> {
         self.line = String::from_utf8_lossy(line).into_owned();
-        self.shared.log.lock().unwrap().push(Command {
-            session: self.number,
-            at: Instant::now(),
-            line: self.line.clone(),
-        });
+        let before = {
+            let mut log = self.shared.log.lock().unwrap();
+            log.push(Command {
+                session: self.number,
+                at: Instant::now(),
+                line: self.line.clone(),
+            });
+            log.len() - 1
+        };
         let quirks = self.shared.quirks();
         for (pattern, pause) in &quirks.delays {
             if matches(pattern, &self.line) {
@@ -132,6 +136,8 @@ impl Session {
         }
         let text = self.line.clone();
         self.wait_while_stalled(&text)?;
+        let allowed = |quirks: &Quirks| quirks.stall_after.is_none_or(|most| before < most);
+        self.wait_until(|shared| allowed(&shared.quirks()))?;
         if let Some(reply) = self.shared.rule(&text, |quirks| &mut quirks.answers) {
             self.say(&reply)?;
             return if reply.starts_with("421") {
@@ -346,13 +352,15 @@ impl Session {
 
     /// Waits as long as a stall rule stands for `line`.
     fn wait_while_stalled(&self, line: &str) -> io::Result<()> {
-        while self
-            .shared
-            .quirks()
-            .stalls
-            .iter()
-            .any(|pattern| matches(pattern, line))
-        {
+        self.wait_until(|shared| {
+            let quirks = shared.quirks();
+            let mut stalls = quirks.stalls.iter();
+            !stalls.any(|pattern| matches(pattern, line))
+        })
+    }
+
+    fn wait_until(&self, may_go_on: impl Fn(&Shared) -> bool) -> io::Result<()> {
+        while !may_go_on(&self.shared) {
             if self.is_over() {
                 return Err(hung_up());
             }
