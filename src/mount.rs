@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fuser::Session;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -41,6 +42,9 @@ const READ_BUDGET: usize = 16 * 1024 * 1024;
 /// session is given up.
 const SESSION_END: Duration = Duration::from_secs(5);
 
+/// Descriptors that are enough for everything.
+const DESCRIPTORS: u64 = 1 << 16;
+
 /// Where contents are staged until the server has them, in the mount's state directory.
 const STAGING: &str = "staging";
 
@@ -61,6 +65,7 @@ enum Event {
 /// # Errors
 /// The mount could not be made, or content is left that is not on the server.
 pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
+    allow_descriptors();
     let mount = Arc::new(Mount::connect(config)?);
     let session = mount.attach(config)?;
     let (events, happened) = mpsc::channel();
@@ -123,6 +128,24 @@ fn serve_beside(
         .map(|file| traffic::write_metrics(file, mount))
         .transpose()?;
     Ok((control, metrics))
+}
+
+/// Each file that is open takes some, and shells allow 1024 only, for the sake of programs that use
+/// select(2).
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit
+        .maximum
+        .map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    if limit.current.is_some_and(|now| now < most) {
+        let more = Rlimit {
+            current: Some(most),
+            ..limit
+        };
+        if let Err(err) = setrlimit(Resource::Nofile, more) {
+            log::debug!("no more descriptors than {:?}: {err}", limit.current);
+        }
+    }
 }
 
 /// What is behind a mount, beside its [`Backend`](crate::vfs::backend::Backend).

@@ -1,7 +1,7 @@
 //! Servers that serve few at a time.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -93,6 +93,30 @@ fn one_connection_is_enough() {
     assert_eq!(server.get("all").len(), 500_000);
     // A reader that stands still does not keep the others waiting for ever.
     mount.sh("exec 3<dir0/file0; head -c 10 <&3 >/dev/null; ls dir3; echo x >new; cat <&3 | wc -c");
+    mount.finish();
+}
+
+#[test]
+fn more_files_are_open_than_the_shell_allows() {
+    let server = Ftpd::start();
+    for n in 0..120 {
+        server.put(format!("old{n}"), bytes(3000));
+    }
+    let Some(mount) = mounting(&server).descriptors(100).start() else {
+        return;
+    };
+    let mut open = Vec::new();
+    for n in 0..120 {
+        let mut new = fs::File::create(mount.path(format!("new{n}"))).unwrap();
+        new.write_all(b"some").unwrap();
+        let mut old = Vec::new();
+        let mut file = fs::File::open(mount.path(format!("old{n}"))).unwrap();
+        file.read_to_end(&mut old).unwrap();
+        assert_eq!(old.len(), 3000);
+        open.push((new, file));
+    }
+    drop(open);
+    assert_eq!(server.get("new119"), b"some");
     mount.finish();
 }
 

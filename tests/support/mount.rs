@@ -29,6 +29,7 @@ pub struct Mounting {
     password: Option<String>,
     patience: Duration,
     expected: Vec<String>,
+    descriptors: Option<u64>,
 }
 
 impl Mounting {
@@ -40,7 +41,14 @@ impl Mounting {
             password: None,
             patience: PATIENCE,
             expected: Vec::new(),
+            descriptors: None,
         }
+    }
+
+    /// Started by somebody who may have so many files open (`ulimit -Sn`).
+    pub fn descriptors(mut self, most: u64) -> Self {
+        self.descriptors = Some(most);
+        self
     }
 
     /// Adds `-o OPTION`.
@@ -90,6 +98,11 @@ impl Mounting {
         let debug = std::env::var_os("FERRYFS_TEST_DEBUG").is_some();
         let log = place.path("stderr");
         let mut command = place.command();
+        if let Some(most) = self.descriptors {
+            let program = command.get_program().to_owned();
+            command = place.command_of(OsStr::new("prlimit"));
+            command.arg(format!("--nofile={most}:20000")).arg(program);
+        }
         command.arg(if debug { "-d" } else { "-f" });
         command.args([OsStr::new(&self.url), place.mountpoint().as_os_str()]);
         if !options.is_empty() {
