@@ -30,6 +30,7 @@ mod gathered;
 mod judge;
 mod leftover;
 mod live;
+mod missing;
 mod plan;
 mod pump;
 mod range_fetch;

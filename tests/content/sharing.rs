@@ -87,6 +87,33 @@ fn a_renamed_file_is_committed_where_it_is_now() {
 }
 
 #[test]
+fn who_looked_under_the_old_name_leaves_a_renamed_file_to_its_readers() {
+    let mount = Mount::new();
+    let content = pattern(9 * MB);
+    mount.server.put("a", content.clone());
+    let mut file = mount.open("a", READ);
+    file.read(0, 10);
+    mount
+        .backend
+        .rename(&path("a"), &path("b"), Replaces::Anything)
+        .unwrap();
+    for other in [None, Some("another")] {
+        if let Some(other) = other {
+            mount.server.put("a", other);
+        }
+        // Somebody whose read was on its way.
+        file.name = "a".into();
+        let read = file.try_read(6 * MB as u64, 10);
+        assert!(other.is_some() || kind(read) == Some(ErrorKind::Stale));
+        file.name = "b".into();
+        let known = mount.server.peek("b");
+        let reopened = file.file.reopen(&path("b"), known.as_ref(), READ);
+        assert_eq!(kind(reopened), None);
+        assert_eq!(file.read_all(MB), content);
+    }
+}
+
+#[test]
 fn a_removed_file_stays_readable_and_is_never_uploaded() {
     let mount = Mount::new();
     let mut content = pattern(5 * MB);

@@ -222,6 +222,7 @@ impl Content {
         let Some(base) = self.state.with(|state| state.clean_base()) else {
             return Ok(());
         };
+        base.is_looked_for(at);
         let same = |attr: &Attr| !base.is_stale() && !base.attr().differs_from(attr);
         if same(known) {
             base.validated();

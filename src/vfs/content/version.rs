@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Contents;
 use super::behind::{self, Behind};
 use super::check::Check;
+use super::missing::Missing;
 use super::pump;
 use super::spot;
 use super::stream::{SMALL, Served, Stream};
@@ -41,7 +42,7 @@ pub(crate) struct Version {
     attr: Locked<Attr>,
     streams: Locked<Vec<Arc<Stream>>>,
     validated: Locked<Instant>,
-    stale: AtomicBool,
+    missing: Missing,
     /// Bytes were asked for that [`confirm`](Self::confirm) has not vouched for.
     unconfirmed: AtomicBool,
     behind: Behind,
@@ -64,7 +65,7 @@ impl Version {
             attr: Locked::new(attr),
             streams: Locked::default(),
             validated: Locked::new(Instant::now()),
-            stale: AtomicBool::new(false),
+            missing: Missing::default(),
             unconfirmed: AtomicBool::new(false),
             behind: Behind::default(),
             check: Check::new(transfers.checks_by()),
@@ -80,11 +81,14 @@ impl Version {
         attr: Attr,
     ) -> Self {
         let version = Self::new(contents, transfers, at, attr);
+        version.must_be_validated();
+        version
+    }
+
+    fn must_be_validated(&self) {
         let long_ago = Instant::now().checked_sub(2 * VALID);
-        version
-            .validated
+        self.validated
             .with(|when| *when = long_ago.unwrap_or(*when));
-        version
     }
 
     pub(crate) fn attr(&self) -> Attr {
@@ -105,7 +109,14 @@ impl Version {
     }
 
     pub(crate) fn is_stale(&self) -> bool {
-        self.stale.load(Ordering::Relaxed)
+        self.missing.is()
+    }
+
+    /// It is to be read at `at`.
+    pub(crate) fn is_looked_for(&self, at: &RemotePath) {
+        if self.check.failure().is_none() && self.missing.renamed(at) {
+            self.must_be_validated();
+        }
     }
 
     /// Somebody just saw that the server has this version.
@@ -124,7 +135,7 @@ impl Version {
             Err(err) => return Err(err),
         };
         if changed {
-            self.stale.store(true, Ordering::Relaxed);
+            self.missing.at(at);
             return Err(stale(at));
         }
         self.validated();
@@ -157,6 +168,7 @@ impl Version {
     ) -> Result<Option<Chunk>> {
         let len = self.until_end(offset, len);
         self.behind.read_as(at);
+        self.is_looked_for(at);
         let mut passed = 0;
         // Others who are to bring it are waited for once.
         let mut patient = true;
@@ -333,7 +345,7 @@ impl Version {
                 return Err(changed);
             }
             self.check.fail(&err);
-            self.stale.store(true, Ordering::Relaxed);
+            self.missing.at(&at);
             self.contents.blocks.forget(&at);
         }
         Err(err)
