@@ -97,7 +97,7 @@ fn worth_a_jump(rate: u64) -> u64 {
 fn step(stream: &Stream, version: &Weak<Version>) -> bool {
     let idle = |flow: &mut Flow| flow.window.span().end >= flow.wanted && !flow.closed;
     let waited = stream
-        .moved
+        .asked
         .wait_timeout_while(stream.flow(), PATIENCE, idle);
     let (flow, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
     let closed = flow.closed;

@@ -99,7 +99,10 @@ impl Flow {
 /// See the module. Its position is where its window ends.
 pub(crate) struct Stream {
     flow: Mutex<Flow>,
+    /// For readers: the window changed, or the pump ended.
     pub(super) moved: Condvar,
+    /// For the pump: more is wanted, or the stream was closed.
+    pub(super) asked: Condvar,
     /// The window's span, for choosing among streams without their locks.
     start: AtomicU64,
     end: AtomicU64,
@@ -147,6 +150,7 @@ impl Stream {
                 closed: false,
             }),
             moved: Condvar::new(),
+            asked: Condvar::new(),
             start: AtomicU64::new(begin),
             end: AtomicU64::new(begin),
             begin,
@@ -242,7 +246,7 @@ impl Stream {
     /// reading, when it sees that.
     pub(crate) fn close(&self) {
         lock(&self.flow).closed = true;
-        self.moved.notify_all();
+        self.asked.notify_one();
         self.hang_up_if_idle();
     }
 
@@ -312,7 +316,7 @@ impl Stream {
         if wanted > flow.wanted {
             flow.wanted = wanted;
             if flow.pumped {
-                self.moved.notify_all();
+                self.asked.notify_one();
             }
         }
         !flow.pumped && !flow.closed && flow.window.span().end < size && self.is_connected()
@@ -335,8 +339,11 @@ impl Stream {
             if offset - end > AHEAD + MOST_AHEAD {
                 return Some(Served::Passed);
             }
-            flow.wanted = flow.wanted.max(offset + len as u64);
-            self.moved.notify_all();
+            let wanted = offset + len as u64;
+            if wanted > flow.wanted {
+                flow.wanted = wanted;
+                self.asked.notify_one();
+            }
             flow = self
                 .moved
                 .wait(flow)
