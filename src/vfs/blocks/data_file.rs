@@ -1,8 +1,9 @@
-//! The data file of a version, as readers have it.
+//! The data file of a version, as its readers and its writer have it.
 //!
-//! What they read goes into the page cache of the mount. A second copy in that of the data file
+//! What readers read goes into the page cache of the mount. A second copy in that of the data file
 //! would take time and memory for nothing. So what is read in sequence is read around it
-//! (`O_DIRECT`), unless it is there, as it is when it was written a moment ago.
+//! (`O_DIRECT`), unless it is there, as it is when it was written a moment ago; and what they have
+//! read is written around it.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -68,6 +69,59 @@ impl DataFile {
     }
 }
 
+/// For writing.
+#[derive(Debug)]
+pub(super) struct Writing {
+    file: File,
+    /// The same file, without the page cache.
+    disk: Option<File>,
+}
+
+/// Below this a copy is cheaper than waiting for the disk.
+const BULK: usize = 256 << 10;
+
+impl Writing {
+    /// `disk` is the same file, opened for direct writes.
+    pub(super) const fn new(file: File, disk: Option<File>) -> Self {
+        Self { file, disk }
+    }
+
+    /// Puts `bytes` at `offset`; `around` the page cache where that can be and pays.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8], around: bool) -> io::Result<()> {
+        let done = match &self.disk {
+            Some(disk) if around && bytes.len() >= BULK => direct(disk, offset, bytes),
+            _ => 0,
+        };
+        let rest = bytes.get(done..).unwrap_or_default();
+        self.file.write_all_at(rest, offset + done as u64)
+    }
+}
+
+/// Writes whole units; none where that cannot be. How many bytes.
+fn direct(disk: &File, offset: u64, bytes: &[u8]) -> usize {
+    let unit = usize::try_from(UNIT).unwrap_or(usize::MAX);
+    if !offset.is_multiple_of(UNIT) || !bytes.as_ptr().addr().is_multiple_of(unit) {
+        return 0;
+    }
+    let whole = bytes.get(..bytes.len() - bytes.len() % unit);
+    let mut done = 0;
+    while let Some(rest) = whole
+        .and_then(|all| all.get(done..))
+        .filter(|rest| !rest.is_empty())
+    {
+        match disk.write_at(rest, offset + done as u64) {
+            // A short one ends where the next may not begin.
+            Ok(count) if count > 0 && count.is_multiple_of(unit) => done += count,
+            // The page cache's way shows what is wrong.
+            _ => break,
+        }
+    }
+    done
+}
+
 impl Around {
     /// Reads whole units from `offset` on; none where the page cache is quicker, or it cannot be.
     fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
@@ -87,5 +141,58 @@ impl Around {
         let mut byte = [0];
         let mut bytes = [IoSliceMut::new(&mut byte)];
         preadv2(&self.pages, &mut bytes, offset, ReadWriteFlags::NOWAIT).is_ok()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::sync::Arc;
+
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use rustix::fs::OFlags;
+
+    use super::*;
+    use crate::vfs::chunk::Pool;
+
+    #[test]
+    fn what_is_written_around_the_page_cache_is_all_there() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = dir.path().join("data");
+        let open = |direct: bool, write: bool| {
+            let flags = if direct {
+                OFlags::DIRECT
+            } else {
+                OFlags::empty()
+            };
+            OpenOptions::new()
+                .create(write)
+                .truncate(false)
+                .read(true)
+                .write(write)
+                .custom_flags(flags.bits().cast_signed())
+                .open(&path)
+        };
+        // The end of a file is no whole unit; and a handle that takes nothing is no trouble.
+        for (len, direct, write) in [
+            (BULK, true, true),
+            (BULK + 5, true, true),
+            (BULK + 5, true, false),
+            (BULK - 1, true, true),
+            (3 * BULK, false, true),
+        ] {
+            let mut buffer = Arc::new(Pool::default()).take(len);
+            let fill = buffer.as_mut_slice().iter_mut().enumerate();
+            fill.for_each(|(at, byte)| *byte = (at % 251) as u8);
+            let bytes = buffer.filled(len);
+            let _ = fs::remove_file(&path);
+            let file = open(false, true).unwrap();
+            let writing = Writing::new(file, open(direct, write).ok());
+            writing.write(UNIT, bytes.as_slice(), true).unwrap();
+            let got = fs::read(&path).unwrap();
+            assert!(got.get(4096..) == Some(bytes.as_slice()), "{len} bytes");
+        }
     }
 }

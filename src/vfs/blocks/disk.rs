@@ -2,13 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
 use super::BLOCK;
+use super::data_file::Writing;
 use super::entry::Entry;
 use super::index::{Index, Record, runs};
 use crate::sync::Locked;
@@ -72,10 +73,11 @@ impl Disk {
             .open(self.data(id))
     }
 
-    /// The data file of a version, to be read around the page cache.
-    pub(super) fn open_direct(&self, id: u64) -> io::Result<File> {
+    /// The data file of a version, to be read or written around the page cache.
+    pub(super) fn open_direct(&self, id: u64, writer: bool) -> io::Result<File> {
         OpenOptions::new()
-            .read(true)
+            .read(!writer)
+            .write(writer)
             .custom_flags(OFlags::DIRECT.bits().cast_signed())
             .open(self.data(id))
     }
@@ -96,12 +98,13 @@ impl Disk {
     pub(super) fn write(
         &self,
         entry: &Entry,
-        file: &File,
+        file: &Writing,
         first: u64,
         part: &Chunk,
+        around: bool,
     ) -> io::Result<()> {
         let step = usize::try_from(BLOCK).unwrap_or(usize::MAX);
-        file.write_all_at(part.as_slice(), first * BLOCK)?;
+        file.write(first * BLOCK, part.as_slice(), around)?;
         let blocks = part.as_slice().chunks(step);
         let sums: Vec<u32> = blocks.map(crc32fast::hash).collect();
         let mut records: Vec<Record> = runs(entry.id, first, &sums).collect();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::data_file::DataFile;
+use super::data_file::{DataFile, Writing};
 use super::disk::{Disk, LOOK_AGAIN};
 use super::entry::{Entry, OVERHEAD, block_count, cost};
 use super::index::Record;
@@ -158,7 +158,14 @@ impl Store {
     }
 
     /// Writes the blocks of `chunk` that are not there yet. The writer's.
-    pub(super) fn write(&self, entry: &Arc<Entry>, file: &File, offset: u64, chunk: &Chunk) {
+    pub(super) fn write(
+        &self,
+        entry: &Arc<Entry>,
+        file: &Writing,
+        offset: u64,
+        chunk: &Chunk,
+        around: bool,
+    ) {
         let Some(disk) = &self.disk else { return };
         let size = entry.print.size;
         let end = offset + chunk.len() as u64;
@@ -183,7 +190,7 @@ impl Store {
             if !self.reserve(disk, entry, &absent) {
                 break;
             }
-            if let Err(err) = disk.write(entry, file, absent.start, &part) {
+            if let Err(err) = disk.write(entry, file, absent.start, &part, around) {
                 self.troubled(disk, &err);
                 return;
             }
@@ -324,13 +331,20 @@ impl Store {
         opened.inspect_err(|err| self.troubled(disk, err)).ok()
     }
 
+    /// The data file of a version, for who writes it.
+    pub(super) fn open_write(&self, id: u64) -> Option<Writing> {
+        let file = self.open_data(id, true)?;
+        let direct = self.disk.as_ref()?.open_direct(id, true).ok();
+        Some(Writing::new(file, direct))
+    }
+
     /// The data file of a version, for its readers.
     pub(super) fn open_read(&self, entry: &Entry) -> Option<DataFile> {
         let disk = self.disk.as_ref()?;
         let file = self.open_data(entry.id, false)?;
         let around = || {
             Some((
-                disk.open_direct(entry.id).ok()?,
+                disk.open_direct(entry.id, false).ok()?,
                 disk.open_data(entry.id, false).ok()?,
             ))
         };

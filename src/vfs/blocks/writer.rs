@@ -34,9 +34,18 @@ pub(super) struct Queue {
     most: usize,
 }
 
+#[derive(Debug)]
+struct Job {
+    to: Arc<Entry>,
+    offset: u64,
+    chunk: Chunk,
+    /// Whoever wanted it has it, in the page cache of the mount.
+    read: bool,
+}
+
 #[derive(Debug, Default)]
 struct Jobs {
-    waiting: VecDeque<(Arc<Entry>, u64, Chunk)>,
+    waiting: VecDeque<Job>,
     /// Bytes that wait or are being written.
     bytes: usize,
     /// When the last small file came, if what waits is nothing else.
@@ -114,7 +123,12 @@ impl Queue {
         let only_small = jobs.waiting.is_empty() || jobs.small.is_some();
         jobs.small = (small && only_small).then(Instant::now);
         jobs.bytes += chunk.len();
-        jobs.waiting.push_back((Arc::clone(to), offset, chunk));
+        jobs.waiting.push_back(Job {
+            to: Arc::clone(to),
+            offset,
+            chunk,
+            read: patience.is_none(),
+        });
         let (first, pause) = (jobs.waiting.len() == 1, jobs.pause(self.most));
         drop(jobs);
         if first {
@@ -154,14 +168,20 @@ impl Queue {
                 expired = Instant::now();
             }
             match self.next(if store.has_memory() { IDLE } else { EXPIRY }) {
-                Next::Write(to, offset, chunk) => {
+                Next::Write(job, calm) => {
+                    let Job {
+                        to,
+                        offset,
+                        chunk,
+                        read,
+                    } = job;
                     let len = chunk.len();
                     // Most come one after the other.
                     if last.as_ref().is_none_or(|(id, _)| *id != to.id) && !to.is_gone() {
-                        last = store.open_data(to.id, true).map(|file| (to.id, file));
+                        last = store.open_write(to.id).map(|file| (to.id, file));
                     }
                     if let Some((_, file)) = last.as_ref().filter(|(id, _)| *id == to.id) {
-                        store.write(&to, file, offset, &chunk);
+                        store.write(&to, file, offset, &chunk, read && calm);
                     }
                     to.came(offset);
                     drop(chunk);
@@ -188,7 +208,8 @@ impl Queue {
             jobs = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         match jobs.waiting.pop_front() {
-            Some((to, offset, chunk)) => Next::Write(to, offset, chunk),
+            // The page cache takes more at once than the disk.
+            Some(job) => Next::Write(job, jobs.bytes <= self.most / 2),
             None if jobs.closed => Next::End,
             None => Next::Nothing,
         }
@@ -200,7 +221,8 @@ impl Queue {
 }
 
 enum Next {
-    Write(Arc<Entry>, u64, Chunk),
+    /// And whether the disk keeps up.
+    Write(Job, bool),
     Nothing,
     End,
 }
