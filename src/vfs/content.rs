@@ -29,6 +29,7 @@ mod file;
 mod gathered;
 mod judge;
 mod leftover;
+mod line;
 mod live;
 mod missing;
 mod plan;

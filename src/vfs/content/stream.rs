@@ -6,13 +6,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::judge::rate;
+use super::line::Line;
 use super::lock;
 use super::version::Version;
 use super::window::{Budget, Window};
-use crate::vfs::backend::Download;
 use crate::vfs::chunk::Chunk;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
@@ -47,11 +46,7 @@ const SEQUENCE: u64 = 256 << 10;
 
 /// Chunks begin small, for the first byte's sake, and grow with their stream.
 const LEAST_CHUNK: u64 = 64 << 10;
-const MOST_CHUNK: u64 = 1 << 20;
-
-/// What a reader may take from a connection while others wait for one.
-const SHARE: u64 = 8 << 20;
-const SHARE_TIME: Duration = Duration::from_millis(500);
+pub(super) const MOST_CHUNK: u64 = 1 << 20;
 
 /// Outcome of [`Stream::read`].
 #[derive(Debug, Clone)]
@@ -62,18 +57,6 @@ pub(crate) enum Served {
     End,
     /// Nothing: the stream is elsewhere by now.
     Passed,
-}
-
-#[derive(Default)]
-pub(super) struct Line {
-    pub(super) download: Option<Box<dyn Download>>,
-    /// Bytes since it got its connection.
-    served: u64,
-    since: Option<Instant>,
-    /// Time spent waiting for these.
-    waited: Duration,
-    /// The two when there was a quarter as much, or so, and when there was half.
-    marks: [(u64, Duration); 2],
 }
 
 /// Where the stream is and how far it is to go.
@@ -487,12 +470,8 @@ impl Stream {
             self.hang_up(line);
         }
         if line.download.is_none() {
-            line.download = Some(way.version.retrieve(way.at, pos)?);
+            *line = Line::of(way.version.retrieve(way.at, pos)?);
             self.connected.store(true, Ordering::Relaxed);
-            line.served = 0;
-            line.waited = Duration::ZERO;
-            line.marks = Default::default();
-            line.since = Some(Instant::now());
         }
         self.read_on(line, way.version, pos, most)
     }
@@ -566,29 +545,6 @@ impl Stream {
         let span = window.span();
         self.start.store(span.start, Ordering::Relaxed);
         self.end.store(span.end, Ordering::Relaxed);
-    }
-}
-
-impl Line {
-    /// What the connection gave, and how much of it in a second, of late: it begins slowly.
-    pub(super) fn rate(&self) -> Option<(u64, u64)> {
-        let [(bytes, time), _] = self.marks;
-        let (bytes, time) = (self.served - bytes, self.waited.saturating_sub(time));
-        self.since.map(|_| (self.served, rate(bytes, time)))
-    }
-
-    fn counts(&mut self, bytes: u64, waited: Duration) {
-        self.served += bytes;
-        self.waited += waited;
-        let [_, mark] = self.marks;
-        if self.served >= 2 * mark.0.max(MOST_CHUNK) {
-            self.marks = [mark, (self.served, self.waited)];
-        }
-    }
-
-    pub(super) fn had_its_share(&self) -> bool {
-        let long = |since: Instant| since.elapsed() >= SHARE_TIME;
-        self.download.is_some() && (self.served >= SHARE || self.since.is_some_and(long))
     }
 }
 
