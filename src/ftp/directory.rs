@@ -135,7 +135,9 @@ impl FtpServer {
             ListingMode::List | ListingMode::Nlst if !denied && !tells_of_failure(reply) => {
                 Ok(Some(Vec::new()))
             }
-            ListingMode::Mlsd if is_empty(reply) || reply.code() == 450 && !verdict.told => {
+            ListingMode::Mlsd
+                if is_empty(reply) || reply.code() == 450 && !tells_of_failure(reply) =>
+            {
                 Ok(Some(Vec::new()))
             }
             ListingMode::ListAll

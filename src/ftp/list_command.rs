@@ -5,6 +5,7 @@ use super::encoding;
 use super::listing::{self, Dialect};
 use super::listing_stream::{ENTRIES_MAX, read_blocks};
 use super::options::ListingMode;
+use super::refusal::refusal;
 use super::reply::{Reply, Shown};
 use super::server::FtpServer;
 use super::server_path::{is_awkward, last_name};
@@ -159,6 +160,15 @@ impl FtpServer {
         }
         let reply = s.end_data(data)?;
         if !reply.is_ok() {
+            // What broke off is neither empty nor missing.
+            if listed.itself || !listed.entries.is_empty() {
+                let error = refusal(&String::from_utf8_lossy(command), &reply);
+                let kind = match error.kind() {
+                    kind @ (ErrorKind::Disconnected | ErrorKind::Busy) => kind,
+                    _ => ErrorKind::Protocol,
+                };
+                return Err(Error::new(kind, error.detail()));
+            }
             return Ok(Answer::Refused(reply));
         }
         if let Some((kind, words)) = falls_short(&reply) {
@@ -246,7 +256,7 @@ fn falls_short(reply: &Reply) -> Option<(ErrorKind, String)> {
     reply.lines().iter().find_map(|line| {
         let words = String::from_utf8_lossy(line).to_ascii_lowercase();
         // Pure-FTPd, "226 Output truncated to 10000 matches".
-        if words.contains("output truncated") {
+        if words.contains("truncated") {
             let shown = Shown(line);
             let why = format!(
                 "the server does not list all of it ({shown}); in Pure-FTPd raise LimitRecursion"

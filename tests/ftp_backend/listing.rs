@@ -80,6 +80,16 @@ fn a_directory_that_cannot_be_read_is_not_empty() {
         let listed = server.mount().list(&path("d"));
         assert!(listed.is_err(), "{reply}: {listed:?}");
     }
+    let server = Server::start(MODERN);
+    server.dir("/d").refuse("MLSD /d", "450 Input/output error");
+    server.mount().list(&path("d")).unwrap_err();
+    // In the middle of it.
+    for kind in [VSFTPD, MODERN] {
+        let server = Server::start(kind);
+        server.dir("/d").file("/d/f", "x");
+        server.state().list_reply = Some("450 Hm.".into());
+        server.mount().list(&path("d")).unwrap_err();
+    }
     // What vsftpd and Pure-FTPd say at the end.
     for (words, kind) in [
         (
