@@ -15,6 +15,13 @@ use crate::vfs::error::{Error, Result};
 /// How long a login that worked before is not tried again after a refusal.
 const LOGIN_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long commands wait for each other after a connection broke among some that did not: twice as
+/// long each time.
+const IN_TURN: Duration = Duration::from_secs(60);
+
+/// How often that time is doubled at most.
+const DOUBLINGS: u32 = 5;
+
 /// One server: the options it is reached with and what sessions learned about it.
 #[derive(Debug)]
 pub struct Host {
@@ -44,6 +51,8 @@ pub struct Facts {
     pub unannounced: Option<bool>,
     /// Several commands may be sent before the first is answered.
     pub pipelining: Option<bool>,
+    /// When a connection last broke among such commands, and how often one did.
+    pipelining_broke: Option<(Instant, u32)>,
     /// TLS 1.3 sessions run out of tickets on this server; TLS 1.2 only.
     pub tls12_only: bool,
     /// Whether this server speaks TLS; once it did, clear text is never used again.
@@ -78,6 +87,26 @@ pub struct Facts {
     pub banner: Option<String>,
 }
 
+impl Facts {
+    /// A connection broke among commands that were sent before earlier ones were answered. It may
+    /// have been that, or it would have broken anyway.
+    pub(super) fn doubt_pipelining(&mut self, now: Instant) {
+        let before = self.pipelining_broke.map_or(0, |(_, times)| times);
+        self.pipelining_broke = Some((now, before + 1));
+        self.pipelining = Some(false);
+    }
+
+    /// What was only doubted is tried again after a while.
+    fn regain_pipelining(&mut self, now: Instant) {
+        if let Some((at, times)) = self.pipelining_broke
+            && self.pipelining == Some(false)
+            && now.saturating_duration_since(at) > IN_TURN * (1 << (times - 1).min(DOUBLINGS))
+        {
+            self.pipelining = Some(true);
+        }
+    }
+}
+
 impl Host {
     /// Nothing learned yet.
     #[must_use]
@@ -99,6 +128,11 @@ impl Host {
     /// Reads or changes what was learned. A leaf lock: no I/O, no other lock within.
     pub fn facts<R>(&self, work: impl FnOnce(&mut Facts) -> R) -> R {
         self.facts.with(work)
+    }
+
+    /// A session is wanted: what was doubted long ago may be tried again.
+    pub(super) fn try_again(&self) {
+        self.facts(|facts| facts.regain_pipelining(Instant::now()));
     }
 
     /// The number of the next connection, for the log.
@@ -137,5 +171,33 @@ impl Host {
             }
             _ => Ok(()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_broke_does_not_cost_pipelining_for_good() {
+        let mut facts = Facts {
+            pipelining: Some(true),
+            ..Facts::default()
+        };
+        let begin = Instant::now();
+        for (times, wait) in [(1, 60), (2, 120), (3, 240)] {
+            facts.doubt_pipelining(begin);
+            for (after, on) in [(wait - 1, false), (wait + 1, true)] {
+                facts.regain_pipelining(begin + Duration::from_secs(after));
+                assert_eq!(facts.pipelining, Some(on), "{times} times, {after} s");
+            }
+        }
+        // What the login found out is no doubt.
+        let mut facts = Facts {
+            pipelining: Some(false),
+            ..Facts::default()
+        };
+        facts.regain_pipelining(begin + Duration::from_secs(100_000));
+        assert_eq!(facts.pipelining, Some(false));
     }
 }

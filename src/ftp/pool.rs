@@ -78,6 +78,7 @@ impl Pool {
     /// for a second lease while holding one.
     pub fn lease(self: &Arc<Self>, purpose: Purpose, wait: bool) -> Result<Lease> {
         let deadline = Deadline::after(self.host.options().timeout);
+        self.host.try_again();
         loop {
             if let Grant::Idle(mut session) = self.admit(purpose, wait, deadline)?
                 && session.is_alive()

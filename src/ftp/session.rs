@@ -5,7 +5,7 @@
 //! session never recovers, it is replaced.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
 use super::control::Control;
@@ -180,7 +180,8 @@ impl Session {
         let replies = self.exchange(&lines, pipelined, deadline);
         if replies.is_err() && pipelined && self.answered > 0 && self.is_broken() {
             // It may have been the pipelining; then the next time works.
-            self.host.facts(|facts| facts.pipelining = Some(false));
+            self.host
+                .facts(|facts| facts.doubt_pipelining(Instant::now()));
         }
         replies
     }
