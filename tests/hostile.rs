@@ -51,14 +51,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ferryfs::ftp::FtpBackend;
-use ferryfs::ftp::options::ListingMode;
+use ferryfs::ftp::options::{ListingMode, TlsMode};
 use ferryfs::vfs::backend::{Backend, OpenHow, Replaces};
 use ferryfs::vfs::content::Contents;
 use ferryfs::vfs::error::{ErrorKind, Result};
 use ferryfs::vfs::path::RemotePath;
 
 use crate::ftp_session::server::Server;
-use crate::support::ftpd::{Ftpd, Quirks};
+use crate::support::ftpd::{Break, Ftpd, Quirks, tls};
 use crate::support::mount::{Mounting, TestMount};
 
 fn path(text: &str) -> RemotePath {
@@ -686,4 +686,42 @@ fn listings_ahead_of_huge_directories_are_not_all_held_in_memory() {
     assert!(stage.server.count("STAT -a /huge*") > 20);
     let (shown, one) = (shown.into_inner(), 12_345);
     assert!(shown >= one && shown <= 10 * one, "{shown} entries at once");
+}
+
+#[test]
+fn a_server_that_dies_at_auth_tls_is_not_spoken_to_in_clear_text() {
+    let mut quirks = Quirks::default().answer_times("AUTH", 1, "500 OOPS: child died");
+    quirks.tls = true;
+    let stage = Stage::new(quirks);
+    let mut options = Server::options_for(stage.server.address());
+    options.tls = TlsMode::Auto;
+    options.trust.ca_file = Some(tls::CERTIFICATE.into());
+    let contents = Contents::new(&stage.staging.path().join("staging"), 4 << 20).unwrap();
+    let backend = FtpBackend::connect(options, contents).unwrap();
+    assert_eq!(names(&backend, "dir"), ["there"]);
+    let said = stage.server.commands();
+    assert_eq!(&said[..2], ["AUTH TLS", "AUTH TLS"], "{said:?}");
+    assert!(said.iter().any(|line| line == "PROT P"), "{said:?}");
+}
+
+#[test]
+fn a_transfer_that_breaks_off_does_not_show_that_rest_is_ignored() {
+    let broken = Break::CloseData("451 Local error.".into());
+    let stage = Stage::new(Quirks::default().fault("RETR", 0, 1, broken));
+    stage.server.put("long", content(50_000));
+    let backend = stage.connect().unwrap();
+    let reads = |backend: &FtpBackend| {
+        let mut download = backend
+            .transfers()
+            .retrieve(&path("long"), 40_000, true)
+            .unwrap();
+        let mut bytes = [0; 100];
+        assert!(download.read(&mut bytes).unwrap() > 0);
+        assert_eq!(bytes[0], content(50_000)[40_000]);
+    };
+    reads(&backend);
+    let before = stage.server.count("REST");
+    reads(&backend);
+    reads(&backend);
+    assert!(stage.server.count("REST") >= before + 2);
 }

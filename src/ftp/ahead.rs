@@ -15,6 +15,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::control::Control;
 use super::host::Host;
 use super::options::DataMode;
 use super::pool::Purpose;
@@ -180,7 +181,10 @@ impl Session {
             Ok(()) if matches!(net::has_hung_up(&stream), Ok(false)) => Some(stream),
             ended => {
                 log::debug!("a data connection made ahead: {ended:?}");
-                self.arrange_no_more("a data connection made ahead did not stand");
+                // A server that went away has taken it along.
+                if self.control.as_mut().is_some_and(Control::is_at_rest) {
+                    self.arrange_no_more("a data connection made ahead did not stand");
+                }
                 None
             }
         }

@@ -85,12 +85,14 @@ pub(super) fn open(
             // The same connection goes on: a server with room for one has none for the next before
             // it has noticed that this one is gone.
             Explicit::Declined(reply, opened) => {
-                log::info!(
-                    "{}: no TLS ({}), going on in clear text",
-                    host.options().host,
-                    reply.text()
-                );
-                host.facts(|facts| facts.tls = Some(false));
+                let name = &host.options().host;
+                // Another session may have got it meanwhile.
+                let secured = host.facts(|facts| *facts.tls.get_or_insert(false));
+                if secured {
+                    let host = format!("{name}: no TLS");
+                    return Err(Failure::refused(&host, ErrorKind::Untrusted, &reply));
+                }
+                log::info!("{name}: no TLS ({}), going on in clear text", reply.text());
                 Ok(*opened)
             }
         },
@@ -144,7 +146,7 @@ fn explicit(
             Err(FtpError::UnexpectedResponse(response)) => {
                 let reply = parse(&response.body);
                 match reply {
-                    Some(reply) if reply.code() >= 500 => {
+                    Some(reply) if reply.code() >= 500 && !reply.is_farewell() => {
                         let opened = on_plain(host, number, watched, greeting);
                         Ok(Explicit::Declined(reply, Box::new(opened)))
                     }

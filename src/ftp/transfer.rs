@@ -284,9 +284,12 @@ impl Session {
                 self.learn_flow(&mut data);
                 drop(data);
                 reply.map(|(reply, late)| {
-                    let unannounced = !announced && !late;
-                    self.host
-                        .facts(|facts| facts.unannounced = Some(unannounced));
+                    // A transfer that was refused outright shows nothing.
+                    if announced || late || reply.is_ok() {
+                        let unannounced = !announced && !late;
+                        self.host
+                            .facts(|facts| facts.unannounced = Some(unannounced));
+                    }
                     reply
                 })
             }
