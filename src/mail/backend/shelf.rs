@@ -23,6 +23,9 @@ use crate::vfs::path::{Name, RemotePath};
 /// Messages whose structure is remembered.
 const REMEMBERED: usize = 128;
 
+/// Names of messages that are remembered; where there are more, the others are searched for.
+const NAMES: usize = 50_000;
+
 /// Beginnings of answers, made when they are read.
 const ANSWERS: [&str; 3] = ["reply", "reply-all", "forward"];
 
@@ -31,6 +34,8 @@ pub(super) struct Shelf {
     maildir: PathBuf,
     me: Vec<Address>,
     books: Locked<VecDeque<Arc<Book>>>,
+    /// Names in `cur` as they were seen last, by those without flags.
+    names: Locked<HashMap<Box<str>, Box<str>>>,
 }
 
 /// The structure of one message, which never changes.
@@ -55,6 +60,7 @@ impl Shelf {
             maildir,
             me,
             books: Locked::default(),
+            names: Locked::default(),
         }
     }
 
@@ -65,15 +71,28 @@ impl Shelf {
             return Ok(fresh);
         }
         let cur = self.maildir.join("cur");
+        let seen = self.names.with(|names| names.get(base).cloned());
+        let seen = seen.map(|name| cur.join(&*name));
+        if let Some(path) = seen.filter(|path| path.exists()) {
+            return Ok(path);
+        }
+        let mut names = HashMap::new();
+        let mut found = None;
         for entry in std::fs::read_dir(&cur).map_err(|err| failed(&cur, &err))? {
             let entry = entry.map_err(|err| failed(&cur, &err))?;
-            let name = entry.file_name();
-            if name
-                .to_str()
-                .is_some_and(|name| without_flags(name) == base)
-            {
-                return Ok(entry.path());
+            if let Some(name) = entry.file_name().to_str() {
+                let bare = without_flags(name);
+                if bare == base {
+                    found = Some(entry.path());
+                }
+                if names.len() < NAMES {
+                    names.insert(Box::from(bare), Box::from(name));
+                }
             }
+        }
+        self.names.with(|kept| *kept = names);
+        if let Some(path) = found {
+            return Ok(path);
         }
         Err(Error::new(
             ErrorKind::NotFound,
@@ -161,7 +180,12 @@ impl Shelf {
             Found::Part(book, index, view) => (book, Some(self.size(book, *index, view)?)),
             Found::Answer(book, which) => (book, Some(self.answer(book, which)?.len() as u64)),
         };
-        let about = local::stat(&self.file(&book.base)?)?;
+        self.attr_at(&book.base, size)
+    }
+
+    /// Attributes of a directory, or of a file of `size`, of the message `base`.
+    fn attr_at(&self, base: &str, size: Option<u64>) -> Result<Attr> {
+        let about = local::stat(&self.file(base)?)?;
         let mut attr = Attr::new(if size.is_some() {
             FileKind::File
         } else {
@@ -188,6 +212,12 @@ impl Shelf {
 
     /// Attributes of what is at `path` in `parts`.
     pub(super) fn stat(&self, path: &RemotePath) -> Result<Attr> {
+        let mut names = path.components();
+        if let (Some(base), None) = (names.next(), names.next()) {
+            // Who lists all messages does not have all of them read.
+            let base = std::str::from_utf8(base).map_err(|_| ErrorKind::NotFound)?;
+            return self.attr_at(base, None);
+        }
         self.attr_of(&self.find(path)?)
     }
 
@@ -325,5 +355,41 @@ impl OpenFile for Part {
 
     fn close(&self, _: Option<&RemotePath>) -> Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn thousands_of_messages_are_listed_without_being_read() {
+        let dir = tempfile::tempdir().unwrap();
+        for room in ["new", "cur"] {
+            fs::create_dir(dir.path().join(room)).unwrap();
+        }
+        let at = |base: &str, flags: &str| dir.path().join("cur").join(format!("{base}:2,{flags}"));
+        let bases: Vec<String> = (0..3000).map(|n| format!("{n}.x,S=1")).collect();
+        for base in &bases {
+            fs::write(at(base, "S"), "Subject: x\n\n").unwrap();
+        }
+        let shelf = Shelf::new(dir.path().to_owned(), Vec::new());
+        let path = |base: &str| RemotePath::parse(base.as_bytes()).unwrap();
+        let begun = std::time::Instant::now();
+        for base in &bases {
+            assert!(shelf.stat(&path(base)).unwrap().is_dir());
+        }
+        assert!(begun.elapsed().as_secs() < 3, "{:?}", begun.elapsed());
+        assert!(shelf.books.with(|books| books.is_empty()));
+        // Flags change, messages come and go.
+        fs::rename(at(&bases[1], "S"), at(&bases[1], "RS")).unwrap();
+        assert!(shelf.list(&path(&bases[1])).unwrap().len() > 2);
+        fs::remove_file(at(&bases[2], "S")).unwrap();
+        assert!(shelf.stat(&path(&bases[2])).is_err());
+        assert!(shelf.stat(&path("1.y,S=1")).is_err());
+        fs::write(at("1.y,S=1", ""), "Subject: y\n\n").unwrap();
+        assert!(shelf.stat(&path("1.y,S=1")).is_ok());
     }
 }
