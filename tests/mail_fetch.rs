@@ -491,6 +491,19 @@ fn without_uidl_headers_are_identities() {
     assert_eq!(account.sync().unwrap().fetched, 0);
     assert_eq!(texts(&account.visible()), expected(0..5));
     assert_eq!(account.server.count("RETR"), 5);
+    // One header, two things said.
+    account.options.delete = ServerDelete::AfterFetch;
+    let report = |body: &str| Mail {
+        uidl: body.into(),
+        text: format!("Subject: report\n\n{body}\n").into_bytes(),
+    };
+    account
+        .server
+        .with(|s| s.mails = vec![report("all is well"), report("fire")]);
+    account.sync().unwrap();
+    account.sync().unwrap();
+    assert_eq!(account.server.uidls(), [""; 0]);
+    assert_eq!(account.visible().len(), 7);
 }
 
 #[test]

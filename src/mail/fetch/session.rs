@@ -163,7 +163,7 @@ impl Session<'_> {
         self.finish(maildrop, &doomed, report)
     }
 
-    /// Without UIDL, a message's header is its identity.
+    /// Without UIDL, a message's header and size are its identity.
     fn name_the_nameless(&self, maildrop: &mut Maildrop, messages: &mut [Message]) -> Result<()> {
         let nameless: Vec<_> = messages
             .iter()
@@ -175,9 +175,13 @@ impl Session<'_> {
         }
         let headers = fingerprints(maildrop, &nameless, self.options.window)?;
         for message in messages.iter_mut().filter(|m| m.uidl.is_none()) {
-            message.uidl = headers
-                .get(&message.number)
-                .map(|digest| header::hex('H', digest).into());
+            message.uidl = headers.get(&message.number).map(|digest| {
+                // Reports of one program may have one header, and say different things.
+                let size = format!("#{}", message.octets);
+                [header::hex('H', digest), size.into_bytes()]
+                    .concat()
+                    .into()
+            });
         }
         let unknown = messages.iter().any(|m| m.uidl.is_none());
         if unknown && self.options.delete != ServerDelete::AfterFetch {
