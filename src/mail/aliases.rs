@@ -52,7 +52,8 @@ impl Aliases {
     /// using such a name fails.
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
-        let mut names = BTreeMap::new();
+        let mut names: BTreeMap<String, Entry> = BTreeMap::new();
+        let mut last = String::new();
         for (number, line) in logical_lines(text.get(..FILE_MAX).unwrap_or(text)) {
             let (name, rest) = name_of(&line);
             let targets = rest
@@ -64,6 +65,11 @@ impl Aliases {
                 targets,
             };
             names.insert(key(name), entry);
+            last = key(name);
+        }
+        // What stands at the cut may be half an address, or half a list.
+        if let Some(entry) = names.get_mut(&last).filter(|_| text.len() > FILE_MAX) {
+            entry.targets = Err("aliases: over 1 MiB, not read to the end".to_owned());
         }
         Self { names }
     }
@@ -325,6 +331,16 @@ mod tests {
         loop: lo2\nlo2: a@x.org, Loop\nself: self\n\
         bad: a@@x\npipe: \"|/bin/sh\"\nfile: /var/mail/x\nempty:\nnothing\n\
         group: Friends: a@x.org, b@y.org;, c@z.org\n";
+
+    #[test]
+    fn a_file_that_is_cut_names_nobody_by_half_an_address() {
+        let rest = "\nfirst: a@x.org\nlast: bob@example.o";
+        let comment = "#".repeat(FILE_MAX - rest.len());
+        let file = format!("{comment}{rest}rg\n");
+        let aliases = Aliases::parse(file.as_bytes());
+        assert!(aliases.expand("first").is_ok());
+        assert!(error(&aliases, "last").contains("over 1 MiB"));
+    }
 
     fn error(aliases: &Aliases, name: &str) -> String {
         let err = aliases.expand(name).unwrap_err();
