@@ -586,9 +586,10 @@ fn verdict(id: &Id, word: Word) -> Result<()> {
         Word::InDoubt(text) => (Errno::INPROGRESS, text),
         Word::Trouble(failure) => (Errno::AGAIN, failure.to_string()),
         Word::Cancelled => (Errno::CANCELED, "cancelled".to_owned()),
-        Word::Pending | Word::Unknown => {
-            (Errno::AGAIN, "no answer yet; it stays queued".to_owned())
-        }
+        Word::Pending | Word::Unknown => (
+            Errno::AGAIN,
+            "no answer in time; it is not queued".to_owned(),
+        ),
     };
     let line = format!("{id}: {why}");
     Err(Error::new(ErrorKind::Local(errno.raw_os_error()), line))
