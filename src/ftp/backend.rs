@@ -141,6 +141,11 @@ impl Backend for FtpBackend {
         // What has a name now may look like what had it before: the same size, the same minute.
         self.contents.blocks().forget(from);
         self.contents.blocks().forget(to);
+        // A directory replaces no version. What is in it has another name, too.
+        if replaces == Replaces::Anything {
+            self.contents.blocks().forget_below(from);
+            self.contents.blocks().forget_below(to);
+        }
         outcome
     }
 

@@ -161,6 +161,11 @@ impl Blocks {
         self.store.forget(path);
     }
 
+    /// The same for everything in the directory `dir`, which has another name now, or another has its.
+    pub fn forget_below(&self, dir: &RemotePath) {
+        self.store.forget_below(dir);
+    }
+
     /// Whether there is a disk for blocks.
     #[must_use]
     pub fn has_disk(&self) -> bool {

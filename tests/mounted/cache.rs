@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{bytes, mounting};
-use crate::support::ftpd::Ftpd;
+use crate::support::ftpd::{Ftpd, Quirks};
 use crate::support::mount::{TestMount, skip};
 
 /// A file that was last changed `days` ago.
@@ -93,6 +93,32 @@ fn what_changed_on_the_server_is_not_taken_from_the_cache() {
     // The same size, another day.
     put(&server, "file", &new, 39);
     assert!(fs::read(mount.path("file")).unwrap() == new);
+    mount.finish();
+}
+
+/// A release takes the place of another: its files have the same names, sizes and times.
+#[test]
+fn what_is_in_a_directory_of_another_name_is_not_taken_from_the_cache() {
+    let server = Ftpd::with(Quirks {
+        facts: vec!["type", "size", "modify"],
+        ..Quirks::default()
+    });
+    for (dir, content) in [("site", "version 1.0.3"), ("next", "version 1.0.4")] {
+        server.put(format!("{dir}/about/version"), content);
+        let file = fs::File::options()
+            .write(true)
+            .open(server.root().join(dir).join("about/version"))
+            .unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        file.set_modified(time).unwrap();
+    }
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    assert_eq!(mount.sh("cat site/about/version"), "version 1.0.3");
+    mount.sh("mv site old && mv next site");
+    assert_eq!(mount.sh("cat site/about/version"), "version 1.0.4");
+    assert_eq!(mount.sh("cat old/about/version"), "version 1.0.3");
     mount.finish();
 }
 

@@ -153,5 +153,6 @@ pub(super) fn described(entry: &Entry) -> Record {
         print: entry.print,
         seen: entry.seen,
         used: entry.used.load(Ordering::Relaxed),
+        above: entry.above.clone(),
     }
 }

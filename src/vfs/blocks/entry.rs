@@ -32,6 +32,8 @@ pub(super) struct Entry {
     pub(super) id: u64,
     pub(super) key: PathKey,
     pub(super) print: Print,
+    /// The directories it is in, see [`above`](super::print::above); none if that is not known.
+    pub(super) above: Box<[u64]>,
     /// When its data began to be fetched, seconds since 1970.
     pub(super) seen: i64,
     /// Until when it is good although a change may not show in its time stamp. It is never written.
@@ -67,6 +69,7 @@ impl Entry {
             id,
             key,
             print,
+            above: Box::default(),
             seen,
             volatile: None,
             turn: AtomicU64::new(0),

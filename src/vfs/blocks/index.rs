@@ -32,6 +32,8 @@ pub(super) enum Record {
         seen: i64,
         /// When it was last opened.
         used: i64,
+        /// The directories it is in.
+        above: Box<[u64]>,
     },
     /// Blocks from number `first` on, with their checksums.
     Blocks { id: u64, first: u64, sums: Vec<u32> },
@@ -133,6 +135,7 @@ fn encode(record: &Record, into: &mut Vec<u8>) {
             print,
             seen,
             used,
+            above,
         } => {
             body.push(b'V');
             body.extend(id.to_le_bytes());
@@ -143,6 +146,7 @@ fn encode(record: &Record, into: &mut Vec<u8>) {
             body.extend(print.unique.to_le_bytes());
             body.extend(seen.to_le_bytes());
             body.extend(used.to_le_bytes());
+            body.extend(above.iter().flat_map(|dir| dir.to_le_bytes()));
         }
         Record::Blocks { id, first, sums } => {
             body.push(b'B');
@@ -183,7 +187,10 @@ fn parse(body: &[u8]) -> Option<Record> {
             let (exact, rest) = rest.split_first()?;
             let (unique, rest) = number(rest)?;
             let (seen, rest) = number(rest)?;
-            let (used, _) = number(rest)?;
+            let (used, rest) = number(rest)?;
+            // An earlier ferryfs told of none.
+            let (above, _) = rest.as_chunks();
+            let above = above.iter().map(|dir| u64::from_le_bytes(*dir)).collect();
             Some(Record::Version {
                 id,
                 key: *key,
@@ -195,6 +202,7 @@ fn parse(body: &[u8]) -> Option<Record> {
                 },
                 seen: seen.cast_signed(),
                 used: used.cast_signed(),
+                above,
             })
         }
         b'B' => {
@@ -231,6 +239,7 @@ mod tests {
             print,
             seen: 1_700_000_000,
             used: 1_700_000_001,
+            above: Box::new([5, 6]),
         };
         let blocks = Record::Blocks {
             id: 3,

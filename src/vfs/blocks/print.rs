@@ -20,6 +20,24 @@ pub(super) fn key_of(path: &RemotePath) -> PathKey {
     key
 }
 
+/// The directories above `path`, shortened to 64 bits, the root first.
+pub(super) fn above(path: &RemotePath) -> Box<[u64]> {
+    let mut above = Vec::new();
+    let mut dir = path.parent();
+    while let Some(at) = dir {
+        above.push(short_of(&at));
+        dir = at.parent();
+    }
+    above.reverse();
+    above.into()
+}
+
+/// A directory as [`above`] has it.
+pub(super) fn short_of(dir: &RemotePath) -> u64 {
+    let key = key_of(dir);
+    u64::from_le_bytes(key.first_chunk().copied().unwrap_or_default())
+}
+
 /// What tells one version of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Print {

@@ -12,7 +12,7 @@ use super::data_file::{DataFile, Writing};
 use super::disk::{Disk, LOOK_AGAIN};
 use super::entry::{Entry, OVERHEAD, block_count, cost};
 use super::index::Record;
-use super::print::{PathKey, Print, key_of, seconds};
+use super::print::{PathKey, Print, above, key_of, seconds, short_of};
 use super::{BLOCK, CacheReport, FILES, Limits, VOLATILE};
 use crate::sync::Locked;
 use crate::vfs::attr::Attr;
@@ -78,6 +78,7 @@ impl Store {
                 Some(entry) => (entry, None),
                 None => {
                     let mut entry = Entry::new(table.next, key, print, now);
+                    entry.above = above(path);
                     table.next += 1;
                     let settled = print.is_settled(now);
                     entry.volatile = (!settled).then(|| Instant::now() + VOLATILE);
@@ -110,6 +111,16 @@ impl Store {
         if let Some(entry) = gone {
             self.left(&entry);
         }
+    }
+
+    /// See [`super::Blocks::forget_below`].
+    pub(super) fn forget_below(&self, dir: &RemotePath) {
+        let dir = short_of(dir);
+        let below = |entry: &&Arc<Entry>| entry.above.is_empty() || entry.above.contains(&dir);
+        let below: Vec<_> = self
+            .table
+            .with(|table| table.entries.values().filter(below).cloned().collect());
+        below.iter().for_each(|entry| self.evict(entry));
     }
 
     /// Keeps a whole content in memory, for which others make room.

@@ -38,8 +38,10 @@ impl Store {
                     print,
                     seen,
                     used,
+                    above,
                 } => {
-                    let entry = Entry::new(id, key, print, seen);
+                    let mut entry = Entry::new(id, key, print, seen);
+                    entry.above = above;
                     entry.turn.store(turn, Ordering::Relaxed);
                     entry.used.store(used, Ordering::Relaxed);
                     entries.insert(id, Arc::new(entry));

@@ -146,6 +146,23 @@ fn what_is_forgotten_is_not_found_again() {
 }
 
 #[test]
+fn what_is_in_a_renamed_directory_is_not_found_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let blocks = Blocks::open(temp.path(), LIMITS);
+    let attr = attr(100_000, 1000);
+    for name in ["site/index", "site/a/b", "siteb", "other/site"] {
+        drop(fill(&blocks, name, &attr, &content(1, 100_000)));
+    }
+    drop(blocks);
+    // By another mount than the one that read them.
+    let blocks = Blocks::open(temp.path(), LIMITS);
+    blocks.forget_below(&path("site"));
+    let known = |name| blocks.is_complete(&path(name), &attr);
+    assert!(!known("site/index") && !known("site/a/b"));
+    assert!(known("siteb") && known("other/site"));
+}
+
+#[test]
 fn a_time_stamp_that_may_hide_a_change_is_not_believed_for_long() {
     let temp = tempfile::tempdir().unwrap();
     let blocks = Blocks::open(temp.path(), LIMITS);
