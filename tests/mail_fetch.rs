@@ -585,6 +585,50 @@ fn what_is_too_large_stays_there() {
 }
 
 #[test]
+fn on_a_full_disk_messages_can_be_removed() {
+    let mut account = Account::deleting(mails(0..12), ServerDelete::OnUnlink);
+    let mount = account.dir.path().to_owned();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"])
+        .arg(&mount)
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: a small filesystem cannot be mounted here");
+        return;
+    }
+    account.sync().unwrap();
+    let store = account.store();
+    let fill = |name: &str| {
+        let mut file = fs::File::create(mount.join(name)).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    };
+    fill("full");
+    let files = store.files().unwrap();
+    let mut bases: Vec<_> = files.keys().cloned().collect();
+    bases.sort();
+    let noted: Vec<_> = bases[..10]
+        .iter()
+        .map(|base| store.removed(base, true))
+        .collect();
+    // A session that finds no room leaves it as it was.
+    account.server.with(|s| s.mails.extend(mails(12..90)));
+    drop(store);
+    let failed = account.sync();
+    let store = account.store();
+    fill("fuller");
+    let last = store.removed(&bases[10], true);
+    drop(store);
+    let unmounted = Command::new("umount").arg(&mount).status().unwrap();
+    assert!(unmounted.success());
+    assert!(failed.is_err(), "{failed:?}");
+    assert!(
+        noted.iter().chain([&last]).all(|noted| noted.is_ok()),
+        "{noted:?} {last:?}"
+    );
+}
+
+#[test]
 fn a_full_disk_is_an_error_and_loses_nothing() {
     let mut account = Account::deleting(mails(0..0), ServerDelete::AfterFetch);
     let mount = account.dir.path().to_owned();

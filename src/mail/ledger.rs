@@ -10,12 +10,18 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FallocateFlags;
+
 mod record;
 
 pub use record::{Record, State};
 
 /// First line of the file.
 const HEADER: &str = "ferryfs ledger 1\n";
+
+/// Space claimed ahead, in octets: on a full disk messages can be removed all the same, and that is
+/// what makes room.
+const RESERVE: u64 = 64 * 1024;
 
 /// Dead lines that are not worth a compaction.
 const SLACK: usize = 1000;
@@ -30,6 +36,9 @@ pub struct Ledger {
     names: HashMap<Box<str>, Box<[u8]>>,
     /// Lines in the file.
     lines: usize,
+    /// Its length, and the space it has.
+    length: u64,
+    reserved: u64,
     /// The file may not be what memory says: it is written anew before the next append.
     suspect: bool,
     /// What the user did to messages whose records are about to be written, by their names.
@@ -78,6 +87,8 @@ impl Ledger {
             records: HashMap::new(),
             names: HashMap::new(),
             lines: 0,
+            length: 0,
+            reserved: 0,
             suspect: false,
             early: Vec::new(),
         };
@@ -88,10 +99,14 @@ impl Ledger {
             // The disk is full, perhaps: what is known can be served all the same.
             log::warn!("{}: {err}", path.display());
         }
+        // There may be none to have; nothing needs it yet.
+        let _ = ledger.claim(0);
         Ok(ledger)
     }
 
     fn load(&mut self) -> io::Result<()> {
+        self.length = self.file.metadata()?.len();
+        self.reserved = self.length;
         let mut lines = BufReader::new(self.file.try_clone()?);
         let mut line = Vec::new();
         lines.read_until(b'\n', &mut line)?;
@@ -167,17 +182,49 @@ impl Ledger {
         if records.is_empty() {
             return Ok(());
         }
-        if self.suspect || self.lines > 2 * self.records.len() + SLACK {
+        let coming: usize = records.iter().map(|record| record.line().len()).sum();
+        self.claim(coming as u64)?;
+        self.write(records)
+    }
+
+    /// Claims space for `coming` octets and what is to be written after them.
+    fn claim(&mut self, coming: u64) -> io::Result<()> {
+        if self.reserved >= self.length + coming + RESERVE / 2 {
+            return Ok(());
+        }
+        let room = coming + RESERVE;
+        let flags = FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, flags, self.length, room) {
+            Ok(()) => self.reserved = self.length + room,
+            // Some filesystems cannot; then there is no promise.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+            Err(err) => return Err(err.into()),
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, records: &[Record]) -> io::Result<()> {
+        if self.suspect {
             self.rewrite()?;
+        } else if self.lines > 2 * self.records.len() + SLACK {
+            // It is longer than it need be, if that fails before the old one is replaced.
+            self.rewrite().or_else(|err| match self.suspect {
+                true => Err(err),
+                false => Ok(()),
+            })?;
         }
         let text: String = records.iter().map(Record::line).collect();
-        let written = (&self.file)
-            .write_all(text.as_bytes())
-            .and_then(|()| self.file.sync_data());
-        if written.is_err() {
-            self.suspect = true;
+        if let Err(err) = (&self.file).write_all(text.as_bytes()) {
+            // What was claimed behind it goes, too.
+            self.suspect = self.file.set_len(self.length).is_err();
+            self.reserved = self.length;
+            return Err(err);
         }
-        written?;
+        if let Err(err) = self.file.sync_data() {
+            self.suspect = true;
+            return Err(err);
+        }
+        self.length += text.len() as u64;
         self.lines += records.len();
         for record in records {
             self.take(record.clone());
@@ -247,7 +294,9 @@ impl Ledger {
         if changed == *record {
             return Ok(());
         }
-        self.append(&[changed])
+        // From the reserve, if there is nothing else.
+        let _ = self.claim(0);
+        self.write(&[changed])
     }
 
     /// Writes what is known to a new file that replaces the old one.
@@ -273,6 +322,8 @@ impl Ledger {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(beside, &self.path)?;
+        // What is written to the old one from here on is lost.
+        self.suspect = true;
         if let Some(dir) = self.path.parent() {
             File::open(dir)?.sync_all()?;
         }
@@ -281,7 +332,9 @@ impl Ledger {
             .append(true)
             .open(&self.path)?;
         self.lines = self.records.len();
+        (self.length, self.reserved) = (text.len() as u64, text.len() as u64);
         self.suspect = false;
+        let _ = self.claim(0);
         Ok(())
     }
 }
