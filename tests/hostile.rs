@@ -725,3 +725,31 @@ fn a_transfer_that_breaks_off_does_not_show_that_rest_is_ignored() {
     reads(&backend);
     assert!(stage.server.count("REST") >= before + 2);
 }
+
+#[test]
+fn a_path_that_is_too_long_for_the_server_costs_that_path_only() {
+    // As pyftpdlib, which answers what it did not read once more.
+    let words = "500 Command too long.\r\n500 Command \"\" not understood.";
+    let mut quirks = Quirks::default();
+    for verb in ["MLST", "MLSD", "SIZE", "MDTM", "CWD", "STOR", "MKD"] {
+        quirks = quirks.answer(&format!("{verb} /dir/dddd*"), words);
+    }
+    let stage = Stage::new(quirks);
+    let backend = stage.connect().unwrap();
+    for (parts, last) in [(25, 1), (40, 45)] {
+        let parts = vec!["d".repeat(100); parts].join("/");
+        let long = path(&format!("dir/{parts}/{}", "e".repeat(last)));
+        let before = stage.server.sessions_opened();
+        let kinds = [
+            backend.stat(&long).unwrap_err().kind(),
+            backend.list(&long).map(drop).unwrap_err().kind(),
+            backend.mkdir(&long, None).unwrap_err().kind(),
+        ];
+        assert_eq!(kinds, [ErrorKind::NameTooLong; 3], "{last}");
+        assert!(stage.server.sessions_opened() - before <= 4);
+        stage.works(&backend);
+    }
+    assert_eq!(stage.server.count("LIST"), 0, "MLSD is still believed in");
+    let sent = stage.server.commands();
+    assert!(sent.iter().all(|line| line.len() < 4096));
+}

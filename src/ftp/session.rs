@@ -25,6 +25,10 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 /// How long a reply that has begun to come may take to be complete.
 const LATE_LIMIT: Duration = Duration::from_secs(2);
 
+/// Bytes of a command, a little less than a path of Linux may have: vsftpd hangs up on more, and
+/// ProFTPD falls silent.
+const LONGEST_LINE: usize = 4_090;
+
 /// One logged-in control connection, in TYPE I, in the login directory unless a caller sent CWD.
 #[derive(Debug)]
 pub struct Session {
@@ -237,6 +241,11 @@ impl Session {
             control.exchange_each(lines, pipelined, deadline, &mut |at, reply| {
                 match reply.code() {
                     _ if reply.is_farewell() => return Err(refusal(&host.options().host, &reply)),
+                    // What it did not read of the line it may answer once more.
+                    _ if refuses_length(&reply) => {
+                        answered += 1;
+                        return Err(too_long(&host, &reply));
+                    }
                     // The end of a transfer, which no command here began: some servers tell it twice.
                     225 | 226 | 426 => {
                         host.facts(|facts| facts.read_behind = Some(false));
@@ -388,8 +397,26 @@ impl Session {
     }
 }
 
-/// CR, LF and NUL would end the command or cut it short.
+/// "500 Command too long.", "500 Input line too long."
+pub(super) fn refuses_length(reply: &Reply) -> bool {
+    let text = String::from_utf8_lossy(reply.first_line()).to_ascii_lowercase();
+    reply.code() == 500 && (text.contains("command too long") || text.contains("line too long"))
+}
+
+/// The error of a line that the server has not read to its end.
+pub(super) fn too_long(host: &Host, reply: &Reply) -> Error {
+    let detail = format!("{}: {}", host.options().host, reply.text());
+    Error::new(ErrorKind::NameTooLong, detail)
+}
+
+/// CR, LF and NUL would end the command or cut it short; what no server reads whole, some never
+/// answer.
 pub(super) fn check(line: &[u8]) -> Result<()> {
+    if line.len() > LONGEST_LINE {
+        let detail = "the path is too long for a command to an FTP server";
+        return Err(Error::new(ErrorKind::NameTooLong, detail));
+    }
+
     if line.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
         return Err(Error::new(
             ErrorKind::Invalid,

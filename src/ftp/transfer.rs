@@ -12,7 +12,7 @@ use super::options::{DataMode, FtpOptions};
 use super::refusal::refusal;
 use super::rendezvous::Rendezvous;
 use super::reply::Reply;
-use super::session::{Session, check};
+use super::session::{Session, check, refuses_length, too_long};
 use super::tls::TlsStream;
 use crate::net::bandwidth::Bandwidth;
 use crate::net::trust::TlsVersion;
@@ -127,6 +127,9 @@ impl Session {
         let early = match reply {
             Some(reply) if reply.is_farewell() => {
                 return Err(self.break_off(refusal(&Command(command).to_string(), &reply)));
+            }
+            Some(reply) if refuses_length(&reply) => {
+                return Err(self.break_off(too_long(&self.host, &reply)));
             }
             Some(reply) if reply.is_ok() => Some(reply),
             Some(reply) if !reply.is_preliminary() => {
