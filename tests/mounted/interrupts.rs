@@ -65,7 +65,9 @@ fn an_open_that_was_interrupted_leaves_the_old_version() {
     fs::metadata(mount.path("file")).unwrap();
     let slow = Duration::from_secs(2);
     server.change(|quirks| *quirks = quirks.clone().delay("STOR", slow));
-    for name in ["file", "new"] {
+    for (name, read) in [("file", false), ("new", false), ("file", true)] {
+        // Who has it open already must not be left with an empty file either.
+        let reader = read.then(|| fs::File::open(mount.path(name)).unwrap());
         let mut waiting = Command::new("sh")
             .args(["-c", &format!("exec >{name}; sleep 9")])
             .current_dir(mount.root())
@@ -78,6 +80,8 @@ fn an_open_that_was_interrupted_leaves_the_old_version() {
         mount.ferryfs(&["flush", mount.root().to_str().unwrap()]);
         assert_eq!(super::names_there(&server), ["file"]);
         assert_eq!(server.get("file"), b"old", "{name}");
+        drop(reader);
+        assert_eq!(fs::read(mount.path("file")).unwrap(), b"old", "{name}");
     }
     mount.finish();
 }

@@ -9,6 +9,7 @@ use super::live::Live;
 use super::state::{Missing, Piece, State};
 use super::version::Version;
 use super::{Contents, lock};
+use crate::caller;
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, FileKind, SetAttr};
 use crate::vfs::backend::{OpenFile, OpenHow, Replaces, Transfers};
@@ -120,6 +121,12 @@ impl Content {
                 true => None,
                 false => self.begin_upload(at)?,
             };
+            // Others who have it open would go on with what nobody was told to have cut.
+            if !new && caller::has_gone() {
+                live.into_iter().for_each(|live| live.give_up());
+                let detail = format!("{at}: nobody waits for this open any more");
+                return Err(Error::new(ErrorKind::Interrupted, detail));
+            }
             // In one step: what the old upload has sent is no part of what is written from now on.
             let swap = |state: &mut State| {
                 if !new {
