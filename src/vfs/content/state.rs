@@ -53,6 +53,9 @@ pub(super) struct State {
 /// A content written in sequence is worth an upload behind its writer from this length on.
 const LATE: u64 = 1 << 20;
 
+/// A disk takes less than that in a moment, in bytes.
+const MUCH: u64 = 1 << 20;
+
 /// What a change means for the upload under way, to be done with the state unlocked.
 pub(super) struct Follow {
     pub(super) live: Arc<Live>,
@@ -319,9 +322,10 @@ impl State {
         Ok(self.live.take_if(|live| live.refusal().is_none()))
     }
 
-    /// What is to be on the disk before it is acknowledged, which takes a while, perhaps.
+    /// What is to be on the disk before it is acknowledged, if that may take a while.
     pub(super) fn unrecorded(&self) -> Option<Source> {
-        let staged = self.staged.as_ref().filter(|_| self.is_dirty())?;
+        let long = |staged: &&Staged| self.is_dirty() && staged.local_bytes() > MUCH;
+        let staged = self.staged.as_ref().filter(long)?;
         self.recorded().is_none().then(|| staged.source())
     }
 
