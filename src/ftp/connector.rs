@@ -36,21 +36,14 @@ impl Handover {
 pub(super) struct Connector {
     identity: Arc<TlsIdentity>,
     limit: Duration,
-    /// The socket to use instead of suppaftp's own.
-    socket: Mutex<Option<TcpStream>>,
     pub(super) handover: Arc<Handover>,
 }
 
 impl Connector {
-    pub(super) fn new(
-        identity: Arc<TlsIdentity>,
-        limit: Duration,
-        socket: Option<TcpStream>,
-    ) -> Self {
+    pub(super) fn new(identity: Arc<TlsIdentity>, limit: Duration) -> Self {
         Self {
             identity,
             limit,
-            socket: Mutex::new(socket),
             handover: Arc::default(),
         }
     }
@@ -59,13 +52,7 @@ impl Connector {
 impl suppaftp::TlsConnector for Connector {
     type Stream = Borrowed;
 
-    fn connect(&self, _domain: &str, stream: TcpStream) -> suppaftp::FtpResult<Borrowed> {
-        let prepared = self
-            .socket
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let tcp = prepared.unwrap_or(stream);
+    fn connect(&self, _domain: &str, tcp: TcpStream) -> suppaftp::FtpResult<Borrowed> {
         let made = tcp.try_clone().and_then(|clone| {
             let stream = TlsStream::connect(&self.identity, tcp, self.limit)?;
             Ok((clone, Arc::new(Mutex::new(stream))))

@@ -1,13 +1,13 @@
 //! Opening a control connection: address, greeting, TLS. This is where suppaftp works.
 //!
-//! suppaftp reads the greeting and does the AUTH TLS exchange; then the bare connection is taken
-//! out of it. Past that point it would be in the way: its reader ends a reply at any three digits,
+//! suppaftp reads the greeting and does the AUTH TLS exchange, but not where TLS comes first; then
+//! the bare connection is taken out of it. Past that point it would be in the way: its reader ends a reply at any three digits,
 //! its limits are per read, its transfers read replies behind one's back in `Drop` and hang after
 //! ABOR, its FEAT loses lines, and nothing of it can be pipelined. So commands, replies and data
 //! connections are our own ([`control`](super::control), [`data`](super::data)).
 
 use std::io::{self, Read};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ fn explicit(
         .get_ref()
         .try_clone()
         .map_err(|err| net::failure(&options.host, &err))?;
-    let connector = Connector::new(Arc::clone(&identity), options.timeout, None);
+    let connector = Connector::new(Arc::clone(&identity), options.timeout);
     let handover = Arc::clone(&connector.handover);
     let secured = net::within(&watched, deadline, || {
         client.into_secure(connector, &options.host).map(drop)
@@ -178,39 +178,26 @@ fn explicit(
     ))))
 }
 
+/// suppaftp's way would end a greeting at any line that begins with a number, and takes no 120.
 fn implicit(host: &Host, number: u64, deadline: Deadline) -> std::result::Result<Opened, Failure> {
     let options = host.options();
     let identity = host.tls_identity()?;
     let tcp = dial(host, deadline)?;
-    let watched = tcp
-        .try_clone()
+    let limit = deadline
+        .left()
         .map_err(|err| net::failure(&options.host, &err))?;
-    // suppaftp insists on making this socket itself, without time limit or source address. It gets
-    // one to ourselves; our connector puts the real one in its place.
-    let decoy = TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| Ok((listener.local_addr()?, listener)))
-        .map_err(|err| Error::local("loopback socket", &err))?;
-    let connector = Connector::new(Arc::clone(&identity), options.timeout, Some(tcp));
-    let handover = Arc::clone(&connector.handover);
-    #[allow(deprecated)]
-    let secured = net::within(&watched, deadline, || {
-        ImplFtpStream::connect_secure_implicit(decoy.0, connector, &options.host)
-            .map(|client| parse(client.get_welcome_msg().unwrap_or_default().as_bytes()))
-    });
-    let stream = handover.take()?;
-    let greeting = match (secured, &stream) {
-        (Ok(reply), _) => reply.and_then(|reply| headline(&reply)),
-        (Err(FtpError::UnexpectedResponse(response)), _) => {
-            return Err(match parse(&response.body) {
-                Some(reply) => Failure::refused(&options.host, ErrorKind::Disconnected, &reply),
-                None => incomprehensible(&options.host).into(),
-            });
-        }
-        (Err(err), _) => return Err(broken(&options.host, err).into()),
-    };
-    let stream = stream.ok_or_else(|| incomprehensible(&options.host))?;
+    let stream = TlsStream::connect(&identity, tcp, limit.min(options.timeout))
+        .map_err(|err| identity.failure(&err))?;
+    identity.confirm()?;
     // PBSZ and PROT are left to us here.
-    Ok(secure(host, number, stream, identity, true, greeting))
+    let mut opened = secure(host, number, stream, identity, true, None);
+    let greeting = opened.control.final_reply(deadline)?;
+    if greeting.code() != 220 {
+        let kind = ErrorKind::Disconnected;
+        return Err(Failure::refused(&options.host, kind, &greeting));
+    }
+    opened.greeting = headline(&greeting);
+    Ok(opened)
 }
 
 fn secure(

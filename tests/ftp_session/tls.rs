@@ -66,6 +66,30 @@ impl TlsServer {
         Self { address, heard }
     }
 
+    /// TLS from the first byte, and then this greeting.
+    fn implicit(greeting: &'static str) -> Self {
+        let config = tls::config();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&heard);
+        let habits = Habits {
+            tickets: 2,
+            says_goodbye: true,
+        };
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (config, record) = (Arc::clone(&config), Arc::clone(&record));
+                thread::spawn(move || {
+                    let mut control = accept_tls(stream.unwrap(), Arc::clone(&config))?;
+                    control.write_all(greeting.as_bytes()).ok()?;
+                    converse(control, &config, habits, &record)
+                });
+            }
+        });
+        Self { address, heard }
+    }
+
     fn pool(&self, tls: TlsMode, ca_file: Option<&str>) -> Arc<Pool> {
         let mut options = Server::options_for(self.address);
         options.tls = tls;
@@ -92,7 +116,17 @@ fn serve(
     let mut auth = [0; 10];
     tcp.read_exact(&mut auth).ok()?;
     tcp.write_all(b"234 go on\r\n").ok()?;
-    let mut lines = BufReader::new(accept_tls(tcp, control)?);
+    converse(accept_tls(tcp, control)?, data, habits, record)
+}
+
+/// What follows in TLS.
+fn converse(
+    control: Tls,
+    data: &Arc<ServerConfig>,
+    habits: Habits,
+    record: &Mutex<Vec<String>>,
+) -> Option<()> {
+    let mut lines = BufReader::new(control);
     let version = lines.get_ref().conn.protocol_version()?;
     record.lock().unwrap().push(format!("{version:?}"));
     let mut listener = None;
@@ -196,6 +230,31 @@ fn an_unknown_certificate_is_refused_with_all_that_is_needed_and_never_bypassed(
             assert!(error.detail().contains(part), "{error}");
         }
     }
+    assert_eq!(server.heard("USER"), 0);
+}
+
+#[test]
+fn tls_from_the_first_byte_takes_greetings_in_all_their_forms() {
+    for greeting in [
+        "220 ready\r\n",
+        "120 In a moment.\r\n220 ready\r\n",
+        "220-Welcome\r\n100 users are here\r\n220-more\r\n\r\n 220 indented\r\n220 ready\r\n",
+    ] {
+        let server = TlsServer::implicit(greeting);
+        let pool = server.pool(TlsMode::Implicit, Some(tls::CERTIFICATE));
+        let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+        assert_eq!(store(&mut lease), "226 50000 bytes", "{greeting:?}");
+        assert_eq!((server.heard("AUTH"), server.heard("PROT P")), (0, 1));
+    }
+    let server = TlsServer::implicit("421 Too many users.\r\n");
+    let pool = server.pool(TlsMode::Implicit, Some(tls::CERTIFICATE));
+    let error = pool.lease(Purpose::Metadata, true).unwrap_err();
+    assert!(error.detail().contains("Too many users"), "{error}");
+    // A certificate that is not trusted, and what is no TLS.
+    let pool = server.pool(TlsMode::Implicit, None);
+    let error = pool.lease(Purpose::Metadata, true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+    assert!(error.detail().contains(FINGERPRINT), "{error}");
     assert_eq!(server.heard("USER"), 0);
 }
 
