@@ -16,6 +16,9 @@ const LONGEST_REPLY: usize = 4096;
 /// A line of UIDL or LIST: RFC 1939 allows an identity 70 octets, mpopd sends file names.
 const LONGEST_ENTRY: usize = 1024;
 
+/// Most octets of one listing that are kept: a million messages with identities of usual length.
+const LARGEST_LISTING: usize = 64 << 20;
+
 /// What a server says first in an authentication exchange.
 #[derive(Debug)]
 pub(super) enum Turn {
@@ -150,12 +153,20 @@ impl Dialogue {
         mut each: impl FnMut(&[u8]),
     ) -> Result<()> {
         self.check()?;
+        let mut octets = 0;
         for _ in 0..=most {
             let deadline = Deadline::after(self.timeout);
             match self.lines.line(LONGEST_ENTRY, deadline) {
                 Ok(b".") => return Ok(()),
-                Ok(line) => each(line),
+                Ok(line) => {
+                    octets += line.len();
+                    each(line);
+                }
                 Err(err) => return Err(self.failed(what, &err)),
+            }
+            if octets > LARGEST_LISTING {
+                let line = format!("{what}: more than {LARGEST_LISTING} octets");
+                return Err(self.give_up(Class::Protocol, &line));
             }
         }
         Err(self.give_up(Class::Protocol, &format!("{what}: more than {most} lines")))
