@@ -206,6 +206,11 @@ fn moving_by_link_and_unlink_is_moving() {
     lab.wait("not polled", || lab.pop3d.count("QUIT") > quits);
     assert_eq!(lab.pop3d.uidls().len(), 2, "moved, not removed");
     assert_eq!(mount.sh("ls cur").lines().count(), 2);
+    // Nor is one of two copies all there is.
+    let quits = lab.pop3d.count("QUIT");
+    mount.sh("cp cur/another new/another; rm cur/another; mv new/another cur/; echo poll > ctl");
+    lab.wait("not polled", || lab.pop3d.count("QUIT") > quits);
+    assert_eq!(lab.pop3d.uidls().len(), 2, "copied, not removed");
     mount.sh("rm cur/another; echo poll > ctl");
     lab.wait("not deleted", || lab.pop3d.uidls().len() == 1);
     mount.sh("printf 'To: bob@example.org\\n\\nlinked\\n' > drafts/m; ln drafts/m outbox/m");

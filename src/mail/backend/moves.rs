@@ -22,6 +22,9 @@ impl MailBackend {
         if let Some(other) = self.other_name(real) {
             return Ok(self.store.renamed(base, base_name(&other))?);
         }
+        if self.has_copy(real, base) {
+            return Ok(());
+        }
         let on_server = matches!(self.delete, ServerDelete::OnUnlink | ServerDelete::After(_));
         Ok(self.store.removed(base, on_server)?)
     }
@@ -41,6 +44,16 @@ impl MailBackend {
             let entry = entry.ok()?;
             let path = entry.path();
             (entry.ino() == about.ino() && path != real).then_some(path)
+        })
+    }
+
+    /// Whether the message at `real` is there a second time under its name, as `cp new/* cur/` leaves
+    /// it: it stays in the inbox then.
+    fn has_copy(&self, real: &Path, base: &str) -> bool {
+        let places = [("new", ""), ("cur", ""), ("cur", ":2,"), ("cur", ":2,S")];
+        places.into_iter().any(|(dir, flags)| {
+            let other = self.areas.maildir.join(dir).join(format!("{base}{flags}"));
+            other != *real && other.exists()
         })
     }
 
