@@ -207,7 +207,10 @@ impl FtpServer {
         self.in_flight
             .with(|names| names.insert(job.aside().clone()));
         // As a rule nothing is moved, so that no disk is waited for.
-        let _ = self.intents.begin(job.aside(), unseen(job.to), false);
+        let home = job.to.clone();
+        let _ = self
+            .intents
+            .begin(job.aside(), Intent::Unseen { home }, false);
         self.lines_of_rename(job.to, job.aside())
     }
 
@@ -267,7 +270,11 @@ impl FtpServer {
         what: &Publish,
     ) -> Result<()> {
         let aside = job.aside();
-        let _ = self.intents.begin(aside, unseen(job.to), true);
+        let seen = Intent::Replace {
+            home: job.to.clone(),
+            by: None,
+        };
+        let _ = self.intents.begin(aside, seen, true);
         let found = self.version_now(s, aside)?;
         let directory = match &found {
             Some(attr) => attr.is_dir(),
@@ -313,14 +320,6 @@ impl FtpServer {
             self.ways.with(|ways| ways.keeps_times = Some(false));
         }
         Ok(())
-    }
-}
-
-/// Of a version of `home` that nobody has looked at yet.
-fn unseen(home: &RemotePath) -> Intent {
-    Intent::Replace {
-        home: home.clone(),
-        by: None,
     }
 }
 

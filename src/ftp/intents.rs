@@ -50,6 +50,11 @@ pub(super) enum Intent {
         /// What takes the place, as far as it can be told from others'.
         by: Option<Successor>,
     },
+    /// It is what had the name `home`, where mostly nothing is, and stays beside what has it then.
+    Unseen {
+        #[serde(with = "spelled")]
+        home: RemotePath,
+    },
     /// It is somebody else's version of `home`, and stays beside ours.
     Keep {
         #[serde(with = "spelled")]
@@ -67,7 +72,7 @@ impl Intent {
     pub(super) const fn home(&mut self) -> Option<&mut RemotePath> {
         match self {
             Self::Remove => None,
-            Self::Replace { home, .. } | Self::Keep { home } => Some(home),
+            Self::Replace { home, .. } | Self::Unseen { home } | Self::Keep { home } => Some(home),
         }
     }
 }

@@ -9,7 +9,6 @@ use super::probes::Seen;
 use super::replace::Replacement;
 use super::server::FtpServer;
 use super::session::Session;
-use super::ways::NewName;
 use crate::vfs::attr::Attr;
 use crate::vfs::backend::{Publish, Replaces};
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -77,10 +76,7 @@ impl FtpServer {
         // name for it might be refused: what comes behind that would replace it.
         let asks = self.options().conflict == Conflict::Fail
             || what.replaces != Replaces::Nothing
-            || !matches!(
-                self.ways.with(|ways| ways.new_name),
-                Some(NewName::Dotted | NewName::Tilde)
-            );
+            || !self.surely_takes_temporary(job.to);
         let done = self.recovering(lease, |s, resumed| match resumed {
             _ if asks || !s.is_pipelined() => Ok(false),
             true => self.resume_past(s, job, what),

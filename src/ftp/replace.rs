@@ -52,8 +52,9 @@ impl<'a> Replacement<'a> {
         size: Option<u64>,
     ) -> Result<Self> {
         let aside = match server.ways.with(|ways| ways.new_name) {
-            Some(NewName::Tilde) => temporary::tilde(to)?,
-            _ => temporary::dotted(to, "old")?,
+            Some(NewName::Dotted) => temporary::dotted(to, "old")?,
+            // Before the first upload nobody knows: what ends in a tilde is refused by few.
+            _ => temporary::tilde(to)?,
         };
         Ok(Self {
             from,

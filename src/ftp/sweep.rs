@@ -194,6 +194,7 @@ impl FtpServer {
     }
 
     fn settle(&self, s: &mut Session, name: &RemotePath, intent: Intent) -> Result<Outcome> {
+        let unseen = matches!(intent, Intent::Unseen { .. });
         let (home, by, keep) = match intent {
             Intent::Remove => {
                 return Ok(match self.removed(s, name)? {
@@ -205,11 +206,12 @@ impl FtpServer {
                 });
             }
             Intent::Replace { home, by } => (home, by, false),
+            Intent::Unseen { home } => (home, None, false),
             Intent::Keep { home } => (home, None, true),
         };
         match self.look(s, name)? {
             Seen::Missing => {
-                if self.look(s, &home)? == Seen::Missing {
+                if !unseen && self.look(s, &home)? == Seen::Missing {
                     log::warn!(
                         "{home}: neither it nor its old version {name} is there; if their directory \
                          has another name now, look there"
@@ -366,6 +368,7 @@ impl FtpServer {
                 Some(Intent::Remove) => {
                     self.in_flight.with(|names| names.insert(name));
                 }
+                Some(Intent::Unseen { .. }) => {}
                 Some(Intent::Replace { home, .. } | Intent::Keep { home }) => log::warn!(
                     "{home}: its old version may be {name} since an earlier mount was killed; mount \
                      without ro to put it right"

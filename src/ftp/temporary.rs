@@ -81,6 +81,15 @@ impl FtpServer {
         Ok(kinds)
     }
 
+    /// Whether a temporary name beside `path` is as good as certain to be taken: others were.
+    pub(super) fn surely_takes_temporary(&self, path: &RemotePath) -> bool {
+        let known = self.ways.with(|ways| ways.new_name);
+        matches!(known, Some(NewName::Dotted | NewName::Tilde))
+            && path
+                .parent()
+                .is_none_or(|dir| self.in_place_only.with(|known| !known.contains(&dir)))
+    }
+
     /// A new file could be stored at `path` under a name of this kind, and of no better one.
     pub(super) fn learn_name_kind(&self, path: &RemotePath, kind: NewName) {
         if kind == NewName::Direct

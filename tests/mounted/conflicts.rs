@@ -96,6 +96,34 @@ fn the_other_version_is_kept() {
     }
 }
 
+/// Where the name that it is to have is refused, and what comes behind that would be taken.
+#[test]
+fn a_version_that_cannot_be_given_its_name_is_not_lost() {
+    let refused = |quirks: Quirks| quirks.answer("RNTO /new.conflict-*", "553 Not that name.");
+    for quirks in [refused(Quirks::default()), refused(Quirks::like_iis())] {
+        let server = Ftpd::with(quirks);
+        let Some(mount) = mounting(&server).expect_log("").start() else {
+            return;
+        };
+        mount.sh("echo 1 >first");
+        let mut file = open(&mount, "new");
+        server.put("new", "theirs");
+        file.write_all(b"ours").unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+        let all = || mount.sh("cat new .ferryfs-*.old");
+        assert_eq!(all(), "ourstheirs");
+        assert!(mount.log().contains("somebody else has changed it, too"));
+        server.change(|quirks| {
+            quirks
+                .answers
+                .retain(|rule| !rule.pattern.contains("conflict"))
+        });
+        until("it has its name", || kept(&server) == ["theirs"]);
+        mount.finish();
+    }
+}
+
 #[test]
 fn the_upload_fails_where_it_is_told_to() {
     for quirks in kinds() {

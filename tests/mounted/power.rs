@@ -213,13 +213,13 @@ fn a_version_that_went_aside_just_before_a_power_cut_comes_back() {
     server.put("h", "new");
     let mount = mount(&server, &disk, "writeback");
     mount.sh("cat f h");
-    server.change(|quirks| quirks.stalls = vec!["RNTO /.ferryfs-*".into()]);
+    server.change(|quirks| quirks.stalls = vec!["RNTO /f.ferryfs-*".into()]);
     let root = mount.root();
     let mut killed = None;
     std::thread::scope(|scope| {
         let renaming = scope.spawn(move || fs::rename(root.join("h"), root.join("f")));
         let deadline = Instant::now() + Duration::from_secs(5);
-        while server.count("RNTO /.ferryfs-*") == 0 {
+        while server.count("RNTO /f.ferryfs-*") == 0 {
             assert!(Instant::now() < deadline, "nothing went aside");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -232,8 +232,8 @@ fn a_version_that_went_aside_just_before_a_power_cut_comes_back() {
     let lines = server.commands();
     let aside = lines
         .iter()
-        .find_map(|line| line.strip_prefix("RNTO /.ferryfs-"));
-    let aside = format!(".ferryfs-{}", aside.unwrap());
+        .find_map(|line| line.strip_prefix("RNTO /f.ferryfs-"));
+    let aside = format!("f.ferryfs-{}", aside.unwrap());
     fs::rename(server.path("f"), server.path(&aside)).unwrap();
     disk.eject();
     assert!(disk.insert("cut"));
