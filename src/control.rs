@@ -24,7 +24,7 @@ const MAX_LINE: u64 = 16 << 20;
 /// Time in which a client must have sent its question, or taken its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Questions answered at once; more are turned away.
+/// Questions answered at once; more wait, and are turned away when that takes too long.
 const MAX_CLIENTS: usize = 16;
 
 /// What a command asks of a mount.
@@ -148,6 +148,19 @@ impl Drop for Server {
     }
 }
 
+/// Waits until there is room for another client: who hands in mail, as a hundred jobs of cron do in
+/// one second, does not come again.
+fn has_room(shared: &Shared) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while shared.clients.load(Ordering::Acquire) >= MAX_CLIENTS {
+        if Instant::now() >= deadline || shared.ending.load(Ordering::Acquire) {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
 fn serve(listener: &UnixListener, answer: &Answerer, shared: &Arc<Shared>) {
     for stream in listener.incoming() {
         if shared.ending.load(Ordering::Acquire) {
@@ -158,7 +171,7 @@ fn serve(listener: &UnixListener, answer: &Answerer, shared: &Arc<Shared>) {
             thread::sleep(Duration::from_millis(100));
             continue;
         };
-        if shared.clients.load(Ordering::Acquire) >= MAX_CLIENTS {
+        if !has_room(shared) {
             continue;
         }
         shared.clients.fetch_add(1, Ordering::AcqRel);

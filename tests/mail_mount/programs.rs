@@ -93,6 +93,22 @@ fn sendmail_as_programs_call_it() {
 }
 
 #[test]
+fn nobody_of_many_is_turned_away() {
+    let Some(lab) = Lab::start(Vec::new(), Quirks::default()) else {
+        return;
+    };
+    let (status, printed) = run(
+        &lab,
+        "for n in $(seq 100); do
+             { echo $n | sendmail bob@example.org || echo \"$n: $?\"; } &
+         done; wait",
+    );
+    assert_eq!((status, printed.as_str()), (0, ""));
+    lab.sent(100);
+    lab.mount.finish();
+}
+
+#[test]
 fn git_sends_patches() {
     let Some(lab) = Lab::start(Vec::new(), Quirks::default()) else {
         return;
