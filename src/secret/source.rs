@@ -1,7 +1,6 @@
 //! Where a password comes from: what the options name, then what lies ready, then a person.
 
 use std::env;
-use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -174,12 +173,12 @@ fn from_netrc(host: &str, user: &str) -> Result<Option<netrc::Login>, String> {
             None => return Ok(None),
         },
     };
-    // Missing, or not for us to read: then nothing was meant for us.
-    if File::open(&path).is_err() {
-        return Ok(None);
+    match read_private(&path) {
+        Ok(text) => Ok(netrc::find(&text, host, user)),
+        // Missing, or not for us to read: then nothing was meant for us.
+        Err(err) if err.raw_os_error().is_some() => Ok(None),
+        Err(err) => Err(format!("{}: {}", path.display(), words(&err))),
     }
-    let text = read_private(&path).map_err(|err| format!("{}: {}", path.display(), words(&err)))?;
-    Ok(netrc::find(&text, host, user))
 }
 
 /// systemd's `LoadCredential=ferryfs.password:…` (systemd.exec(5)). systemd keeps others out, with
