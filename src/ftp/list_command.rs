@@ -128,9 +128,10 @@ impl FtpServer {
         let mut listed = Listed::default();
         let read = read_blocks(&mut data, |block| {
             let own_line = line_of_itself(block);
-            listed.itself |= own_line.is_some();
-            if let (ListingMode::ListAll, Some(line)) = (mode, own_line) {
-                listed.own = own_attr(line, &hints);
+            let own = own_line.and_then(|line| own_attr(line, &hints));
+            listed.itself |= own.is_some() || mode == ListingMode::Mlsd && own_line.is_some();
+            if mode == ListingMode::ListAll && own.is_some() {
+                listed.own = own;
             }
             let parsed = match mode {
                 ListingMode::Mlsd => listing::parse_mlsx(block),
@@ -242,12 +243,14 @@ pub(super) fn line_of_itself(block: &[u8]) -> Option<&[u8]> {
     Some(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
-/// Parses the line of `.`, which the parser leaves out by its name.
+/// Parses the line of `.`, which the parser leaves out by its name; `None` also for the line of a
+/// directory whose name only ends so.
 pub(super) fn own_attr(line: &[u8], hints: &listing::Hints) -> Option<Attr> {
     let named = [line.strip_suffix(b".")?, b"self\n"].concat();
     let parsed = listing::parse_list(&named, hints).entries;
-    let attr = parsed.into_iter().next()?.attr;
-    attr.is_dir().then_some(attr)
+    let entry = parsed.into_iter().next()?;
+    let itself = entry.attr.is_dir() && entry.name.as_bytes().trim_ascii() == b"self";
+    itself.then_some(entry.attr)
 }
 
 /// Some servers say 2xx of a directory that they could not read, or of a part of one. What they

@@ -399,8 +399,11 @@ impl Session {
 
 /// "500 Command too long.", "500 Input line too long."
 pub(super) fn refuses_length(reply: &Reply) -> bool {
+    if reply.code() != 500 {
+        return false;
+    }
     let text = String::from_utf8_lossy(reply.first_line()).to_ascii_lowercase();
-    reply.code() == 500 && (text.contains("command too long") || text.contains("line too long"))
+    text.contains("command too long") || text.contains("line too long")
 }
 
 /// The error of a line that the server has not read to its end.

@@ -127,7 +127,7 @@ impl FtpServer {
         let own = line_of_itself(&text)?;
         let mut listed = Listed {
             itself: true,
-            own: own_attr(own, &hints),
+            own: Some(own_attr(own, &hints)?),
             ..Listed::default()
         };
         let parsed = listing::parse_list(&text, &hints);

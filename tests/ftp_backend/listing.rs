@@ -132,6 +132,16 @@ fn a_directory_that_does_not_even_show_itself_cannot_be_read() {
 }
 
 #[test]
+fn a_name_that_ends_in_a_dot_is_not_the_directory_itself() {
+    let server = Server::start(VSFTPD);
+    server.dir("/d").dir("/x .");
+    let backend = server.mount();
+    assert_eq!(names(&backend, ""), ["d", "x ."]);
+    // This server does not show `.`, and an empty directory is one.
+    assert!(backend.list(&path("d")).unwrap().is_empty());
+}
+
+#[test]
 fn a_missing_name_costs_a_question_or_two() {
     for (words, most) in [("550 x: No such file or directory", 1), ("550 No.", 3)] {
         let server = Server::start(MODERN);
