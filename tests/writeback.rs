@@ -82,14 +82,19 @@ impl Mount {
 
     /// `kill -9`, and the next mount of the same state.
     fn kill(self) -> Self {
-        let copy = tempfile::tempdir().unwrap();
-        for dir in ["staging", "journal"] {
-            // The threads of the killed one live on in this process; extended attributes come along.
-            let from = self.state.path().join(dir);
-            let mut copying = std::process::Command::new("cp");
-            copying.arg("-a").arg(from).arg(copy.path());
-            assert!(copying.status().unwrap().success());
-        }
+        // The threads of the killed one live on in this process, and what they remove just then cannot
+        // be copied; extended attributes come along.
+        let copied = || {
+            let copy = tempfile::tempdir().unwrap();
+            let all = ["staging", "journal"].map(|dir| self.state.path().join(dir));
+            let done = all.iter().all(|from| {
+                let mut copying = std::process::Command::new("cp");
+                copying.arg("-a").arg(from).arg(copy.path());
+                copying.status().unwrap().success()
+            });
+            done.then_some(copy)
+        };
+        let copy = (0..5).find_map(|_| copied()).unwrap();
         let server = self.server.clone();
         self.hold();
         std::mem::forget(self);

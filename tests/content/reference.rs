@@ -231,3 +231,22 @@ proptest! {
         run(&steps, setting);
     }
 }
+
+#[test]
+fn what_is_cut_after_a_broken_append_is_still_ours() {
+    let setting = Setting {
+        appends: true,
+        sizes: true,
+        budget: 0,
+        new: false,
+        short: 50,
+    };
+    let steps = [
+        Step::Fault(Op::Publish, ErrorKind::NoSpace),
+        Step::Write(2128, 291, 0),
+        Step::Commit,
+        Step::SetLen(1),
+        Step::Commit,
+    ];
+    run(&steps, setting);
+}

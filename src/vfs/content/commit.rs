@@ -118,7 +118,7 @@ impl Content {
             if let Way::Tail(old) = job.way
                 && grown(old)
             {
-                state.torn = true;
+                state.torn = now.size;
                 state.replaces = Some(Replaces::Version(Seen::of(&now)));
             }
         });
@@ -135,7 +135,13 @@ impl Content {
             state.in_sequence = (snapshot.len == 0).then_some(0);
             state.sent = snapshot.attr.mtime.map(|time| (snapshot.len, time));
             let live = state.live.take();
-            Some((snapshot, live, state.base.clone(), state.torn, replaces))
+            Some((
+                snapshot,
+                live,
+                state.base.clone(),
+                state.torn.is_some(),
+                replaces,
+            ))
         })?;
         let Snapshot {
             len,
@@ -217,7 +223,8 @@ impl Content {
             Ok(attr) => Ok(Some(attr)),
             Err(err) => {
                 // The server may have none, some or all of the tail now.
-                self.state.with(|state| state.torn = true);
+                self.state
+                    .with(|state| state.torn = state.torn.max(Some(*len)));
                 if is_trouble(&err) {
                     log::debug!("{at}: an append broke, the whole file is sent: {err}");
                     return Ok(None);
@@ -279,16 +286,17 @@ impl Content {
     /// anything to mend.
     pub(super) fn mend(&self, at: &RemotePath) -> Result<bool> {
         let torn = self.state.with(|state| {
-            let staged = state.staged.as_ref().filter(|_| state.torn)?;
-            staged.first_missing()?;
-            Some((state.base.clone()?, staged.len()))
+            // However long it is here by now.
+            let most = state.torn?;
+            state.staged.as_ref()?.first_missing()?;
+            Some((state.base.clone()?, most))
         });
-        let Some((base, len)) = torn else {
+        let Some((base, most)) = torn else {
             return Ok(false);
         };
         let now = self.transfers.stat_now(at)?;
         let old = base.size().unwrap_or(0);
-        let grown = |size| (old..=len.max(old)).contains(&size);
+        let grown = |size| (old..=most.max(old)).contains(&size);
         if !now.size.is_some_and(grown) {
             let other = format!("{at}: changed on the server after a broken append");
             return Err(Error::new(ErrorKind::Stale, other));
@@ -311,7 +319,7 @@ impl Content {
         let version = Version::new(&self.contents, &self.transfers, at, attr);
         let version = Some(Arc::new(version));
         let (old, entry) = self.state.with(|state| {
-            state.torn = false;
+            state.torn = None;
             if let Some(staged) = &mut state.staged {
                 staged.published(&job.snapshot);
             }

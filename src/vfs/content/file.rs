@@ -254,7 +254,7 @@ impl Content {
             }
             state.base = Some(version);
             state.staged = None;
-            state.torn = false;
+            state.torn = None;
             false
         });
         match outdated {

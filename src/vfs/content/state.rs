@@ -32,8 +32,9 @@ pub(super) struct State {
     pub(super) live: Option<Arc<Live>>,
     /// How often a commit gave the server something.
     pub(super) stored: u64,
-    /// An append failed in the middle, maybe: the server's file may have some of the tail.
-    pub(super) torn: bool,
+    /// An append failed in the middle, maybe: the server's file may have some of the tail, and be
+    /// so long at most.
+    pub(super) torn: Option<u64>,
     /// The name is gone; nothing is ever uploaded again.
     pub(super) detached: bool,
     /// Some handle may read.
@@ -92,7 +93,7 @@ impl State {
             staged: None,
             live: None,
             stored: 0,
-            torn: false,
+            torn: None,
             detached: false,
             readable: false,
             writable: false,
@@ -106,7 +107,7 @@ impl State {
     pub(super) fn replaces(&self) -> Replaces {
         let of_base = || match &self.base {
             // After a broken append nobody knows what is there.
-            Some(_) if self.torn => Replaces::Anything,
+            Some(_) if self.torn.is_some() => Replaces::Anything,
             Some(base) => Replaces::Version(Seen::of(&base.attr())),
             None => Replaces::Nothing,
         };
@@ -120,12 +121,12 @@ impl State {
         }
         self.is_whole()?;
         let base = self.base.as_ref().map(|base| base.attr());
-        let replaces = match self.torn {
+        let replaces = match self.torn.is_some() {
             true => Some(Replaces::Anything),
             false => self.replaces,
         };
         // Of a file that grew by a broken append, only the size on the server tells how far.
-        if self.torn
+        if self.torn.is_some()
             && self
                 .staged
                 .as_ref()
