@@ -3,11 +3,16 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use crate::exit::{Exit, Failure, words};
 use crate::mounts;
+
+/// How long a process that was just killed may still hold its mount.
+const DYING: Duration = Duration::from_millis(300);
 
 /// Checks `dir` and returns it absolute and without links. Nothing looks at it again: once mounted
 /// it leads to ourselves. What a ferryfs that died left there is taken away first.
@@ -25,7 +30,14 @@ pub(crate) fn check(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
         Err(err) => return Err(refuse(words(&err))),
     };
     if let Ok(Some(mount)) = mounts::find(&resolved) {
-        let dead = fs::metadata(&resolved).is_err_and(|err| is_disconnected(&err));
+        let dead = is_dead(
+            &resolved,
+            if mount.is_ours() {
+                DYING
+            } else {
+                Duration::ZERO
+            },
+        );
         let source = mount.source.display();
         match (mount.is_ours(), dead) {
             (true, true) => {
@@ -65,6 +77,20 @@ pub(crate) fn check(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
         ));
     }
     Ok(resolved)
+}
+
+/// Whether nobody serves the mount at `dir`, or will in a moment.
+fn is_dead(dir: &Path, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if fs::metadata(dir).is_err_and(|err| is_disconnected(&err)) {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// What everything on a FUSE mount answers when its process is gone.

@@ -151,11 +151,14 @@ fn a_dead_mount_is_shown_and_taken_away() {
     };
     let status = |args: &[&str]| words(&run(place.command().arg("status").args(args)));
     let here = place.mountpoint().display().to_string();
-    let kill = || {
+    let kill_and_go_on = || {
         let json: serde_json::Value = serde_json::from_str(&status(&["--json", &here])).unwrap();
         let pid = json[0]["pid"].to_string();
         let killed = Command::new("kill").args(["-KILL", &pid]).status();
         assert!(killed.unwrap().success());
+    };
+    let kill = || {
+        kill_and_go_on();
         let deadline = Instant::now() + Duration::from_secs(5);
         while !status(&[&here]).contains("dead") {
             assert!(Instant::now() < deadline, "{}", status(&[&here]));
@@ -172,6 +175,9 @@ fn a_dead_mount_is_shown_and_taken_away() {
     kill();
     succeeds(&mount());
     assert!(!status(&[&here]).contains("dead"));
+    // Its process may still be on its way out.
+    kill_and_go_on();
+    succeeds(&mount());
     succeeds(&run(place.command().args(["umount", &here])));
 }
 
