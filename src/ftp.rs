@@ -39,6 +39,7 @@ mod rendezvous;
 mod replace;
 pub mod reply;
 mod report;
+mod rest;
 mod retrieve;
 mod server;
 mod server_path;

@@ -111,14 +111,24 @@ impl Host {
 impl Session {
     /// As [`batch`](Self::batch), for the last commands of a file that is stored; if it is one of
     /// many, the next data connection is arranged with them.
-    pub(super) fn batch_at_end(&mut self, mut lines: Vec<Vec<u8>>) -> Result<Vec<Reply>> {
+    pub(super) fn batch_at_end(&mut self, lines: Vec<Vec<u8>>) -> Result<Vec<Reply>> {
         let now = Instant::now();
         let before = self.ahead.stored.replace(now);
         let one_of_many = before.is_some_and(|before| now.duration_since(before) < RUN);
-        if !one_of_many || !self.may_arrange_ahead() {
+        match one_of_many {
+            true => self.batch_and_arrange(lines),
+            false => self.batch(&lines),
+        }
+    }
+
+    /// As [`batch`](Self::batch), for commands before a transfer: its data connection is arranged
+    /// with them, where that may be.
+    pub(super) fn batch_and_arrange(&mut self, mut lines: Vec<Vec<u8>>) -> Result<Vec<Reply>> {
+        if self.has_ahead() || !self.may_arrange_ahead() {
             return self.batch(&lines);
         }
         lines.push(b"EPSV".to_vec());
+        let now = Instant::now();
         let mut replies = self.batch(&lines)?;
         self.connect_ahead(replies.pop(), now);
         Ok(replies)

@@ -8,6 +8,7 @@ use super::pool::{Lease, Purpose};
 use super::probes;
 use super::refusal::refusal;
 use super::reply::Reply;
+use super::rest::is_unknown;
 use super::server::FtpServer;
 use super::session::Session;
 use super::stat::size_of;
@@ -98,79 +99,6 @@ impl FtpServer {
             }
         }
     }
-}
-
-impl FtpServer {
-    /// See [`Transfers::resumes`](crate::vfs::backend::Transfers::resumes).
-    pub(super) fn resumes(&self, offset: u64) -> bool {
-        self.ways.with(|ways| ways.rest.known(offset)) != Some(false)
-    }
-
-    /// Whether REST may be sent. A server may say 350, and name REST in FEAT, and send from the
-    /// beginning all the same, or forget the upper half of an offset: how much comes is the only
-    /// witness. So it is tried on the last byte of a file before anything is believed.
-    fn rests(&self, lease: &mut Lease, path: &RemotePath, offset: u64) -> Result<bool> {
-        if let Some(known) = self.ways.with(|ways| ways.rest.known(offset)) {
-            return Ok(known);
-        }
-        let Some(last) = self.last_byte(lease, path)?.filter(|last| *last > 0) else {
-            return Ok(false);
-        };
-        let mut data = match lease.begin_data(&self.line("RETR", path)?, last)? {
-            Begun::Open(data) => data,
-            Begun::Refused(reply) if is_unknown(&reply) => {
-                self.ways.with(|ways| ways.rest.learn(0, false));
-                return Ok(false);
-            }
-            // Not for REST, most likely: the caller finds out.
-            Begun::Refused(_) => return Ok(true),
-        };
-        let mut bytes = [0; 64];
-        let mut count = 0;
-        while let Some(rest) = bytes.get_mut(count..).filter(|rest| !rest.is_empty()) {
-            match data.read(rest) {
-                Ok(0) => break,
-                Ok(more) => count += more,
-                Err(err) => return Err(net::failure(format_args!("RETR {path}"), &err)),
-            }
-        }
-        let obeys = count == 1;
-        if count == bytes.len() {
-            lease.close_early(data);
-        } else if !lease.end_data(data)?.is_ok() {
-            // It broke off, and shows nothing.
-            return Ok(obeys);
-        }
-        // Somebody may just be writing to the file: then nothing is learned.
-        if !obeys && self.last_byte(lease, path)? != Some(last) {
-            return Ok(false);
-        }
-        log::info!("REST before byte {last} works: {obeys}");
-        self.ways.with(|ways| {
-            ways.rest.learn(last, obeys);
-            if !obeys {
-                ways.rest.learn(offset, false);
-            }
-        });
-        Ok(obeys)
-    }
-
-    /// Where the last byte of a file is, if the server tells its size and it has one.
-    fn last_byte(&self, lease: &mut Lease, path: &RemotePath) -> Result<Option<u64>> {
-        let size = match size_of(&self.ask(lease, "SIZE", path)?) {
-            Some(size) => Some(size),
-            None => match self.stat_by_listing(lease, path) {
-                Err(err) if lease.is_broken() => return Err(err),
-                found => found.ok().flatten().and_then(|attr| attr.size),
-            },
-        };
-        Ok(size.and_then(|size| size.checked_sub(1)))
-    }
-}
-
-/// Whether it is the command that is refused, and not the file.
-const fn is_unknown(reply: &Reply) -> bool {
-    matches!(reply.code(), 500 | 502 | 503 | 504)
 }
 
 impl Retrieval {

@@ -13,6 +13,7 @@ use super::links::LinkTargets;
 use super::options::FtpOptions;
 use super::pool::{Lease, Pool, Purpose};
 use super::reply::Reply;
+use super::rest::Trial;
 use super::server_path::ServerRoot;
 use super::session::Session;
 use super::sweep::Leftover;
@@ -82,6 +83,7 @@ pub(crate) struct FtpServer {
     /// When another session was last made ready for many stores.
     pub(super) readied: Locked<Option<Instant>>,
     refusals: Locked<VecDeque<(RemotePath, String)>>,
+    pub(super) rest_trial: Trial,
 }
 
 /// A directory that refused a new file.
@@ -136,6 +138,7 @@ impl FtpServer {
             refused: Locked::default(),
             readied: Locked::default(),
             refusals: Locked::default(),
+            rest_trial: Trial::default(),
         });
         if !directory.is_empty() {
             server.on_session(|s| server.check_root(s)).map_err(|err| {

@@ -323,3 +323,21 @@ fn without_rest_one_stream_fetches_the_file_once() {
         mount.finish();
     }
 }
+
+#[test]
+fn of_many_who_come_at_once_one_finds_out_about_rest() {
+    let server = slow(64 << 20, 24, Quirks::default());
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let content = server.get("big");
+    std::thread::scope(|scope| {
+        for job in 0..6 {
+            let (path, content) = (mount.path("big"), &content);
+            scope.spawn(move || jump(&jumper(&path), content, job, 1));
+        }
+    });
+    let last = format!("REST {}", content.len() - 1);
+    assert_eq!(server.count(&last), 1);
+    mount.finish();
+}
