@@ -11,21 +11,29 @@ use crate::finding::{Finding, Findings, Verdict};
 /// Columns of the text: the verdict, and what was tried.
 const NAME: usize = 30;
 
+/// The finding that says whether the end was reached.
+const COMPLETE: &str = "examination complete";
+
 /// For people: what was found, the options that would help, and a block for bug reports.
 pub(super) fn text(examined: &Examined, findings: &Findings) -> String {
     let mut text = format!("{}\n", examined.url_shown);
     text.push_str(&body(&findings.findings));
     text.push('\n');
-    if findings.advice.is_empty() {
-        text.push_str("No option is needed.\n");
-    } else {
+    // What could not be looked at may need options, and would not be mounted.
+    let complete = findings.verdict(COMPLETE) != Some(Verdict::No);
+    if complete && findings.advice.is_empty() {
+        text.push_str("No option is needed.\n\n");
+    } else if !findings.advice.is_empty() {
         text.push_str("These options would help:\n");
         for advice in &findings.advice {
             let _ = writeln!(text, "  -o {:<27} {}", advice.option, advice.why);
         }
+        text.push('\n');
     }
-    let _ = writeln!(text, "\nTo mount it:\n  {}", command(examined, findings));
-    text.push_str("\nFor bug reports, without names and addresses; please read it once more:\n\n");
+    if complete {
+        let _ = writeln!(text, "To mount it:\n  {}\n", command(examined, findings));
+    }
+    text.push_str("For bug reports, without names and addresses; please read it once more:\n\n");
     text.push_str(&block(examined, findings));
     text
 }

@@ -93,6 +93,15 @@ fn a_refused_login_leaves_a_report_and_a_code() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(finding(&report, "examination complete")["verdict"], "no");
     assert_eq!(server.count("PASS*"), 1, "hammered");
+    // Nobody is told how to mount what cannot be mounted.
+    let mut for_people = place.command();
+    let said = for_people.args(["doctor", &server.url("")]).output();
+    let text = String::from_utf8(said.unwrap().stdout).unwrap();
+    assert!(text.contains("530 Login incorrect"), "{text}");
+    assert!(
+        !text.contains("No option") && !text.contains("To mount"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl Examination<'_> {
             };
             format!("{}{total} bytes free", space.available)
         });
-        let space = space.ok_or("the server does not tell; df shows 0");
+        let space = space.ok_or("the server does not tell; df shows 1 PiB");
         self.findings.tried("files", "free space", space);
         Ok(())
     }
