@@ -90,12 +90,15 @@ impl FtpServer {
                 Err(err) => return Err(net::failure(format_args!("RETR {path}"), &err)),
             }
         }
+        let obeys = count == 1;
         if count == bytes.len() {
             lease.close_early(data);
-        } else {
+        } else if obeys {
             lease.end_data_behind(data)?;
+        } else if !lease.end_data(data)?.is_ok() {
+            // It broke off, and shows nothing.
+            return Ok(obeys);
         }
-        let obeys = count == 1;
         // Somebody may just be writing to the file: then nothing is learned.
         if !obeys && self.last_byte(lease, path)? != Some(last) {
             return Ok(false);
