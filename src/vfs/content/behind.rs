@@ -8,7 +8,7 @@
 //! one (`range_fetch.rs`). Ranges for a sequential reader are given up where they turn out not to pay.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,8 @@ pub(super) struct Behind {
     /// Where the file is fetched for a sequential reader: whether that pays.
     judge: Locked<Option<Judge>>,
     spots: Spots,
+    /// Helpers that wait for a connection.
+    in_line: AtomicUsize,
     /// The name it had when it was last read.
     at: Locked<Option<RemotePath>>,
     /// The rental is taken with it locked, never the other way round.
@@ -87,6 +89,19 @@ impl Behind {
 
     pub(super) const fn spots(&self) -> &Spots {
         &self.spots
+    }
+
+    /// Reads of a few bytes, and helpers, that wait for a connection or, the reads, have one.
+    pub(super) fn waiting(&self) -> usize {
+        self.spots.under_way() + self.in_line.load(Ordering::Relaxed)
+    }
+
+    /// Does `wait`, in which a helper waits for a connection.
+    pub(super) fn in_line<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.in_line.fetch_add(1, Ordering::Relaxed);
+        let waited = wait();
+        self.in_line.fetch_sub(1, Ordering::Relaxed);
+        waited
     }
 
     /// Whether the plan is to have all of the file here.

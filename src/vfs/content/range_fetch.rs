@@ -21,7 +21,7 @@ const FIRM: usize = 3;
 const FIRM_PART: usize = 2;
 
 /// How long such a one keeps its connection while others wait who want something else.
-const SHARE: Duration = Duration::from_millis(500);
+const SHARE: Duration = Duration::from_secs(1);
 
 /// How long a helper waits for the disk, or for a connection.
 const DISK: Duration = Duration::from_secs(10);
@@ -285,7 +285,7 @@ impl RangeFetch {
     /// Whether others come first who wait for a connection.
     fn gives_way(&self, version: &Version, since: Instant) -> bool {
         if self.is_firm(version) {
-            let long = since.elapsed() >= SHARE && version.others_than_spots_wait();
+            let long = since.elapsed() >= SHARE && version.strangers_wait();
             return long || version.behind().spots().claim_turn();
         }
         version.others_wait()

@@ -443,7 +443,7 @@ impl Version {
         self.unconfirmed.store(true, Ordering::Relaxed);
         let retrieve = |wait| self.transfers.retrieve(at, offset, wait);
         let begun = if in_turn {
-            self.contents.connection(retrieve)
+            self.behind.in_line(|| self.contents.connection(retrieve))
         } else {
             self.contents.connection_now(retrieve)
         };
@@ -506,9 +506,9 @@ impl Version {
         self.contents.turns.others_wait()
     }
 
-    /// The same, those left out who want a few bytes of this version.
-    pub(super) fn others_than_spots_wait(&self) -> bool {
-        self.contents.turns.waiting() > self.behind.spots().under_way()
+    /// The same, those left out who want a few bytes of this version, or fetch all of it.
+    pub(super) fn strangers_wait(&self) -> bool {
+        self.contents.turns.waiting() > self.behind.waiting()
     }
 
     pub(crate) fn relieve(&self, bytes: usize, from_readers: bool) {
