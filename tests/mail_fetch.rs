@@ -20,6 +20,7 @@ use ferryfs::mail::store::Store;
 use ferryfs::secret::Secret;
 
 use crate::support::pop3d::{Mail, PASSWORD, Pop3d, Quirks, USER};
+use crate::support::small_disk::SmallDisk;
 
 fn text(n: usize) -> Vec<u8> {
     format!(
@@ -588,15 +589,10 @@ fn what_is_too_large_stays_there() {
 fn on_a_full_disk_messages_can_be_removed() {
     let mut account = Account::deleting(mails(0..12), ServerDelete::OnUnlink);
     let mount = account.dir.path().to_owned();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"])
-        .arg(&mount)
-        .stderr(Stdio::null())
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
+    let Some(small) = SmallDisk::over(&mount, "512k") else {
         eprintln!("SKIPPED: a small filesystem cannot be mounted here");
         return;
-    }
+    };
     account.sync().unwrap();
     let store = account.store();
     let fill = |name: &str| {
@@ -619,8 +615,7 @@ fn on_a_full_disk_messages_can_be_removed() {
     fill("fuller");
     let last = store.removed(&bases[10], true);
     drop(store);
-    let unmounted = Command::new("umount").arg(&mount).status().unwrap();
-    assert!(unmounted.success());
+    small.unmount();
     assert!(failed.is_err(), "{failed:?}");
     assert!(
         noted.iter().chain([&last]).all(|noted| noted.is_ok()),
@@ -632,15 +627,10 @@ fn on_a_full_disk_messages_can_be_removed() {
 fn a_full_disk_is_an_error_and_loses_nothing() {
     let mut account = Account::deleting(mails(0..0), ServerDelete::AfterFetch);
     let mount = account.dir.path().to_owned();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
-        .arg(&mount)
-        .stderr(Stdio::null())
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
+    let Some(small) = SmallDisk::over(&mount, "256k") else {
         eprintln!("SKIPPED: a small filesystem cannot be mounted here");
         return;
-    }
+    };
     account.server.with(|s| {
         s.mails = (0..40)
             .map(|n| Mail {
@@ -656,8 +646,7 @@ fn a_full_disk_is_an_error_and_loses_nothing() {
     let left = fs::read_dir(account.inbox().join("../incoming"))
         .unwrap()
         .count();
-    let unmounted = Command::new("umount").arg(&mount).status().unwrap();
-    assert!(unmounted.success());
+    small.unmount();
     assert_eq!(err.class(), Class::Local, "{err}");
     assert_eq!((on_server, quits, left), (40, 0, 0));
     assert!(seen < 40);

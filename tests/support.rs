@@ -11,5 +11,6 @@ pub mod opening;
 pub mod pop3d;
 pub mod proxy;
 pub mod real;
+pub mod small_disk;
 pub mod smtpd;
 pub mod wire;

@@ -3,6 +3,7 @@
 
 use super::lab::{Lab, text};
 use crate::support::pop3d::Mail;
+use crate::support::small_disk::SmallDisk;
 use crate::support::smtpd::Quirks;
 
 #[test]
@@ -105,37 +106,9 @@ fn those_who_failed_before_are_not_forgotten_by_the_next_failure() {
     lab.mount.finish();
 }
 
-/// A disk of 3 MiB, which goes however a test ends.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None` where nothing may be mounted.
-    fn mount() -> Option<Self> {
-        let disk = Self(tempfile::tempdir().unwrap());
-        let mounted = disk.run(&["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs"]);
-        mounted.then_some(disk)
-    }
-
-    fn path(&self) -> &std::path::Path {
-        self.0.path()
-    }
-
-    fn run(&self, words: &[&str]) -> bool {
-        let mut command = std::process::Command::new(words[0]);
-        let status = command.args(&words[1..]).arg(self.path()).status();
-        status.is_ok_and(|status| status.success())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        self.run(&["umount", "-q", "-l"]);
-    }
-}
-
 #[test]
 fn a_file_that_is_written_anew_is_not_sent_half() {
-    let Some(small) = SmallDisk::mount() else {
+    let Some(small) = SmallDisk::mount("3m") else {
         return crate::support::mount::skip("no tmpfs may be mounted");
     };
     let state_dir = format!("state_dir={}", small.path().display());
@@ -166,7 +139,7 @@ fn a_file_that_is_written_anew_is_not_sent_half() {
         );
         lab.mount.finish();
     }
-    assert!(small.run(&["umount"]));
+    small.unmount();
 }
 
 #[test]
@@ -282,7 +255,7 @@ for name in os.listxattr(sys.argv[1]): print(name, os.getxattr(sys.argv[1], name
 
 #[test]
 fn a_full_disk_is_heard_at_the_write_and_half_a_message_is_never_sent() {
-    let Some(small) = SmallDisk::mount() else {
+    let Some(small) = SmallDisk::mount("3m") else {
         return crate::support::mount::skip("no tmpfs may be mounted");
     };
     let state_dir = format!("state_dir={}", small.path().display());
@@ -309,7 +282,7 @@ fn a_full_disk_is_heard_at_the_write_and_half_a_message_is_never_sent() {
         lab.mount.sh("rmdir failed/* 2>/dev/null || true");
         lab.mount.finish();
     }
-    assert!(small.run(&["umount"]));
+    small.unmount();
 }
 
 #[test]

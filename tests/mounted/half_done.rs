@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::{mounting, names_there};
 use crate::support::ftpd::{Ftpd, Quirks};
 use crate::support::mount::{Killed, TestMount, skip};
+use crate::support::small_disk::SmallDisk;
 
 /// Something that takes several commands.
 struct Deed {
@@ -516,14 +517,9 @@ fn a_link_that_comes_back_is_used_to_put_it_right_without_being_asked() {
 
 #[test]
 fn nothing_is_moved_aside_that_cannot_be_written_down() {
-    let small = tempfile::tempdir().unwrap();
-    let run = |program: &str, args: &[&str]| {
-        let ran = Command::new(program).args(args).arg(small.path()).status();
-        ran.is_ok_and(|status| status.success())
-    };
-    if !run("mount", &["-t", "tmpfs", "-o", "size=1m", "none"]) {
+    let Some(small) = SmallDisk::mount("1m") else {
         return skip("no tmpfs can be mounted");
-    }
+    };
     let server = Ftpd::with(stubborn());
     server.put("f", "old");
     server.put("h", "new");
@@ -548,5 +544,5 @@ fn nothing_is_moved_aside_that_cannot_be_written_down() {
         assert_eq!(server.get("f"), b"new");
         mount.finish();
     }
-    assert!(run("umount", &[]));
+    small.unmount();
 }
