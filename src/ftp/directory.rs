@@ -40,6 +40,7 @@ impl FtpServer {
             self.follow_all(s, dir, &mut entries)?;
         }
         let now = SystemTime::now();
+        self.confirm_times(s, dir, &entries, now)?;
         self.times.with(|times| {
             for entry in &mut entries {
                 times.refine(&dir.join(&entry.name), &mut entry.attr, now);

@@ -153,8 +153,10 @@ impl FtpServer {
     /// taken from the listing of their directory.
     fn stat_without_mlst(&self, s: &mut Session, path: &RemotePath) -> Result<Attr> {
         let [size, mdtm] = self.ask_all(s, [("SIZE", path), ("MDTM", path)])?;
-        let size = size_of(&size);
-        let mtime = time_of(&mdtm);
+        let (size, mtime) = (size_of(&size), time_of(&mdtm));
+        if let Some(mtime) = mtime {
+            self.times.with(|times| times.told(path, size, mtime));
+        }
         let listed = match size {
             Some(_) => self.stat_by_stat(s, path)?,
             None => None,

@@ -132,4 +132,39 @@ impl FtpServer {
         }
         Ok(())
     }
+
+    /// Asks for the times of those `entries` whose remembered ones may be of an earlier version: what
+    /// was written within the last minutes.
+    pub(super) fn confirm_times(
+        &self,
+        s: &mut Session,
+        dir: &RemotePath,
+        entries: &[DirEntry],
+        now: SystemTime,
+    ) -> Result<()> {
+        let open: Vec<_> = self.times.with(|times| {
+            let coarse = entries.iter().filter(|entry| !entry.attr.mtime_exact);
+            let named = coarse.map(|entry| (dir.join(&entry.name), &entry.attr));
+            named
+                .filter(|(path, attr)| times.is_open(path, attr, now))
+                .map(|(path, attr)| (path, attr.size))
+                .collect()
+        });
+        for files in open.chunks(BATCH) {
+            let questions = files
+                .iter()
+                .map(|(path, _)| self.line("MDTM", path))
+                .collect::<Result<Vec<_>>>()?;
+            let replies = s.batch(&questions)?;
+            self.times.with(|times| {
+                for ((path, size), reply) in files.iter().zip(&replies) {
+                    match time_of(reply) {
+                        Some(exact) => times.told(path, *size, exact),
+                        None => times.forget(path),
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
 }

@@ -11,6 +11,10 @@ const DAY: u64 = 86_400;
 /// `ls` shows a year instead of the hour beyond half a year; some days less, for its roundings.
 const MINUTES_SHOWN_FOR: Duration = Duration::from_secs(170 * DAY);
 
+/// As long after a time a change may still show in LIST as that time, which is cut to the minute; and
+/// some for clocks that differ.
+const GRAIN: Duration = Duration::from_secs(120);
+
 /// Most files whose exact time is remembered.
 const REMEMBERED: usize = 32_768;
 
@@ -81,8 +85,28 @@ pub(crate) struct ExactTimes {
 struct Exact {
     mtime: SystemTime,
     size: Option<u64>,
+    /// When this was surely so.
+    since: SystemTime,
     /// For a directory: what the server said when this was first shown instead.
     instead_of: Option<Option<SystemTime>>,
+}
+
+impl Exact {
+    /// Whether `attr` is of a file and coarse, and may be of this version.
+    fn explains(&self, attr: &Attr, now: SystemTime) -> bool {
+        let agrees = |listed| agrees(listed, self.mtime, now);
+        attr.kind == FileKind::File
+            && self.instead_of.is_none()
+            && !attr.mtime_exact
+            && attr.size == self.size
+            && attr.mtime.is_none_or(agrees)
+    }
+
+    /// Whether LIST shows every change that came after this was known.
+    fn is_proven(&self) -> bool {
+        let age = self.since.duration_since(self.mtime);
+        age.is_ok_and(|age| age > GRAIN)
+    }
 }
 
 impl ExactTimes {
@@ -93,6 +117,7 @@ impl ExactTimes {
             Exact {
                 mtime,
                 size,
+                since: SystemTime::now(),
                 instead_of: None,
             },
         );
@@ -105,6 +130,7 @@ impl ExactTimes {
             Exact {
                 mtime,
                 size: None,
+                since: SystemTime::now(),
                 instead_of: Some(None),
             },
         );
@@ -127,32 +153,41 @@ impl ExactTimes {
         }
     }
 
+    /// The server says exactly when the file at `path` was last modified: where another time is
+    /// remembered, it is another version.
+    pub(crate) fn told(&mut self, path: &RemotePath, size: Option<u64>, mtime: SystemTime) {
+        let known = self.known.get(path);
+        if known.is_some_and(|exact| exact.instead_of.is_none()) {
+            self.learn(path, size, mtime);
+        }
+    }
+
+    /// Whether [`refine`](Self::refine) would give `attr` a time that somebody else's version may
+    /// have, too: one of this minute, of which LIST shows no more. Then the server is to be asked,
+    /// and what it says [`told`](Self::told).
+    pub(crate) fn is_open(&self, path: &RemotePath, attr: &Attr, now: SystemTime) -> bool {
+        let open = |exact: &Exact| !exact.is_proven() && exact.explains(attr, now);
+        self.known.get(path).is_some_and(open)
+    }
+
     /// Makes the time in `attr` exact where it is coarse and what is known agrees with it.
     pub(crate) fn refine(&mut self, path: &RemotePath, attr: &mut Attr, now: SystemTime) {
         let Some(exact) = self.known.get_mut(path) else {
             return;
         };
-        match (attr.kind, &mut exact.instead_of) {
-            (FileKind::Directory, Some(seen)) => {
-                if *seen.get_or_insert_with(|| attr.mtime.unwrap_or(UNIX_EPOCH))
-                    == attr.mtime.unwrap_or(UNIX_EPOCH)
-                {
-                    attr.mtime = Some(exact.mtime);
-                    attr.mtime_exact = true;
-                } else {
-                    self.known.remove(path);
-                }
+        if exact.explains(attr, now) {
+            attr.mtime = Some(exact.mtime);
+            attr.mtime_exact = true;
+        } else if attr.kind == FileKind::Directory
+            && let Some(seen) = &mut exact.instead_of
+        {
+            let shown = attr.mtime.unwrap_or(UNIX_EPOCH);
+            if *seen.get_or_insert(shown) == shown {
+                attr.mtime = Some(exact.mtime);
+                attr.mtime_exact = true;
+            } else {
+                self.known.remove(path);
             }
-            (FileKind::File, None) if !attr.mtime_exact && attr.size == exact.size => {
-                let coarse = attr
-                    .mtime
-                    .is_none_or(|listed| agrees(listed, exact.mtime, now));
-                if coarse {
-                    attr.mtime = Some(exact.mtime);
-                    attr.mtime_exact = true;
-                }
-            }
-            _ => {}
         }
     }
 
@@ -233,6 +268,31 @@ mod tests {
             times.refine(&path, &mut attr, now);
             assert_eq!(attr, other, "someone else wrote the file");
         }
+    }
+
+    #[test]
+    fn a_time_of_the_minute_in_which_it_was_learned_proves_nothing_later() {
+        let (now, path) = (SystemTime::now(), RemotePath::parse(b"f").unwrap());
+        let mut times = ExactTimes::default();
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let minute = seconds - seconds % 60;
+        times.learn(&path, Some(5), at(minute + 1));
+        assert!(times.is_open(&path, &listed(minute, 5), now));
+        assert!(
+            !times.is_open(&path, &listed(minute, 6), now),
+            "plainly another"
+        );
+        assert!(!times.is_open(&path, &listed(minute - 60, 5), now));
+        times.told(&path, Some(5), at(minute + 31));
+        let mut attr = listed(minute, 5);
+        times.refine(&path, &mut attr, now);
+        assert_eq!(attr.mtime, Some(at(minute + 31)));
+        times.learn(&path, Some(5), at(minute - 299));
+        assert!(!times.is_open(&path, &listed(minute - 300, 5), now));
+        // Nothing was known of it.
+        let other = RemotePath::parse(b"g").unwrap();
+        times.told(&other, Some(5), at(minute));
+        assert!(!times.is_open(&other, &listed(minute, 5), now));
     }
 
     #[test]

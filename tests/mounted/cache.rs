@@ -279,3 +279,64 @@ fn a_file_that_is_jumped_about_in_is_read_right() {
     assert!(fs::read(mount.path("file")).unwrap() == content);
     mount.finish();
 }
+
+/// LIST shows the minute. What this mount knows of the second, as it wrote the file, says nothing of
+/// a version that somebody else wrote in the same minute.
+#[test]
+fn another_version_of_the_same_minute_and_size_is_seen_where_list_shows_no_seconds() {
+    for listed_first in [true, false] {
+        let server = Ftpd::with(Quirks::like_vsftpd());
+        let Some(mount) = mounting(&server).option("dir_cache=1s").start() else {
+            return;
+        };
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let minute = SystemTime::UNIX_EPOCH + Duration::from_secs(now - now % 60 - 60);
+        let read = || {
+            if listed_first {
+                fs::read_dir(mount.path("")).unwrap().for_each(drop);
+            }
+            fs::read(mount.path("leader")).unwrap()
+        };
+        fs::write(mount.path("leader"), "host A").unwrap();
+        let set = |path: PathBuf, second| {
+            let file = File::options().write(true).open(path).unwrap();
+            file.set_modified(minute + Duration::from_secs(second))
+                .unwrap();
+        };
+        set(mount.path("leader"), 1);
+        thread::sleep(Duration::from_millis(1_200));
+        assert_eq!(read(), b"host A");
+        let shown = || {
+            fs::metadata(mount.path("leader"))
+                .unwrap()
+                .modified()
+                .unwrap()
+        };
+        assert_eq!(shown(), minute + Duration::from_secs(1));
+        set(server.put("leader", "host B"), 31);
+        thread::sleep(Duration::from_millis(1_200));
+        assert_eq!(read(), b"host B", "{:?}", server.commands());
+        mount.finish();
+    }
+}
+
+#[test]
+fn what_was_written_with_an_older_time_needs_no_second_look_at_it() {
+    let server = Ftpd::with(Quirks::like_vsftpd());
+    let Some(mount) = mounting(&server).option("dir_cache=1s").start() else {
+        return;
+    };
+    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_001);
+    for name in ["a", "b", "c"] {
+        fs::write(mount.path(name), "content").unwrap();
+        let file = File::options().write(true).open(mount.path(name)).unwrap();
+        file.set_modified(then).unwrap();
+    }
+    thread::sleep(Duration::from_millis(1_200));
+    server.clear_log();
+    for entry in fs::read_dir(mount.path("")).unwrap() {
+        assert_eq!(entry.unwrap().metadata().unwrap().modified().unwrap(), then);
+    }
+    assert_eq!(server.count("MDTM"), 0, "{:?}", server.commands());
+    mount.finish();
+}
