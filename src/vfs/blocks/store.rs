@@ -1,7 +1,7 @@
 //! The table of versions: what is known of each, and who must go when room is needed.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -335,24 +335,30 @@ impl Store {
         }
     }
 
-    /// The data file of a version, made if the writer asks for it.
-    pub(super) fn open_data(&self, id: u64, writer: bool) -> Option<File> {
-        let disk = self.disk.as_ref()?;
-        let opened = disk.open_data(id, writer);
-        opened.inspect_err(|err| self.troubled(disk, err)).ok()
-    }
-
     /// The data file of a version, for who writes it.
     pub(super) fn open_write(&self, id: u64) -> Option<Writing> {
-        let file = self.open_data(id, true)?;
-        let direct = self.disk.as_ref()?.open_direct(id, true).ok();
-        Some(Writing::new(file, direct))
+        let disk = self.disk.as_ref()?;
+        let opened = disk.open_data(id, true);
+        let file = opened.inspect_err(|err| self.troubled(disk, err)).ok()?;
+        Some(Writing::new(file, disk.open_direct(id, true).ok()))
     }
 
     /// The data file of a version, for its readers.
     pub(super) fn open_read(&self, entry: &Entry) -> Option<DataFile> {
         let disk = self.disk.as_ref()?;
-        let file = self.open_data(entry.id, false)?;
+        let file = match disk.open_data(entry.id, false) {
+            Ok(file) => file,
+            // The file went with its version, which has another name by now, or somebody removed it:
+            // the disk is as good as before.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                entry.forget();
+                return None;
+            }
+            Err(err) => {
+                self.troubled(disk, &err);
+                return None;
+            }
+        };
         let around = || {
             Some((
                 disk.open_direct(entry.id, false).ok()?,

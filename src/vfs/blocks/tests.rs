@@ -581,3 +581,20 @@ fn attr_at(size: u64, version: u64) -> Attr {
         ..attr(size, 0)
     }
 }
+
+#[test]
+fn what_goes_before_it_is_read_is_no_trouble_of_the_disk() {
+    let temp = tempfile::tempdir().unwrap();
+    let (attr, data) = (attr(300_000, 100), content(1, 300_000));
+    let blocks = Blocks::open(temp.path(), LIMITS);
+    for removed in [false, true] {
+        drop(fill(&blocks, "a", &attr, &data));
+        let cached = blocks.version(&path("a"), &attr).unwrap();
+        let files = fs::read_dir(temp.path()).unwrap().flatten();
+        match removed {
+            true => files.for_each(|file| fs::remove_file(file.path()).unwrap()),
+            false => blocks.forget(&path("a")),
+        }
+        assert!(read(&cached, 0, 1000).is_empty() && blocks.report().trouble.is_none());
+    }
+}

@@ -13,7 +13,7 @@ use crate::vfs::chunk::Chunk;
 /// How often what was not used for too long is looked for.
 const EXPIRY: Duration = Duration::from_secs(600);
 
-/// After so long without work, contents that are on disk leave memory.
+/// After so long without work, contents that are on disk leave memory, and the last file is closed.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Nobody is kept waiting by the cache: it runs when nothing else wants the CPU.
@@ -167,7 +167,9 @@ impl Queue {
                 store.expire();
                 expired = Instant::now();
             }
-            match self.next(if store.has_memory() { IDLE } else { EXPIRY }) {
+            // An open file keeps its place on the disk although its version is gone.
+            let waits = last.is_some() || store.has_memory();
+            match self.next(if waits { IDLE } else { EXPIRY }) {
                 Next::Write(job, calm) => {
                     let Job {
                         to,
