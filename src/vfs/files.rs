@@ -436,7 +436,11 @@ impl Vfs {
     /// What the kernel's pages are of, after an attempt to store them.
     pub(super) fn note_version(&self, ino: Ino, file: &dyn OpenFile, stored: &Result<()>) {
         let attr = file.attr();
-        let version = stored.as_ref().ok().and_then(|()| Version::of(&attr));
+        // A time that the server set itself, and shows to the minute, may be another version's soon.
+        let version = stored.as_ref().ok().and_then(|()| match attr.mtime_exact {
+            true => Version::of(&attr),
+            false => Version::settled(&attr, SystemTime::now()),
+        });
         self.inodes.with(|inodes| inodes.set_version(ino, version));
     }
 

@@ -340,3 +340,65 @@ fn what_was_written_with_an_older_time_needs_no_second_look_at_it() {
     assert_eq!(server.count("MDTM"), 0, "{:?}", server.commands());
     mount.finish();
 }
+
+/// As above, where the server sets the time itself: the kernel's pages are of ours only.
+#[test]
+fn another_version_of_the_same_minute_is_seen_where_times_cannot_be_set() {
+    let mut quirks = Quirks::like_vsftpd().without(&["MLSD", "MLST", "MFMT", "OPTS MLST", "SITE"]);
+    quirks.mdtm_sets = false;
+    let server = Ftpd::with(quirks);
+    let Some(mount) = mounting(&server).option("dir_cache=1s").start() else {
+        return;
+    };
+    let since = SystemTime::UNIX_EPOCH;
+    let minute = || since.elapsed().unwrap().as_secs() / 60;
+    let begun = loop {
+        let begun = minute();
+        fs::write(mount.path("leader"), "host A").unwrap();
+        thread::sleep(Duration::from_millis(1_200));
+        server.put("leader", "host B");
+        if minute() == begun {
+            break begun;
+        }
+    };
+    thread::sleep(Duration::from_millis(1_200));
+    fs::read_dir(mount.path("")).unwrap().for_each(drop);
+    let shown = fs::metadata(mount.path("leader"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(shown.duration_since(since).unwrap().as_secs(), begun * 60);
+    assert_eq!(fs::read(mount.path("leader")).unwrap(), b"host B");
+    mount.finish();
+}
+
+#[test]
+fn a_file_that_is_held_open_is_opened_anew_where_list_shows_another_minute() {
+    let server = Ftpd::with(Quirks::like_vsftpd());
+    let Some(mount) = mounting(&server).option("dir_cache=1s").start() else {
+        return;
+    };
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    // A minute that could be no day, three hours ago.
+    let minute = SystemTime::UNIX_EPOCH + Duration::from_secs(now - now % 900 - 10_620);
+    let put = |content, minutes: u64| {
+        let path = server.put("table", content);
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(minute + Duration::from_secs(60 * minutes + 5))
+            .unwrap();
+    };
+    put("old version", 0);
+    let read = || {
+        fs::read_dir(mount.path("")).unwrap().for_each(drop);
+        fs::read(mount.path("table")).unwrap()
+    };
+    assert_eq!(read(), b"old version");
+    let held = File::open(mount.path("table")).unwrap();
+    let mut bytes = [0; 11];
+    held.read_exact_at(&mut bytes, 0).unwrap();
+    put("new version", 5);
+    thread::sleep(Duration::from_millis(1_200));
+    assert_eq!(read(), b"new version");
+    drop(held);
+    mount.finish();
+}
