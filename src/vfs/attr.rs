@@ -85,13 +85,29 @@ impl Attr {
             .duration_since(b)
             .or_else(|_| b.duration_since(a))
             .unwrap_or_default();
-        // A LIST date is exact to a minute for half a year, then to a day.
-        let slack = if self.mtime_exact && other.mtime_exact {
-            1
-        } else {
-            86_400
-        };
-        apart.as_secs() >= slack
+        let apart = apart.as_secs();
+        if self.mtime_exact && other.mtime_exact {
+            return apart >= 1;
+        }
+        // LIST tells the minute for half a year, then the day. Times of two commands may be a zone
+        // apart, which is quarters of an hour.
+        let a_day = |time, exact: bool| !exact && past_the_quarter(time) == 0;
+        let zone = self.mtime_exact != other.mtime_exact
+            && !(60..=QUARTER - 60).contains(&(apart % QUARTER));
+        let may_be = a_day(a, self.mtime_exact) || a_day(b, other.mtime_exact) || zone;
+        apart >= if may_be { 86_400 } else { 60 }
+    }
+}
+
+/// Seconds.
+const QUARTER: u64 = 900;
+
+/// Seconds since the last full quarter of an hour, as it was in every zone.
+fn past_the_quarter(time: SystemTime) -> u64 {
+    let epoch = SystemTime::UNIX_EPOCH;
+    match time.duration_since(epoch) {
+        Ok(after) => after.as_secs() % QUARTER,
+        Err(before) => (QUARTER - before.duration().as_secs() % QUARTER) % QUARTER,
     }
 }
 
@@ -137,4 +153,40 @@ pub struct DirEntry {
     pub name: Name,
     /// What the listing says of it.
     pub attr: Attr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_times_are_one_version_if_a_coarse_one_can_be_the_other() {
+        const DAY: u64 = 1_700_006_400;
+        let noon = DAY + 43_200;
+        let attr = |(time, exact): (u64, bool)| Attr {
+            size: Some(5),
+            mtime: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(time)),
+            mtime_exact: exact,
+            ..Attr::new(FileKind::File)
+        };
+        for (a, b, differ) in [
+            ((noon, true), (noon + 1, true), true),
+            // The minute.
+            ((noon + 360, false), (noon + 419, true), false),
+            ((noon + 360, false), (noon + 420, false), true),
+            ((noon + 360, false), (noon + 11_160, false), true),
+            ((noon + 360, false), (noon + 600, true), true),
+            // The day, of an old one.
+            ((noon + 360, true), (DAY, false), false),
+            ((noon + 360, false), (DAY, false), false),
+            ((noon + 360, false), (DAY - 86_400, false), true),
+            // The minute, in another zone.
+            ((noon + 360, false), (noon + 7_200 + 401, true), false),
+            ((noon + 360, false), (noon + 86_400 + 401, true), true),
+        ] {
+            let (a, b) = (attr(a), attr(b));
+            assert_eq!(a.differs_from(&b), differ, "{a:?} {b:?}");
+            assert_eq!(b.differs_from(&a), differ, "{b:?} {a:?}");
+        }
+    }
 }
