@@ -1,4 +1,4 @@
-"""What is measured on: a vsftpd of our own, its data in memory, and the way to it."""
+"""What is measured on: an FTP server of our own, its data in memory, and the way to it."""
 
 import os
 import pathlib
@@ -16,45 +16,53 @@ def run(*command, **options):
 
 
 class Way:
-    """From client to server: loopback, or two network namespaces with a delay between them."""
+    """From client to server: the loopback of a network namespace, or two with a delay between them.
+    TCP is in all of them what most Linux hosts have: the host's own choices (BBR halves what a
+    loopback carries) would be measured otherwise."""
 
-    def __init__(self, rtt, base):
+    def __init__(self, rtt, rate, base):
         self.rtt, self.dir = rtt, base / f"way-{rtt}"
         self.dir.mkdir()
-        self.name = f"fb{os.getpid()}r{rtt}" if rtt else None
+        self.name = f"fb{os.getpid()}r{rtt}"
         self.host = "10.99.0.1" if rtt else "127.0.0.1"
-        if rtt:
-            run(HERE / "link", "up", self.name, rtt, self.dir)
+        run(HERE / "link", "up", self.name, rtt, rate, self.dir)
 
     def at_client(self, command):
-        return self.within("c", command)
+        return self.within("c" if self.rtt else "s", command)
 
     def within(self, side, command):
-        prefix = ["nsenter", f"--net=/run/netns/{self.name}-{side}"] if self.name else []
-        return [*prefix, *[str(part) for part in command]]
+        return ["nsenter", f"--net=/run/netns/{self.name}-{side}", *[str(part) for part in command]]
 
     def close(self):
-        if self.name:
-            subprocess.run([str(HERE / "link"), "down", self.name, str(self.dir)], check=False)
+        subprocess.run([str(HERE / "link"), "down", self.name, str(self.dir)], check=False)
+
+
+# So that none hangs up on a program that waits for its turn: a session lasts ten minutes.
+SETTINGS = {
+    "vsftpd": ["idle_session_timeout=600"],
+    "proftpd": ["TimeoutIdle 600", "TimeoutNoTransfer 600"],
+    "pure-ftpd": ["--maxidletime=10"],
+    "pyftpdlib": ["timeout=600"],
+}
 
 
 class Server:
-    """A vsftpd with a writable account. `root` is its home, seen from here."""
+    """An FTP server with a writable account. `root` is its home, seen from here."""
 
-    def __init__(self, way, root, tls=False):
-        self.way, self.root, self.tls = way, root, tls
-        command = [SCRIPTS / "servers/vsftpd", "start", root, "user", *(["tls"] if tls else []),
-                   f"listen_address={way.host}", f"pasv_address={way.host}", "idle_session_timeout=600"]
-        if tls:
+    def __init__(self, way, root, kind="vsftpd", tls=False):
+        self.way, self.root, self.kind, self.tls = way, root, kind, tls
+        command = [SCRIPTS / "servers" / kind, "start", root, "user", *(["tls"] if tls else []), *SETTINGS[kind]]
+        if tls and kind == "vsftpd":
             command += ["require_ssl_reuse=YES"]
-        out = run(*way.within("s", command), capture_output=True, text=True).stdout
+        out = run(*way.within("s", command), capture_output=True, text=True,
+                  env={**os.environ, "FERRYFS_LAB_HOST": way.host}).stdout
         facts = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
         self.pid, self.port = facts["pid"], facts["port"]
         self.user, self.password = facts["user"], facts["password"]
         self.cafile = facts.get("cafile")
 
     def stop(self):
-        subprocess.run([str(SCRIPTS / "servers/vsftpd"), "stop", self.pid], check=False)
+        subprocess.run([str(SCRIPTS / "servers" / self.kind), "stop", self.pid], check=False)
 
 
 def make_data(root, sizes):

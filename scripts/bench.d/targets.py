@@ -105,8 +105,9 @@ class Target:
         shutil.rmtree(self.scratch)
 
 
-def mounts(server, base, names):
-    """The targets that are installed, ours first; `names` chooses, or is None for all."""
+def mounts(server, base, names, more):
+    """The targets that are installed, ours first; `names` chooses, or is None for all. `more` are
+    options for ours."""
     host = server.way.host
     password = base / "password"
     password.write_text(server.password)
@@ -114,6 +115,7 @@ def mounts(server, base, names):
     release = SCRIPTS.parent / "target/release/ferryfs"
     options = f"password_file={password},state_dir={{scratch}}/state,cache_dir={{scratch}}/cache"
     options += f",tls=require,cafile={server.cafile}" if server.tls else ",tls=off"
+    options += "".join(f",{option}" for option in more)
     url = f"ftp://{server.user}@{host}:{server.port}/"
     found = [("ferryfs", [str(release), "-f", url, "{mnt}", "-o", options]),
              ("ferryfs ro", [str(release), "-f", url, "{mnt}", "-o", options + ",ro"]),

@@ -28,6 +28,7 @@ METRICS = {
     "random 4 KiB, 1 job": ("1/s", True),
     "random 4 KiB, 8 jobs": ("1/s", True),
     "find, 100 to a directory": ("s", False),
+    "ls -lR, 100 to a directory": ("s", False),
     "find, 20 deep": ("s", False),
     "ls -l of one big directory": ("s", False),
     "cp -r out": ("files/s", True),
@@ -196,6 +197,12 @@ def find(target, lab):
     yield "find, 100 to a directory", whole_time(target, lab, command, count)
 
 
+def list_all(target, lab):
+    # Of each directory its name, its total, and the empty line before the next.
+    count = lab.sizes.dirs * 104 + 2
+    yield "ls -lR, 100 to a directory", whole_time(target, lab, ["ls", "-lR", target.mount / "many"], count)
+
+
 def find_deep(target, lab):
     count = lab.sizes.dirs // 2 * 21 + 1
     command = ["find", target.mount / "deep", "-printf", "%s %T@ %p\n"]
@@ -343,8 +350,8 @@ def stat_while_reading(target, lab):
 
 
 WORKS = {
-    "read": read, "again": read_again, "write": write, "random": random_reads, "find": find, "deep": find_deep,
-    "flat": list_flat, "out": copy_out, "tar": tar_out, "readers": eight_readers, "in": copy_in,
+    "read": read, "again": read_again, "write": write, "random": random_reads, "find": find, "lslr": list_all,
+    "deep": find_deep, "flat": list_flat, "out": copy_out, "tar": tar_out, "readers": eight_readers, "in": copy_in,
     "rsync": rsync, "single": single, "busy": stat_while_reading,
 }
 
