@@ -28,6 +28,7 @@ mod listing_stream;
 mod login;
 mod mode;
 mod name_ends;
+mod named_listing;
 mod opening;
 pub mod options;
 pub mod pool;

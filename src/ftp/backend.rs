@@ -84,8 +84,16 @@ impl Backend for FtpBackend {
         self.server.lists_at_once(dir)
     }
 
-    fn list_ahead(&self, dirs: &[RemotePath], each: &(dyn Fn(usize, Arc<[DirEntry]>) + Sync)) {
-        self.server.list_ahead(dirs, each);
+    fn list_ahead(
+        &self,
+        dirs: &[RemotePath],
+        each: &(dyn Fn(usize, Arc<[DirEntry]>) + Sync),
+    ) -> bool {
+        self.server.list_ahead(dirs, each)
+    }
+
+    fn lists_in_batches(&self) -> bool {
+        self.server.lists_in_batches()
     }
 
     fn fetch_ahead(&self, files: &[(RemotePath, Attr)]) {

@@ -248,7 +248,7 @@ impl FtpServer {
                 let known = self.ways.with(|ways| ways.time_offset);
                 self.measure_offset(s, dir, &mut listed.entries)?;
                 if dir.is_root()
-                    && let Some(mut own) = listed.own
+                    && let Some(mut own) = listed.own.take()
                 {
                     let measured = self.ways.with(|ways| ways.time_offset);
                     let late = measured.filter(|_| known.is_none()).unwrap_or(0);
@@ -261,6 +261,11 @@ impl FtpServer {
             }
             ListingMode::Auto | ListingMode::Nlst => {}
         }
+        Ok(self.visible(dir, listed))
+    }
+
+    /// What of `dir` is for everybody to see: each name once, and none that is only being written.
+    pub(super) fn visible(&self, dir: &RemotePath, mut listed: Listed) -> Vec<DirEntry> {
         let mut seen = HashSet::with_capacity(listed.entries.len());
         let mut kept = Vec::with_capacity(listed.entries.len());
         let hidden: HashSet<_> = self.in_flight.with(|names| {
@@ -275,7 +280,7 @@ impl FtpServer {
             }
         }
         self.mention(dir, listed.skipped);
-        Ok(kept)
+        kept
     }
 
     fn mention(&self, dir: &RemotePath, skipped: usize) {

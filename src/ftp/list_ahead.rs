@@ -1,8 +1,8 @@
-//! Listings that nobody has asked for yet: many by one batch of STAT, else a few at a time on
-//! connections that nobody needs.
+//! Listings that nobody has asked for yet: many by one batch of STAT, or by two of STAT and MLST,
+//! else a few at a time on connections that nobody needs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::list_command::Listed;
 use super::options::ListingMode;
@@ -17,32 +17,44 @@ use crate::vfs::path::RemotePath;
 /// Directories asked for with one batch; then others may have the connection.
 const BATCH: usize = 128;
 
+/// Names that such a batch should have, and directories in the first one.
+const NAMES: usize = 2_000;
+const FIRST: usize = 32;
+
 /// Connections for listing ahead at once.
-const SIDE_BY_SIDE: usize = 6;
+const SIDE_BY_SIDE: usize = 7;
 
 /// Takes a place in what was asked for, and what is there.
 pub(super) type Found<'a> = &'a (dyn Fn(usize, Arc<[DirEntry]>) + Sync);
 
 impl FtpServer {
     /// See [`Backend::list_ahead`](crate::vfs::backend::Backend::list_ahead).
-    pub(super) fn list_ahead(&self, dirs: &[RemotePath], each: Found<'_>) {
+    pub(super) fn list_ahead(&self, dirs: &[RemotePath], each: Found<'_>) -> bool {
         let done = if dirs.iter().any(|dir| self.lists_by_stat(dir)) {
             self.status_ahead(dirs, each)
         } else {
-            self.side_by_side(dirs, each);
-            Ok(())
+            let mut left: Vec<usize> = (0..dirs.len()).collect();
+            let named = self.named_ahead(dirs, each, &mut left);
+            let spared = self.side_by_side(dirs, &left, each);
+            named.map(|()| spared || left.len() < dirs.len())
         };
-        if let Err(err) = done {
+        done.unwrap_or_else(|err| {
             log::debug!("listing ahead: {err}");
-        }
+            true
+        })
     }
 
-    fn status_ahead(&self, dirs: &[RemotePath], each: Found<'_>) -> Result<()> {
+    /// See [`Backend::lists_in_batches`](crate::vfs::backend::Backend::lists_in_batches).
+    pub(super) fn lists_in_batches(&self) -> bool {
+        self.lists_by_stat(&RemotePath::root()) || self.lists_by_names() == Some(true)
+    }
+
+    fn status_ahead(&self, dirs: &[RemotePath], each: Found<'_>) -> Result<bool> {
         let mut begin = 0;
         while let Some(batch) = dirs.get(begin..).filter(|rest| !rest.is_empty()) {
             let batch = batch.get(..BATCH).unwrap_or(batch);
             let Some(mut lease) = self.spare_session()? else {
-                return Ok(());
+                return Ok(begin > 0);
             };
             let mut shown: Vec<(usize, Listed)> = Vec::with_capacity(batch.len());
             let mut bytes = 0;
@@ -73,15 +85,62 @@ impl FtpServer {
             result?;
             begin += batch.len();
         }
+        Ok(true)
+    }
+
+    /// Lists by names what can be, and takes it out of `left`.
+    fn named_ahead(
+        &self,
+        dirs: &[RemotePath],
+        each: Found<'_>,
+        left: &mut Vec<usize>,
+    ) -> Result<()> {
+        if self.lists_by_names().is_none()
+            && let Some(mut lease) = self.spare_session()?
+            && let Some(dir) = dirs.first()
+        {
+            let entries = self.try_named_listing(&mut lease, dir)?;
+            each(0, self.complete(&mut lease, dir, entries)?.into());
+            left.retain(|place| *place != 0);
+        }
+        let (mut at, mut most) = (0, FIRST);
+        while at < left.len() && self.lists_by_names() == Some(true) {
+            let Some(mut lease) = self.spare_session()? else {
+                return Ok(());
+            };
+            let places: Vec<usize> = left.iter().skip(at).take(most).copied().collect();
+            let batch: Vec<RemotePath> = places
+                .iter()
+                .filter_map(|place| dirs.get(*place).cloned())
+                .collect();
+            let named = self.list_by_names(&mut lease, &batch)?;
+            let usual = (named.names / batch.len().max(1)).max(1);
+            most = (NAMES / usual).clamp(FIRST, BATCH);
+            // What is left out is passed over.
+            at += batch.len() - named.listed.len();
+            for (at, entries) in named.listed {
+                let Some((dir, place)) = batch.get(at).zip(places.get(at)) else {
+                    continue;
+                };
+                each(*place, self.complete(&mut lease, dir, entries)?.into());
+                left.retain(|other| other != place);
+            }
+        }
         Ok(())
     }
 
-    fn side_by_side(&self, dirs: &[RemotePath], each: Found<'_>) {
+    /// Whether there was a connection for any.
+    fn side_by_side(&self, dirs: &[RemotePath], places: &[usize], each: Found<'_>) -> bool {
+        self.ways
+            .with(|ways| ways.names_pause = ways.names_pause.saturating_sub(places.len()));
         let next = AtomicUsize::new(0);
         let list_some = |mut lease: Lease| {
             loop {
-                let place = next.fetch_add(1, Ordering::Relaxed);
-                let Some(dir) = dirs.get(place) else {
+                let next = next.fetch_add(1, Ordering::Relaxed);
+                let Some((place, dir)) = places
+                    .get(next)
+                    .and_then(|place| Some((*place, dirs.get(*place)?)))
+                else {
                     return;
                 };
                 let listed = self
@@ -96,13 +155,24 @@ impl FtpServer {
                 }
             }
         };
+        let spared = AtomicBool::new(places.is_empty());
+        let work = || match self.spare_session() {
+            Ok(Some(lease)) => {
+                spared.store(true, Ordering::Relaxed);
+                list_some(lease);
+            }
+            Ok(None) => {}
+            Err(err) => {
+                spared.store(true, Ordering::Relaxed);
+                log::debug!("listing ahead: {err}");
+            }
+        };
+        if places.len() == 1 {
+            work();
+            return spared.into_inner();
+        }
         std::thread::scope(|scope| {
-            for _ in 0..SIDE_BY_SIDE.min(dirs.len()) {
-                let work = || {
-                    if let Ok(Some(lease)) = self.spare_session() {
-                        list_some(lease);
-                    }
-                };
+            for _ in 0..SIDE_BY_SIDE.min(places.len()) {
                 let started = std::thread::Builder::new()
                     .name("foresight".into())
                     .spawn_scoped(scope, work);
@@ -111,6 +181,7 @@ impl FtpServer {
                 }
             }
         });
+        spared.into_inner()
     }
 
     /// A session that nobody needs now.

@@ -233,7 +233,8 @@ pub(super) const fn verb(mode: ListingMode) -> &'static str {
 pub(super) fn line_of_itself(block: &[u8]) -> Option<&[u8]> {
     let mut lines = block.split(|b| *b == b'\n');
     let line = lines.find(|line| {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // ProFTPD indents what it says in a reply.
+        let line = line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_start();
         let head = line.get(..40).unwrap_or(line).to_ascii_lowercase();
         line.len() > 20 && line.ends_with(b" .") && (head.starts_with(b"d") || head.contains(&b'='))
             || line

@@ -21,7 +21,7 @@ use crate::vfs::path::RemotePath;
 pub(super) const STATUS_MAX: usize = 4 << 20;
 
 /// Comparisons with LIST until one is decisive: a directory may change in between.
-const TRIES: u8 = 3;
+pub(super) const TRIES: u8 = 3;
 
 /// Most directories remembered as too large.
 const LARGE_MAX: usize = 1_000;
@@ -154,7 +154,9 @@ impl FtpServer {
         }
         self.ways.with(|ways| ways.stat_tries += 1);
         let shown = self.list_by_stat(s, dir)?;
-        let same = shown.as_ref().is_some_and(|shown| alike(shown, listed));
+        let same = shown
+            .as_ref()
+            .is_some_and(|shown| alike(&shown.entries, &listed.entries));
         self.ways.with(|ways| {
             if same || shown.is_none() || ways.stat_tries >= TRIES {
                 ways.stat_listing = Some(same);
@@ -177,11 +179,12 @@ enum Answer {
     Back,
 }
 
-fn alike(one: &Listed, other: &Listed) -> bool {
-    let sorted = |listed: &Listed| {
-        let mut entries: Vec<DirEntry> = listed.entries.clone();
+/// Whether two listings are the same but for their order.
+pub(super) fn alike(one: &[DirEntry], other: &[DirEntry]) -> bool {
+    let sorted = |entries: &[DirEntry]| {
+        let mut entries = entries.to_vec();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         entries
     };
-    one.entries.len() == other.entries.len() && sorted(one) == sorted(other)
+    one.len() == other.len() && sorted(one) == sorted(other)
 }

@@ -96,6 +96,12 @@ pub(crate) struct Ways {
     pub(crate) stat_listing: Option<bool>,
     /// Comparisons of the two that were made.
     pub(crate) stat_tries: u8,
+    /// STAT and MLST say of many directories what MLSD says, and sooner.
+    pub(crate) named_listing: Option<bool>,
+    /// Comparisons of the two that were made.
+    pub(crate) named_tries: u8,
+    /// Directories ahead that are left to MLSD now.
+    pub(crate) names_pause: usize,
     /// SIZE is understood.
     pub(crate) size: Option<bool>,
     /// MDTM is understood.

@@ -83,8 +83,21 @@ pub trait Backend: Send + Sync {
 
     /// Lists directories that may be wanted soon, while nobody needs what that takes for anything
     /// else. Gives `each` a place in `dirs` and what was found there, as it comes, in any order;
-    /// what could not be listed is left out, and will be asked for again when it is wanted.
-    fn list_ahead(&self, _dirs: &[RemotePath], _each: &(dyn Fn(usize, Arc<[DirEntry]>) + Sync)) {}
+    /// what could not be listed is left out, and will be asked for again when it is wanted. `false`:
+    /// nothing can be spared for it now.
+    fn list_ahead(
+        &self,
+        _dirs: &[RemotePath],
+        _each: &(dyn Fn(usize, Arc<[DirEntry]>) + Sync),
+    ) -> bool {
+        true
+    }
+
+    /// Whether one [`list_ahead`](Self::list_ahead) of many directories takes about as long as one
+    /// of a single directory; else several side by side are better. Never blocks.
+    fn lists_in_batches(&self) -> bool {
+        true
+    }
 
     /// Files that may be opened soon, the first first, with their attributes in the listing. What is
     /// done about them is done behind, and for nothing that anybody waits for.

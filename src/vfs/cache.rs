@@ -11,6 +11,7 @@ mod copying;
 mod listing;
 mod listings;
 mod open;
+mod order;
 mod walk;
 
 use std::sync::Arc;

@@ -281,8 +281,16 @@ impl<B: Backend + 'static> Backend for Patient<B> {
         self.inner.lists_at_once(dir)
     }
 
-    fn list_ahead(&self, dirs: &[RemotePath], each: &(dyn Fn(usize, Arc<[DirEntry]>) + Sync)) {
-        self.inner.list_ahead(dirs, each);
+    fn list_ahead(
+        &self,
+        dirs: &[RemotePath],
+        each: &(dyn Fn(usize, Arc<[DirEntry]>) + Sync),
+    ) -> bool {
+        self.inner.list_ahead(dirs, each)
+    }
+
+    fn lists_in_batches(&self) -> bool {
+        self.inner.lists_in_batches()
     }
 
     fn fetch_ahead(&self, files: &[(RemotePath, Attr)]) {

@@ -75,7 +75,12 @@ fn singles(server: &Ftpd) -> usize {
 
 #[test]
 fn a_walk_is_fetched_ahead_and_costs_one_listing_for_each_directory() {
-    for (quirks, verb) in [(Quirks::like_vsftpd(), "STAT"), (Quirks::default(), "MLSD")] {
+    // Where there is STAT beside MLSD, MLST is asked for each name, many at once.
+    for (quirks, verb, names) in [
+        (Quirks::like_vsftpd(), "STAT", 0),
+        (Quirks::default().without(&["STAT"]), "MLSD", 0),
+        (Quirks::default(), "MLSD", 2 * 300),
+    ] {
         let server = Ftpd::with(quirks);
         plant(&server, 60);
         let Some(mount) = mounting(&server).start() else {
@@ -99,8 +104,33 @@ fn a_walk_is_fetched_ahead_and_costs_one_listing_for_each_directory() {
             "{verb}: {}",
             listings(&server)
         );
-        assert!(singles(&server) <= 10, "{:?}", server.commands());
-        println!("{verb}: {:?}", began.elapsed());
+        let asked = singles(&server);
+        assert!(asked <= 10 + names, "{:?}", server.commands());
+        if names > 0 {
+            assert!(asked >= 200 && server.count("MLSD") < 60, "{asked}");
+        }
+        println!("{verb}, {names}: {:?}", began.elapsed());
+        mount.finish();
+    }
+}
+
+#[test]
+fn what_mlst_says_otherwise_than_mlsd_is_not_believed() {
+    let told = "250-Listing\r\n type=file;size=7;modify=20200101000000; .hidden\r\n250 End";
+    let empty = "213-Status\r\ndrwxr-xr-x 2 u g 4096 Jan 01 2020 .\r\n213 End";
+    for (pattern, reply) in [("MLST /d*", told), ("STAT -a /d*", empty)] {
+        let slow = Quirks::default().delay("MLSD", Duration::from_millis(20));
+        let server = Ftpd::with(slow.answer(pattern, reply));
+        plant(&server, 40);
+        let Some(mount) = mounting(&server).start() else {
+            return;
+        };
+        server.clear_log();
+        let found = mount.sh("find . -type f -printf '%P %s %TY\\n' | sort");
+        assert_eq!(found.lines().count(), 40 * 4, "{pattern}");
+        let odd: Vec<_> = found.lines().filter(|l| l.ends_with(" 2020")).collect();
+        assert!(odd.is_empty(), "{pattern}: {odd:?}");
+        assert!(server.count("MLSD") >= 60, "{pattern}");
         mount.finish();
     }
 }

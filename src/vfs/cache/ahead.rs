@@ -1,7 +1,7 @@
 //! Fetches ahead what a walk will list next.
 //!
-//! One thread at a time, started when there is something to fetch and gone when there is not. What
-//! it fetches is a flight like any other listing, so a change of ours that overtakes it wins, and
+//! One thread, or a few where the server is asked for one directory at a time, started when there is
+//! something to fetch and gone when there is not. What they fetch is a flight like any other listing, so a change of ours that overtakes it wins, and
 //! who wants it meanwhile waits for it; but not for long.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,14 +10,18 @@ use std::time::{Duration, Instant};
 use super::Memory;
 use super::copying::Copying;
 use super::listings::Flight;
+use super::order::{Order, directories};
 use super::walk::{Step, Walk};
 use crate::sync::Locked;
 use crate::vfs::attr::DirEntry;
 use crate::vfs::backend::Backend;
-use crate::vfs::path::RemotePath;
+use crate::vfs::path::{Name, RemotePath};
 
 /// The longest that a reader waits for what is being fetched ahead before asking for it himself.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Threads that ask for one directory at a time.
+const SIDE_BY_SIDE: usize = 7;
 
 /// See the module.
 pub(super) struct Ahead {
@@ -30,9 +34,10 @@ pub(super) struct Ahead {
 #[derive(Default)]
 struct State {
     walk: Walk,
+    order: Order,
     copying: Copying,
-    /// The thread is there.
-    running: bool,
+    /// Threads that are there.
+    running: usize,
 }
 
 /// The end of a flight that was begun ahead.
@@ -93,15 +98,22 @@ impl Ahead {
         if step == Step::None {
             return;
         }
-        if step == Step::First
-            && let Some(parent) = dir.parent()
+        if matches!(step, Step::First | Step::Down)
+            && let Some((parent, name)) = dir.split()
         {
             let beside = self.memory.0.with(|listings| {
                 let (entries, _) = listings.known_list(&parent, now)?;
                 Some(entries)
             });
             if let Some(beside) = beside {
-                self.expect(&parent, &beside, now);
+                let changed = self.state.with(|state| {
+                    let before = state.order;
+                    state.order = before.seen(&name, &beside);
+                    before != state.order
+                });
+                if step == Step::First || changed {
+                    self.expect(&parent, &beside, now);
+                }
             }
         }
         self.expect(dir, entries, now);
@@ -110,57 +122,76 @@ impl Ahead {
 
     /// Notes the directories among `entries` that are not known.
     fn expect(&self, dir: &RemotePath, entries: &[DirEntry], now: Instant) {
-        let mut below: Vec<RemotePath> = entries
-            .iter()
-            .filter(|entry| entry.attr.is_dir())
-            .map(|entry| dir.join(&entry.name))
-            .collect();
-        if below.is_empty() {
+        let mut names: Vec<&Name> = directories(entries).collect();
+        if names.is_empty() {
             return;
         }
+        self.state.with(|state| state.order).sort(&mut names);
+        let mut below: Vec<RemotePath> = names.iter().map(|name| dir.join(name)).collect();
         self.memory.0.with(|listings| {
             below.retain(|dir| !listings.is_listed(dir, now));
         });
         self.state.with(|state| state.walk.expect(below));
     }
 
-    fn start(self: &Arc<Self>, now: Instant) {
-        let first = self.state.with(|state| {
-            if state.running {
-                return Vec::new();
-            }
-            let first = state.walk.next(self.ttl, now);
-            state.running = !first.is_empty();
-            first
-        });
-        if first.is_empty() {
-            return;
-        }
-        let ahead = Arc::clone(self);
-        let (dirs, unfetched) = (first.clone(), first);
-        let started = std::thread::Builder::new()
-            .name("foresight".into())
-            .spawn(move || ahead.run(dirs));
-        if started.is_err() {
-            self.state.with(|state| {
-                state.running = false;
-                unfetched.iter().for_each(|dir| state.walk.missed(dir));
-            });
+    /// How many threads there may be, and how many directories for each at a time.
+    fn shape(&self) -> (usize, usize) {
+        match self.inner.lists_in_batches() {
+            true => (1, usize::MAX),
+            false => (SIDE_BY_SIDE, 1),
         }
     }
 
-    fn run(&self, mut dirs: Vec<RemotePath>) {
+    fn start(self: &Arc<Self>, now: Instant) {
+        let (threads, most) = self.shape();
+        loop {
+            let first = self.state.with(|state| {
+                if state.running >= threads {
+                    return Vec::new();
+                }
+                let first = state.walk.next(most, self.ttl, now);
+                state.running += usize::from(!first.is_empty());
+                first
+            });
+            if first.is_empty() {
+                return;
+            }
+            let ahead = Arc::clone(self);
+            let (dirs, unfetched) = (first.clone(), first);
+            let started = std::thread::Builder::new()
+                .name("foresight".into())
+                .spawn(move || ahead.run(dirs));
+            if started.is_err() {
+                self.state.with(|state| {
+                    state.running -= 1;
+                    unfetched.iter().for_each(|dir| state.walk.missed(dir));
+                });
+                return;
+            }
+        }
+    }
+
+    fn run(self: &Arc<Self>, mut dirs: Vec<RemotePath>) {
         while !dirs.is_empty() {
-            self.fetch(&dirs);
+            let asked = self.fetch(&dirs);
+            let (_, most) = self.shape();
             dirs = self.state.with(|state| {
-                let next = state.walk.next(self.ttl, Instant::now());
-                state.running = !next.is_empty();
+                let next = match asked {
+                    true => state.walk.next(most, self.ttl, Instant::now()),
+                    // The next step of the walk tries again.
+                    false => Vec::new(),
+                };
+                state.running -= usize::from(next.is_empty());
                 next
             });
+            if !dirs.is_empty() {
+                self.start(Instant::now());
+            }
         }
     }
 
-    fn fetch(&self, dirs: &[RemotePath]) {
+    /// Whether there was anything to ask with.
+    fn fetch(&self, dirs: &[RemotePath]) -> bool {
         let asked = Instant::now();
         let mut flights: Vec<(RemotePath, Arc<Flight>)> = Vec::with_capacity(dirs.len());
         self.memory.0.with(|listings| {
@@ -171,7 +202,7 @@ impl Ahead {
             }
         });
         let wanted: Vec<RemotePath> = flights.iter().map(|(dir, _)| dir.clone()).collect();
-        self.inner.list_ahead(&wanted, &|place, entries| {
+        let asked_for = self.inner.list_ahead(&wanted, &|place, entries| {
             let Some((dir, flight)) = flights.get(place) else {
                 return;
             };
@@ -194,7 +225,10 @@ impl Ahead {
         }
         self.state.with(|state| {
             let got = |dir: &RemotePath| below.iter().any(|(at, _)| *at == dir);
-            for dir in dirs.iter().filter(|dir| !got(dir)) {
+            if !asked_for {
+                state.walk.put_back(dirs);
+            }
+            for dir in dirs.iter().filter(|dir| asked_for && !got(dir)) {
                 state.walk.missed(dir);
             }
         });
@@ -202,5 +236,6 @@ impl Ahead {
         for (dir, entries) in below.into_iter().rev() {
             self.expect(dir, &entries, Instant::now());
         }
+        asked_for
     }
 }

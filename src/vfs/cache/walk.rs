@@ -75,10 +75,12 @@ impl Walk {
     /// [`expect`](Self::expect).
     pub(super) fn listed(&mut self, dir: &RemotePath, now: Instant) -> Step {
         let foreseen = self.used(dir);
-        if self.recent.back().is_some_and(|(last, _)| last == dir) {
+        let last = self.recent.back().map(|(last, _)| last);
+        if last == Some(dir) {
             return Step::None;
         }
         let parent = dir.parent();
+        let goes_down = parent.is_some() && last == parent.as_ref();
         let age = parent.as_ref().and_then(|parent| {
             let (_, when) = self.recent.iter().rev().find(|(at, _)| at == parent)?;
             Some(now.saturating_duration_since(*when))
@@ -108,7 +110,7 @@ impl Walk {
         }
         self.last_step = Some(now);
         if was_walking {
-            Step::On
+            if goes_down { Step::Down } else { Step::On }
         } else {
             self.trust = self.trust.min(FIRST);
             Step::First
@@ -133,9 +135,9 @@ impl Walk {
         self.queue.truncate(QUEUE);
     }
 
-    /// What to fetch now: nothing while enough is ahead. Each must end in
-    /// [`fetched`](Self::fetched) or [`missed`](Self::missed).
-    pub(super) fn next(&mut self, ttl: Duration, now: Instant) -> Vec<RemotePath> {
+    /// What to fetch now, `most` at most: nothing while enough is ahead. Each must end in
+    /// [`fetched`](Self::fetched), [`missed`](Self::missed) or [`put_back`](Self::put_back).
+    pub(super) fn next(&mut self, most: usize, ttl: Duration, now: Instant) -> Vec<RemotePath> {
         self.let_go(ttl, now);
         if !self.is_walking(now) {
             self.queue.clear();
@@ -149,12 +151,13 @@ impl Walk {
         };
         // What is far ahead must not keep what comes next from being fetched; and not one by one: a
         // batch costs a round trip however many there are in it.
-        let room = if imminent() { room.max(NEAR) } else { room };
-        if room < NEAR.min(self.trust.div_ceil(2)) || self.entries >= ENTRIES {
+        let near = NEAR.min(most);
+        let room = if imminent() { room.max(near) } else { room };
+        if room < near.min(self.trust.div_ceil(2)) || self.entries >= ENTRIES {
             return Vec::new();
         }
         let mut dirs = Vec::new();
-        while dirs.len() < room
+        while dirs.len() < room.min(most)
             && let Some(dir) = self.queue.pop_front()
         {
             if self.ahead.insert(dir.clone(), (now, None)).is_none() {
@@ -175,6 +178,15 @@ impl Walk {
     /// `dir` was not fetched after all.
     pub(super) fn missed(&mut self, dir: &RemotePath) {
         self.forget(dir);
+    }
+
+    /// `dirs` could not be asked for now; they are the next ones again.
+    pub(super) fn put_back(&mut self, dirs: &[RemotePath]) {
+        for dir in dirs.iter().rev() {
+            self.forget(dir);
+            self.queue.push_front(dir.clone());
+        }
+        self.queue.truncate(QUEUE);
     }
 
     /// How many are ahead, and how many may be.
@@ -221,6 +233,8 @@ pub(super) enum Step {
     None,
     /// The one that shows that it is a walk.
     First,
+    /// One more, into the directory that was listed last.
+    Down,
     /// One more.
     On,
 }
@@ -249,7 +263,8 @@ mod tests {
         let (mut walk, now) = (Walk::default(), Instant::now());
         assert_eq!(walk.listed(&path(""), now), Step::None);
         assert_eq!(walk.listed(&path("a"), after(now, 30)), Step::First);
-        assert_eq!(walk.listed(&path("a/b"), after(now, 60)), Step::On);
+        assert_eq!(walk.listed(&path("a/b"), after(now, 60)), Step::Down);
+        assert_eq!(walk.listed(&path("a/c"), after(now, 90)), Step::On);
         assert!(!walk.is_walking(after(now, 60_000)));
     }
 
@@ -284,19 +299,19 @@ mod tests {
         let (mut walk, now) = (Walk::default(), Instant::now());
         walk.listed(&path(""), now);
         walk.expect(paths(0..1_000));
-        assert!(walk.next(TTL, now).is_empty(), "not a walk yet");
+        assert!(walk.next(MOST, TTL, now).is_empty(), "not a walk yet");
         walk.expect(paths(0..1_000));
         walk.listed(&path("d0000"), now);
-        let first = walk.next(TTL, now);
+        let first = walk.next(MOST, TTL, now);
         assert_eq!(first, paths(1..17));
         first.iter().for_each(|dir| walk.fetched(dir, 5, now));
-        assert!(walk.next(TTL, now).is_empty(), "enough");
+        assert!(walk.next(MOST, TTL, now).is_empty(), "enough");
         walk.listed(&path("d0001"), now);
         walk.listed(&path("d0002"), now);
         assert_eq!(walk.extent(), (14, 64));
-        assert_eq!(walk.next(TTL, now).len(), 50);
+        assert_eq!(walk.next(MOST, TTL, now).len(), 50);
         let late = after(now, 6_000);
-        walk.next(TTL, late);
+        walk.next(MOST, TTL, late);
         assert_eq!(walk.extent().1, 32);
     }
 
@@ -306,12 +321,27 @@ mod tests {
         walk.listed(&path(""), now);
         walk.expect(paths(0..17));
         walk.listed(&path("d0000"), now);
-        for dir in walk.next(TTL, now) {
+        for dir in walk.next(MOST, TTL, now) {
             walk.fetched(&dir, 1, now);
         }
-        assert!(walk.next(TTL, now).is_empty());
+        assert!(walk.next(MOST, TTL, now).is_empty());
         walk.expect(vec![path("d0000/a")]);
-        assert_eq!(walk.next(TTL, now), [path("d0000/a")]);
+        assert_eq!(walk.next(MOST, TTL, now), [path("d0000/a")]);
+    }
+
+    #[test]
+    fn some_take_one_at_a_time_and_may_have_to_put_it_back() {
+        let (mut walk, now) = (Walk::default(), Instant::now());
+        walk.listed(&path(""), now);
+        walk.expect(paths(0..3));
+        walk.listed(&path("d0000"), now);
+        let first = walk.next(1, TTL, now);
+        assert_eq!(first, paths(1..2));
+        assert_eq!(walk.next(1, TTL, now), paths(2..3));
+        walk.put_back(&first);
+        assert_eq!(walk.extent().0, 1);
+        assert_eq!(walk.next(1, TTL, now), first);
+        assert!(walk.next(1, TTL, now).is_empty());
     }
 
     #[test]
@@ -321,7 +351,10 @@ mod tests {
         walk.expect(vec![path("a"), path("b")]);
         walk.listed(&path("a"), now);
         walk.expect(vec![path("a/x"), path("a/y")]);
-        assert_eq!(walk.next(TTL, now), [path("a/x"), path("a/y"), path("b")]);
+        assert_eq!(
+            walk.next(MOST, TTL, now),
+            [path("a/x"), path("a/y"), path("b")]
+        );
     }
 
     #[test]
@@ -330,16 +363,16 @@ mod tests {
         walk.listed(&path(""), now);
         walk.expect(paths(0..100));
         walk.listed(&path("d0000"), now);
-        for dir in walk.next(TTL, now) {
+        for dir in walk.next(MOST, TTL, now) {
             walk.fetched(&dir, ENTRIES / 10, now);
         }
         for dir in paths(1..6) {
             walk.listed(&dir, now);
         }
-        assert!(walk.next(TTL, now).is_empty());
+        assert!(walk.next(MOST, TTL, now).is_empty());
         for dir in paths(6..17) {
             walk.listed(&dir, now);
         }
-        assert!(!walk.next(TTL, now).is_empty());
+        assert!(!walk.next(MOST, TTL, now).is_empty());
     }
 }

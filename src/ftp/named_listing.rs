@@ -1,0 +1,162 @@
+//! Listings ahead where the server has MLSD: two batches for many directories, and no data
+//! connection. `STAT -a dir` shows what names there are, and MLST says of each what MLSD would:
+//! STAT has times to the minute only, and what two commands say of one file must not differ.
+//!
+//! It is tried on a directory that MLSD has just listed, and used if it says the same in less time.
+//! What has links in it, or many names, is left to MLSD.
+
+use std::time::{Duration, Instant};
+
+use super::list_command::Listed;
+use super::listing;
+use super::options::ListingMode;
+use super::reply::Reply;
+use super::server::FtpServer;
+use super::session::{More, Session};
+use super::stat_listing::{BATCH_BYTES, TRIES, alike};
+use crate::vfs::attr::{DirEntry, FileKind};
+use crate::vfs::error::Result;
+use crate::vfs::path::RemotePath;
+
+/// A directory with more names is left to MLSD: what may be unanswered at once is soon full of MLST.
+const FEW: usize = 32;
+
+/// Directories that are left to MLSD after some that were mostly large.
+const PAUSE: usize = 256;
+
+/// What many directories have in them, by their places.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    pub(super) listed: Vec<(usize, Vec<DirEntry>)>,
+    /// Names that were asked for.
+    pub(super) names: usize,
+    /// Directories with too many.
+    pub(super) crowded: usize,
+}
+
+impl FtpServer {
+    /// Whether directories are listed so; `None`: that is yet to be tried.
+    pub(super) fn lists_by_names(&self) -> Option<bool> {
+        let pipelined = self.pool.host().facts(|facts| facts.pipelining) == Some(true);
+        let auto = self.options().listing == ListingMode::Auto;
+        self.ways.with(|ways| {
+            let mlsd = ways.listing == Some(ListingMode::Mlsd);
+            match pipelined && auto && mlsd && ways.names_pause == 0 {
+                true => ways.named_listing,
+                false => Some(false),
+            }
+        })
+    }
+
+    /// Lists `dir` by MLSD, then by names, and so learns whether that is as good.
+    ///
+    /// # Errors
+    /// Those of MLSD.
+    pub(super) fn try_named_listing(
+        &self,
+        s: &mut Session,
+        dir: &RemotePath,
+    ) -> Result<Vec<DirEntry>> {
+        let began = Instant::now();
+        let entries = self.list_on(s, dir)?;
+        let by_mlsd = began.elapsed();
+        let fits = !entries.is_empty() && entries.len() <= FEW;
+        let open = self.ways.with(|ways| {
+            let mlsd = ways.listing == Some(ListingMode::Mlsd);
+            let open = fits && mlsd && ways.named_listing.is_none() && ways.named_tries < TRIES;
+            ways.named_tries += u8::from(open);
+            open
+        });
+        if !open {
+            return Ok(entries);
+        }
+        let began = Instant::now();
+        let named = self.list_by_names(s, std::slice::from_ref(dir));
+        let quick = began.elapsed() < by_mlsd.max(Duration::from_millis(1));
+        let same = named.as_ref().is_ok_and(|named| {
+            let listed = named.listed.first();
+            listed.is_some_and(|(_, named)| alike(named, &entries))
+        });
+        self.ways.with(|ways| {
+            if same && quick {
+                ways.named_listing = Some(true);
+            } else if named.is_err() || ways.named_listing.is_none() && ways.named_tries >= TRIES {
+                ways.named_listing = Some(false);
+            }
+        });
+        Ok(entries)
+    }
+
+    /// Asks for many directories. What is not listed is missing in the result.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub(super) fn list_by_names(&self, s: &mut Session, dirs: &[RemotePath]) -> Result<Named> {
+        let mut named = Named::default();
+        let mut shown = Vec::with_capacity(dirs.len());
+        let mut bytes = 0;
+        self.status_of(s, dirs, &mut |place, size, listed| {
+            bytes += size;
+            match listed {
+                _ if bytes > BATCH_BYTES => return More::Enough,
+                Some(listed) if listed.entries.len() > FEW => named.crowded += 1,
+                Some(listed) if is_plain(&listed) => shown.push((place, listed.entries)),
+                _ => {}
+            }
+            More::Wanted
+        })?;
+        let mut lines = Vec::new();
+        for (place, entries) in &shown {
+            if let Some(dir) = dirs.get(*place) {
+                for entry in entries {
+                    lines.push(self.line("MLST", &dir.join(&entry.name))?);
+                }
+            }
+        }
+        named.names = lines.len();
+        let mut told = Vec::with_capacity(lines.len());
+        let mut asked = shown.iter().flat_map(|(_, entries)| entries);
+        s.batch_each(&lines, 0, &mut |_, reply| {
+            told.push(asked.next().and_then(|entry| self.told(entry, &reply)));
+            More::Wanted
+        })?;
+        let mut told = told.into_iter();
+        for (place, entries) in shown {
+            let all: Vec<_> = told.by_ref().take(entries.len()).collect();
+            let all: Option<Vec<DirEntry>> = all.into_iter().collect();
+            if let (Some(dir), Some(entries)) = (dirs.get(place), all) {
+                let listed = Listed {
+                    entries,
+                    ..Listed::default()
+                };
+                named.listed.push((place, self.visible(dir, listed)));
+            }
+        }
+        let large = named.crowded * 2 > dirs.len();
+        self.ways
+            .with(|ways| ways.names_pause = if large { PAUSE } else { 0 });
+        Ok(named)
+    }
+
+    /// What MLST says of `entry`, if that is what STAT has shown.
+    fn told(&self, entry: &DirEntry, reply: &Reply) -> Option<DirEntry> {
+        let line = reply.body().first().filter(|_| reply.is_ok())?;
+        let (attr, name) = listing::parse_facts(line)?;
+        let same = attr.kind == entry.attr.kind
+            && (attr.is_dir() || attr.size == entry.attr.size)
+            && (self.options().charset.is_some() || name.ends_with(entry.name.as_bytes()));
+        same.then(|| DirEntry {
+            name: entry.name.clone(),
+            attr,
+        })
+    }
+}
+
+/// Whether a listing has nothing in it of which MLST might say something else than MLSD.
+fn is_plain(listed: &Listed) -> bool {
+    listed.skipped == 0
+        && listed
+            .entries
+            .iter()
+            .all(|entry| matches!(entry.attr.kind, FileKind::File | FileKind::Directory))
+}
