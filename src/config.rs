@@ -36,7 +36,7 @@ pub(crate) use mailbox::{Mailbox, mailbox};
 pub(crate) use options::split_list;
 pub(crate) use order::Order;
 
-pub(crate) use settings::{Passthrough, Writeback};
+pub(crate) use settings::Writeback;
 
 /// See `fuzzing`: a URL of these bytes.
 #[cfg(any(test, feature = "fuzzing"))]
@@ -252,11 +252,7 @@ impl Config {
             validity: settings.dir_cache.unwrap_or(Duration::from_secs(5)),
             hard: settings.hard,
             prefetch: settings.prefetch.unwrap_or(true),
-            passthrough: match settings.passthrough.unwrap_or(Passthrough::Auto) {
-                Passthrough::Auto => flags.read_only,
-                Passthrough::On => true,
-                Passthrough::Off => false,
-            },
+            passthrough: settings.passthrough.unwrap_or(true),
             source: source(url, settings, user)?,
             url_shown,
             mountpoint,

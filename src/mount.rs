@@ -20,7 +20,7 @@ use crate::daemon::{self, Ready};
 use crate::exit::{Exit, Failure, words};
 use crate::fuse::Filesystem;
 use crate::fuse::mounting::{self, MountView};
-use crate::fuse::news::News;
+use crate::fuse::news::{News, forget_names};
 use crate::fuse::passthrough::Passthrough;
 use crate::mail::ask::Ask;
 use crate::nudge::nudge;
@@ -245,6 +245,7 @@ impl Mount {
             nudge(&directory, dir, names);
         });
         self.vfs.tell(Arc::new(news.map_err(failed)?));
+        forget_names(&self.vfs, session.notifier());
         Ok(session)
     }
 

@@ -20,6 +20,7 @@ mod handles;
 mod inodes;
 mod journal;
 mod lending;
+mod mapped;
 mod names;
 mod open_files;
 pub mod path;
@@ -45,6 +46,7 @@ use self::error::{Error, ErrorKind, Result};
 use self::files::FileHandle;
 use self::handles::Handles;
 use self::inodes::{Inodes, Place};
+use self::mapped::Mapped;
 use self::open_files::{Fate, OpenFiles};
 use self::path::{Name, RemotePath};
 use self::writeback::Writeback;
@@ -141,6 +143,7 @@ pub struct Vfs {
     /// Files that are written as a whole may go around the kernel's pages.
     direct_writes: AtomicBool,
     writeback: OnceLock<Writeback>,
+    mapped: OnceLock<Arc<Mapped>>,
 }
 
 impl std::fmt::Debug for Vfs {
@@ -165,6 +168,7 @@ impl Vfs {
             directories: Handles::new(),
             direct_writes: AtomicBool::new(false),
             writeback: OnceLock::new(),
+            mapped: OnceLock::new(),
         }
     }
 

@@ -21,6 +21,7 @@ mod memory;
 mod numbers;
 mod packed;
 mod passthrough;
+mod passthrough_writing;
 mod power;
 mod promises;
 mod proxies;

@@ -107,8 +107,8 @@ const HELD: &[(&str, &[&str])] = &[
             "interop::calls::two_handles",
             "interop::calls::two_appenders",
             "content::sharing::what_one_handle_wrote_another_reads_at_once",
-            "mounted::passthrough::who_writes_does_not_meet_those_who_read",
-            "mounted::passthrough::a_mount_that_may_write_does_not_lend_unless_it_is_told_to",
+            "mounted::passthrough::who_reads_sees_what_is_written",
+            "mounted::passthrough::readers_see_every_write_at_once",
         ],
     ),
     // Names

@@ -2,7 +2,7 @@
 //! compares the manual all come from it.
 
 use super::foreign;
-use super::settings::{Passthrough, Settings, Tls, Writeback};
+use super::settings::{Settings, Tls, Writeback};
 use super::value;
 use crate::ftp::options::{
     ChmodPolicy, Compress, Conflict, LinkPolicy, ListingMode, Protection, UploadMode, Verify,
@@ -184,9 +184,9 @@ pub const OPTIONS: &[OptionSpec] = &[
         "passthrough",
         "auto|on|off",
         put!(passthrough <- |text| value::choice(text, &[
-            ("auto", Passthrough::Auto),
-            ("on", Passthrough::On),
-            ("off", Passthrough::Off),
+            ("auto", true),
+            ("on", true),
+            ("off", false),
         ])),
     ),
     with(

@@ -25,17 +25,6 @@ pub(crate) enum Tls {
     Off,
 }
 
-/// What `passthrough=` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Passthrough {
-    /// On a read-only mount.
-    Auto,
-    /// Also where something may be written.
-    On,
-    /// Never.
-    Off,
-}
-
 /// What `smtp=` says.
 #[derive(Debug, Clone)]
 pub(crate) enum Smtp {
@@ -88,7 +77,7 @@ pub(crate) struct Settings {
     pub(crate) charset: Option<&'static encoding_rs::Encoding>,
     pub(crate) dir_cache: Option<Duration>,
     pub(crate) prefetch: Option<bool>,
-    pub(crate) passthrough: Option<Passthrough>,
+    pub(crate) passthrough: Option<bool>,
     pub(crate) writeback: Option<Writeback>,
     pub(crate) writeback_limit: Option<u64>,
     pub(crate) cache_dir: Option<PathBuf>,

@@ -112,8 +112,12 @@ pub(super) fn answer_lookup(
 pub(super) fn answer_open(reply: ReplyOpen, (opened, loan): (Opened, Option<Loan>)) {
     let fh = FileHandle(opened.fh);
     match loan.as_deref().and_then(|loan| loan.downcast_ref()) {
-        // The kernel takes no other flag beside.
-        Some(id) => reply.opened_passthrough(fh, FopenFlags::empty(), id),
+        // What a writer does comes to us. The kernel takes no other flag beside.
+        Some(id) => {
+            let mut flags = open_flags(&opened);
+            flags.remove(FopenFlags::FOPEN_KEEP_CACHE);
+            reply.opened_passthrough(fh, flags, id);
+        }
         None => reply.opened(fh, open_flags(&opened)),
     }
 }

@@ -51,6 +51,14 @@ impl Listener for News {
     }
 }
 
+/// The kernel forgets names that [`Vfs::follow_mappings`] wants to be forgotten.
+pub(crate) fn forget_names(vfs: &Arc<Vfs>, notifier: Notifier) {
+    vfs.follow_mappings(move |dir, name| {
+        // It may have forgotten already.
+        let _ = notifier.inval_entry(INodeNo(dir), name);
+    });
+}
+
 fn pass_on(
     news: &Receiver<Appeared>,
     notifier: &Notifier,

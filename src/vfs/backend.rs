@@ -226,10 +226,35 @@ pub trait OpenFile: Send + Sync {
     }
 
     /// A local file that has all of the content, if nothing was written to it here. Nobody ever
-    /// changes that file. Never blocks.
+    /// changes that file before [`share_whole`](Self::share_whole). Never blocks.
     fn whole(&self) -> Option<std::fs::File> {
         None
     }
+
+    /// Makes the file that [`whole`](Self::whole) gave the place of every change to come, so that who
+    /// reads it by himself sees them at once; it is what `whole` gives from then on. If it
+    /// `may_be_mapped`, programs write to it by themselves, too, which [`look`](Self::look) finds.
+    /// May wait for the local disk.
+    ///
+    /// # Errors
+    /// `Unsupported` where that cannot be; those of the local disk. Then nothing has changed.
+    fn share_whole(&self, _may_be_mapped: bool) -> Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Whether [`share_whole`](Self::share_whole) was done. Never blocks.
+    fn shares_whole(&self) -> bool {
+        false
+    }
+
+    /// Whether only [`look`](Self::look) can tell that nothing was written. Never blocks.
+    fn may_be_mapped(&self) -> bool {
+        false
+    }
+
+    /// Takes what programs wrote by mappings for written. [`commit`](Self::commit) does so first.
+    /// May wait for the local disk.
+    fn look(&self) {}
 
     /// Writes all of `data` at `offset`; visible to `read_at` at once, to others by `commit`.
     /// The error of an upload already under way may be told here.

@@ -33,6 +33,8 @@ mod writer;
 mod tests;
 
 use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -323,6 +325,26 @@ impl Cached {
         } else {
             None
         }
+    }
+
+    /// Gives the data file of [`whole_file`](Self::whole_file) to who is going to change it, as `to`
+    /// where it can have that name, else without any. The cache has nothing of this version any
+    /// more.
+    ///
+    /// # Errors
+    /// Those of the disk, and if somebody else reads it here: then the cache still has it.
+    pub fn give(&self, to: &Path) -> io::Result<File> {
+        let Some(file) = self.whole_file() else {
+            return Err(io::Error::other("not all of it is in the cache"));
+        };
+        // By its name it could not be opened if it has lost that.
+        let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let file = File::options().read(true).write(true).open(again)?;
+        if Arc::strong_count(&self.entry) > 2 {
+            return Err(io::Error::other("somebody else reads it"));
+        }
+        self.blocks.store.give(&self.entry, to);
+        Ok(file)
     }
 
     fn file(&self) -> Option<&Arc<DataFile>> {

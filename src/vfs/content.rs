@@ -36,6 +36,7 @@ mod plan;
 mod pump;
 mod range_fetch;
 mod rental;
+mod shared;
 mod spot;
 mod state;
 mod stream;

@@ -90,7 +90,7 @@ impl Vfs {
         let opened = Opened {
             fh,
             keep_cache,
-            direct_io: direct || unknown_size && !how.truncate,
+            direct_io: direct || unknown_size && !how.truncate || lent && how.write,
         };
         Ok((opened, shared.loan))
     }
@@ -265,6 +265,7 @@ impl Vfs {
         if !handle.write {
             return Ok(());
         }
+        handle.file.look();
         self.failure_of_ino(handle.ino)?;
         self.store(handle.ino, &*handle.file)
     }
@@ -272,7 +273,8 @@ impl Vfs {
     /// Whether `flush` of `fh` has nothing to do. Never blocks.
     pub fn is_clean(&self, fh: u64) -> bool {
         let handle = self.handles.get(fh);
-        handle.map_or(true, |handle| !handle.write || !handle.file.is_dirty())
+        let clean = |file: &dyn OpenFile| !file.is_dirty() && !file.may_be_mapped();
+        handle.map_or(true, |handle| !handle.write || clean(&*handle.file))
     }
 
     /// Whether the file of `fh` is dirty and empty: opened to be written, and nothing came yet.
@@ -311,7 +313,10 @@ impl Vfs {
             self.open_files.end_direct(handle.ino);
         }
         if handle.lent {
-            self.give_back(handle.ino);
+            self.give_back(handle.ino, handle.write);
+        }
+        if handle.write && handle.file.may_be_mapped() && self.follow_mapping(handle.ino) {
+            return Ok(());
         }
         // A mapping was written to after the close, or a shell's redirection stayed empty.
         if handle.write && handle.file.is_dirty() {
@@ -330,7 +335,7 @@ impl Vfs {
             self.open_files.end_direct(handle.ino);
         }
         if handle.lent {
-            self.give_back(handle.ino);
+            self.give_back(handle.ino, handle.write);
         }
         if let Some(gates) = self.open_files.gates(handle.ino) {
             let _opening = gates.opening.lock().unwrap_or_else(PoisonError::into_inner);
@@ -390,7 +395,9 @@ impl Vfs {
     /// # Errors
     /// What could not be stored, and why.
     pub fn commit_all(&self) -> std::result::Result<(), Vec<(RemotePath, Error)>> {
-        let dirty = self.open_files.all().into_iter();
+        let open = self.open_files.all();
+        open.iter().for_each(|(_, file)| file.look());
+        let dirty = open.into_iter();
         let dirty = dirty.filter(|(_, file)| file.is_dirty());
         let failed = self.commit_many(dirty.map(|(ino, _)| ino).collect(), |ino| {
             match self.open_files.get(ino) {
@@ -421,7 +428,7 @@ impl Vfs {
     fn handle(&self, ino: Ino, how: OpenHow, file: Arc<dyn OpenFile>, lent: bool) -> (u64, bool) {
         let whole = how.write && !how.read && (how.truncate || how.create.is_some());
         let allowed = self.direct_writes.load(Ordering::Relaxed);
-        let direct = allowed && self.open_files.go_direct(ino, whole);
+        let direct = allowed && !lent && self.open_files.go_direct(ino, whole);
         let fh = self.handles.insert(FileHandle {
             ino,
             read: how.read,
@@ -436,8 +443,10 @@ impl Vfs {
     /// What the kernel's pages are of, after an attempt to store them.
     pub(super) fn note_version(&self, ino: Ino, file: &dyn OpenFile, stored: &Result<()>) {
         let attr = file.attr();
+        // What is lent was not written through them.
+        let stored = stored.as_ref().ok().filter(|()| !file.shares_whole());
         // A time that the server set itself, and shows to the minute, may be another version's soon.
-        let version = stored.as_ref().ok().and_then(|()| match attr.mtime_exact {
+        let version = stored.and_then(|()| match attr.mtime_exact {
             true => Version::of(&attr),
             false => Version::settled(&attr, SystemTime::now()),
         });

@@ -228,6 +228,16 @@ impl Inodes {
         self.drop_unused(ino);
     }
 
+    /// Whether the kernel has given back every lookup of `ino`.
+    pub(crate) fn is_forgotten(&self, ino: Ino) -> bool {
+        self.nodes.get(&ino).is_none_or(|node| node.lookups == 0)
+    }
+
+    /// Directory and name of `ino`, if it has one.
+    pub(crate) fn entry(&self, ino: Ino) -> Option<(Ino, Name)> {
+        self.nodes.get(&ino).and_then(|node| node.at.clone())
+    }
+
     /// Keeps `ino` until [`unpin`](Self::unpin).
     pub(crate) fn pin(&mut self, ino: Ino) {
         if let Some(node) = self.nodes.get_mut(&ino) {

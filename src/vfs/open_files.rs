@@ -31,6 +31,14 @@ pub(crate) struct Gates {
     pub(crate) naming: RwLock<()>,
 }
 
+/// What the kernel has a file by.
+struct Lent {
+    loan: Loan,
+    /// How many handles that is for, and how many of these may write.
+    handles: u32,
+    writers: u32,
+}
+
 struct Open {
     gates: Arc<Gates>,
     /// `None` while it is being opened.
@@ -39,8 +47,7 @@ struct Open {
     users: u32,
     /// Writers among these whose bytes do not go through the kernel's pages.
     direct: u32,
-    /// What the kernel has the file by, and how many handles that is for.
-    loan: Option<(Loan, u32)>,
+    lent: Option<Lent>,
     fate: Fate,
 }
 
@@ -66,7 +73,7 @@ impl OpenFiles {
                 file: None,
                 users: 0,
                 direct: 0,
-                loan: None,
+                lent: None,
                 fate: Fate::Named,
             });
             open.users += 1;
@@ -147,31 +154,55 @@ impl OpenFiles {
         });
     }
 
-    /// The loan of `ino`, if there is one, for one handle more.
-    pub(crate) fn share_loan(&self, ino: Ino) -> Option<Loan> {
+    /// The loan of `ino`, if there is one, for one handle more, which may write if it `writes`.
+    pub(crate) fn share_loan(&self, ino: Ino, writes: bool) -> Option<Loan> {
         self.0.with(|open| {
-            let (loan, handles) = open.get_mut(&ino)?.loan.as_mut()?;
-            *handles += 1;
-            Some(Loan::clone(loan))
+            let lent = open.get_mut(&ino)?.lent.as_mut()?;
+            lent.handles += 1;
+            lent.writers += u32::from(writes);
+            Some(Loan::clone(&lent.loan))
         })
     }
 
     /// The kernel has the file of `ino` from now on, for one handle.
-    pub(crate) fn lend(&self, ino: Ino, loan: &Loan) {
+    pub(crate) fn lend(&self, ino: Ino, loan: &Loan, writes: bool) {
         self.0.with(|open| {
             if let Some(open) = open.get_mut(&ino) {
-                open.loan = Some((Loan::clone(loan), 1));
+                open.lent = Some(Lent {
+                    loan: Loan::clone(loan),
+                    handles: 1,
+                    writers: u32::from(writes),
+                });
             }
         });
     }
 
+    /// Whether the kernel has the file of `ino`.
+    pub(crate) fn is_lent(&self, ino: Ino) -> bool {
+        self.0
+            .with(|open| open.get(&ino).is_some_and(|open| open.lent.is_some()))
+    }
+
+    /// Whether a handle that has the loan of `ino` may write.
+    pub(crate) fn has_writer(&self, ino: Ino) -> bool {
+        self.0.with(|open| {
+            let lent = open.get(&ino).and_then(|open| open.lent.as_ref());
+            lent.is_some_and(|lent| lent.writers > 0)
+        })
+    }
+
     /// One handle less has the loan of `ino`. Whether it was the last.
-    pub(crate) fn end_loan(&self, ino: Ino) -> bool {
+    pub(crate) fn end_loan(&self, ino: Ino, writes: bool) -> bool {
         let ended = self.0.with(|open| {
-            let loan = &mut open.get_mut(&ino)?.loan;
-            let (_, handles) = loan.as_mut()?;
-            *handles -= 1;
-            if *handles == 0 { loan.take() } else { None }
+            let place = &mut open.get_mut(&ino)?.lent;
+            let lent = place.as_mut()?;
+            lent.handles -= 1;
+            lent.writers -= u32::from(writes);
+            if lent.handles == 0 {
+                place.take()
+            } else {
+                None
+            }
         });
         ended.is_some()
     }

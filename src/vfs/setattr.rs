@@ -100,7 +100,11 @@ impl Vfs {
             Some(gates) => {
                 let _named = gates.naming.read().unwrap_or_else(PoisonError::into_inner);
                 match (self.place(ino)?, self.open_files.get(ino)) {
-                    (Place::At(at), Some((_, Fate::Named))) => file.set_attr(&at, set),
+                    (Place::At(at), Some((_, Fate::Named))) => {
+                        let changed = file.set_attr(&at, set);
+                        self.refreeze(ino, &*file);
+                        changed
+                    }
                     _ => Ok(()),
                 }
             }

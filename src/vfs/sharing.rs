@@ -38,7 +38,9 @@ impl Vfs {
     fn open_shared(&self, ino: Ino, how: OpenHow, lend: Lend<'_>) -> Result<Shared> {
         let at = self.path(ino)?;
         let open = self.open_files.get(ino).map(|(file, _)| file);
-        let being_written = open.as_ref().is_some_and(|file| file.is_dirty());
+        let being_written = open
+            .as_ref()
+            .is_some_and(|file| file.is_dirty() || self.has_lent_writer(ino, &**file));
         let known = if being_written || how.create.is_some() {
             None
         } else {
@@ -46,7 +48,7 @@ impl Vfs {
             self.check_kind(ino, &attr)?;
             Some(attr)
         };
-        self.admit(ino, (how, known.as_ref()), lend)?;
+        self.admit(ino, (how, known.as_ref()), open.as_deref(), lend)?;
         let file = match open {
             Some(file) => {
                 let how = OpenHow {
@@ -153,7 +155,11 @@ impl Vfs {
             truncate: size == 0,
             ..OpenHow::default()
         };
-        let file = self.enter(ino, how, None)?.file;
+        // No handle: nothing for the kernel to read by.
+        let Shared { file, loan, .. } = self.enter(ino, how, Some(&|_| None))?;
+        if loan.is_some() {
+            self.give_back(ino, how.write);
+        }
         let set_len = || match size {
             0 => Ok(()),
             _ => file.set_len(&self.io_path(ino)?, size),

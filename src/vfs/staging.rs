@@ -42,6 +42,7 @@
 
 mod dir;
 mod passing;
+mod shared;
 mod spare;
 mod thaw;
 
@@ -58,6 +59,7 @@ use super::error::{Error, ErrorKind, Result};
 use super::path::RemotePath;
 pub(crate) use dir::{Named, StagingDir};
 pub(crate) use passing::{Next as NextBytes, Passing};
+pub(crate) use shared::Seen;
 pub(crate) use spare::{SPARE, Spare, Spares, clear as clear_spares};
 pub(crate) use thaw::Thaw;
 
@@ -140,6 +142,8 @@ pub(crate) struct Staged {
     generation: u64,
     committed: u64,
     attr: SetAttr,
+    /// What was last seen of a file that programs may write to.
+    seen: Option<Seen>,
 }
 
 impl Staged {
@@ -159,6 +163,7 @@ impl Staged {
             generation: 0,
             committed: 0,
             attr: SetAttr::default(),
+            seen: None,
         };
         staged.resize_file(base_len)?;
         Ok(staged)
@@ -198,6 +203,7 @@ impl Staged {
             generation: 1,
             committed: 0,
             attr: frozen.attr,
+            seen: None,
         };
         // What was written behind the recorded end was never acknowledged.
         staged.resize_file(frozen.len)?;
@@ -207,9 +213,10 @@ impl Staged {
     /// What is to be recorded; no change touches it from now on.
     ///
     /// # Errors
-    /// `Unsupported` for a file in too many pieces.
+    /// `Unsupported` for a file in too many pieces, and for one that is shared: the journal's must
+    /// not change.
     pub(crate) fn freeze(&mut self) -> Result<Frozen> {
-        if self.local.count() > MOST_RANGES {
+        if self.local.count() > MOST_RANGES || self.is_shared() {
             return Err(ErrorKind::Unsupported.into());
         }
         self.named.passing().settle(u64::MAX)?;
@@ -316,7 +323,7 @@ impl Staged {
         pool: &Arc<Pool>,
     ) -> Result<()> {
         let end = end_of(offset, data.len())?;
-        let appends = offset == self.len && self.frozen.is_none();
+        let appends = offset == self.len && self.frozen.is_none() && !self.is_shared();
         if appends && offset >= BIG && self.named.passing().take(offset, data, pool)? {
             self.wrote(offset, end);
             return Ok(());
@@ -401,6 +408,7 @@ impl Staged {
         self.unchanged = snapshot.len.min(self.unchanged_since);
         self.committed = snapshot.generation;
         if !self.is_dirty() {
+            self.named.is_stored();
             self.attr = SetAttr::default();
         }
     }

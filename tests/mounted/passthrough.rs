@@ -14,7 +14,7 @@ use super::{bytes, mounting};
 use crate::support::ftpd::Ftpd;
 use crate::support::mount::{TestMount, skip};
 
-const SIZE: usize = 3_000_001;
+pub(super) const SIZE: usize = 3_000_001;
 
 /// A number in `ferryfs status --json`.
 fn number(mount: &TestMount, before: &str) -> Option<u64> {
@@ -26,7 +26,7 @@ fn number(mount: &TestMount, before: &str) -> Option<u64> {
 }
 
 /// Opens that the kernel took; `None` where it takes none.
-fn lent(mount: &TestMount) -> Option<u64> {
+pub(super) fn lent(mount: &TestMount) -> Option<u64> {
     number(mount, "\"passthrough\": \"on, ")
 }
 
@@ -36,7 +36,7 @@ fn hits(mount: &TestMount) -> u64 {
 
 /// A mount with `option` that has read `name`, all of which is in the cache; `None` where the kernel
 /// does not read by itself.
-fn warm(server: &Ftpd, option: &str, name: &str) -> Option<TestMount> {
+pub(super) fn warm(server: &Ftpd, option: &str, name: &str) -> Option<TestMount> {
     let mount = mounting(server)
         .option(option)
         .option("dir_cache=1s")
@@ -54,7 +54,7 @@ fn warm(server: &Ftpd, option: &str, name: &str) -> Option<TestMount> {
 }
 
 /// What a file that is open has, wherever its position is.
-fn all_of(file: &File) -> Vec<u8> {
+pub(super) fn all_of(file: &File) -> Vec<u8> {
     let mut all = vec![0; 2 * SIZE];
     let mut len = 0;
     loop {
@@ -68,7 +68,7 @@ fn all_of(file: &File) -> Vec<u8> {
 }
 
 /// Opens a file that is lent; the last close may be behind.
-fn open_lent(mount: &TestMount, name: &str) -> File {
+pub(super) fn open_lent(mount: &TestMount, name: &str) -> File {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         drop(fs::read(mount.path(name)).unwrap());
@@ -155,28 +155,80 @@ fn who_opens_a_changed_file_reads_the_new_one_and_others_the_old_one() {
     mount.finish();
 }
 
-#[test]
-fn who_writes_does_not_meet_those_who_read() {
-    let server = Ftpd::start();
-    put(&server, "file", &bytes(SIZE), 50);
-    put(&server, "other", b"other\n", 40);
-    let Some(mount) = warm(&server, "passthrough=on", "file") else {
-        return;
-    };
-    let mut readers = Vec::new();
-    let scripts = [
-        "echo more >> file; test \"$(tail -c 5 file)\" = more",
-        "echo new > file; test \"$(cat file)\" = new",
-        "sed -i s/more/less/ file",
-        "python3 -c 'import mmap
+/// Changes that a reader sees who had the file open before.
+const SEEN: &[&str] = &[
+    "echo more >> file; test \"$(tail -c 5 file)\" = more",
+    "echo new > file; test \"$(cat file)\" = new",
+    "python3 -c 'import mmap
 with open(\"file\", \"r+b\") as f:
     m = mmap.mmap(f.fileno(), 0)
     m[0:4] = b\"MMAP\"
     m.flush()
 assert open(\"file\", \"rb\").read(4) == b\"MMAP\"'",
-        "truncate -s 2000000 file; test $(stat -c %s file) = 2000000",
-        "dd if=/dev/zero of=file bs=1 seek=100 count=10 conv=notrunc status=none",
-        "cat file > $HOME/copy; echo end >> $HOME/copy; cp $HOME/copy file; cmp file $HOME/copy",
+    "truncate -s 2000000 file; test $(stat -c %s file) = 2000000",
+    "python3 -c 'import os
+os.truncate(\"file\", 1500000)'; test $(stat -c %s file) = 1500000",
+    "dd if=/dev/zero of=file bs=1 seek=100 count=10 conv=notrunc status=none",
+    "dd if=/dev/zero of=file bs=1M seek=4 count=1 conv=notrunc status=none",
+    "cat file > $HOME/copy; echo end >> $HOME/copy; cp $HOME/copy file; cmp file $HOME/copy",
+    "exec 3<>file; echo one >&3; exec 4>>file; echo two >&4; exec 3>&-; echo three >&4; exec 4>&-",
+    "touch -d @1600000000 file; echo after >> file",
+    "mv file moved; echo moved >> moved; mv moved file",
+];
+
+#[test]
+fn who_reads_sees_what_is_written() {
+    let server = Ftpd::start();
+    put(&server, "file", &bytes(SIZE), 50);
+    let Some(mount) = warm(&server, "rw", "file") else {
+        return;
+    };
+    for (number, script) in SEEN.iter().enumerate() {
+        let content = bytes(SIZE + number + 1);
+        put(&server, "file", &content, 40);
+        thread::sleep(Duration::from_millis(1100));
+        let reader = open_lent(&mount, "file");
+        let before = reader.metadata().unwrap().ino();
+        mount.sh(script);
+        let now = server.get("file");
+        assert!(now != content || script.contains("touch"), "{script}");
+        assert!(all_of(&reader) == now, "after {script}");
+        assert_eq!(
+            reader.metadata().unwrap().len(),
+            now.len() as u64,
+            "{script}"
+        );
+        let path = fs::metadata(mount.path("file")).unwrap();
+        assert_eq!(
+            (path.ino(), path.len()),
+            (before, now.len() as u64),
+            "{script}"
+        );
+        // Who comes now sees the same, and so does who comes when all have gone.
+        assert!(
+            fs::read(mount.path("file")).unwrap() == now,
+            "after {script}"
+        );
+        drop(reader);
+        assert!(
+            fs::read(mount.path("file")).unwrap() == now,
+            "after {script}"
+        );
+    }
+    mount.finish();
+}
+
+#[test]
+fn who_reads_keeps_what_is_replaced() {
+    let server = Ftpd::start();
+    put(&server, "file", &bytes(SIZE), 50);
+    put(&server, "other", b"other\n", 40);
+    let Some(mount) = warm(&server, "rw", "file") else {
+        return;
+    };
+    let mut readers = Vec::new();
+    let scripts = [
+        "sed -i s/more/less/ file",
         "mv file moved; cp moved file; touch -d @1700000000 file; rm moved",
         "cp other new; mv new file; cmp other file",
         "rm file; test ! -e file",
@@ -201,14 +253,10 @@ assert open(\"file\", \"rb\").read(4) == b\"MMAP\"'",
 }
 
 #[test]
-fn a_mount_that_may_write_does_not_lend_unless_it_is_told_to() {
+fn nothing_is_lent_where_it_is_not_wanted_or_there_is_no_cache() {
     let server = Ftpd::start();
     put(&server, "file", &bytes(SIZE), 40);
-    for options in [
-        &["rw"][..],
-        &["ro", "passthrough=off"],
-        &["ro", "cache_size=0"],
-    ] {
+    for options in [&["rw", "passthrough=off"], &["rw", "cache_size=0"]] {
         let mut mounting = mounting(&server);
         for option in options {
             mounting = mounting.option(*option);
@@ -280,7 +328,7 @@ fn after_a_crash_the_cache_is_looked_at_before_it_is_lent() {
 fn readers_and_writers_side_by_side_are_never_refused() {
     let server = Ftpd::start();
     put(&server, "file", &vec![b'0'; SIZE], 40);
-    let Some(mount) = warm(&server, "passthrough=on", "file") else {
+    let Some(mount) = warm(&server, "rw", "file") else {
         return;
     };
     let over = AtomicBool::new(false);
@@ -319,5 +367,32 @@ fn readers_and_writers_side_by_side_are_never_refused() {
     });
     assert!(server.get("file") == vec![b'4'; SIZE]);
     assert!(lent(&mount).unwrap() > 0);
+    mount.finish();
+}
+
+/// Writers of all kinds, mappings among them, and readers who were there before.
+#[test]
+fn readers_see_every_write_at_once() {
+    let server = Ftpd::start();
+    let rounds = std::env::var("FERRYFS_TORTURE").ok();
+    let rounds = rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(4);
+    put(&server, "file", &bytes(SIZE), 50);
+    let Some(mount) = warm(&server, "rw", "file") else {
+        return;
+    };
+    for seed in 0..rounds {
+        put(&server, "file", &bytes(SIZE + seed), 40);
+        thread::sleep(Duration::from_millis(1100));
+        drop(open_lent(&mount, "file"));
+        thread::sleep(Duration::from_millis(300));
+        let before = lent(&mount).unwrap();
+        let maps = if seed % 2 == 0 { "map" } else { "nomap" };
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mounted/torture.py");
+        let stored = server.path("file");
+        let stored = stored.display();
+        mount.sh(&format!("python3 {script} file {stored} {seed} 150 {maps}"));
+        let opens = lent(&mount).unwrap() - before;
+        assert!(opens > 10, "{opens} opens");
+    }
     mount.finish();
 }

@@ -29,6 +29,21 @@ impl SmallDisk {
         mounted.then_some(disk)
     }
 
+    /// One with a filesystem that keeps what it has, as disks have; `None` where there can be none.
+    pub fn ext4(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, at) = (dir.path().join("image"), dir.path().join("disk"));
+        std::fs::create_dir(&at).unwrap();
+        let made = format!(
+            "truncate -s {size} {0} && mkfs.ext4 -q {0} && mount -o loop {0} {1}",
+            image.display(),
+            at.display()
+        );
+        let made = Command::new("sh").args(["-c", &made]).output();
+        let made = made.is_ok_and(|made| made.status.success());
+        made.then_some(Self { at, own: Some(dir) })
+    }
+
     pub fn path(&self) -> &Path {
         &self.at
     }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -317,6 +318,17 @@ impl Store {
             }
         });
         self.left(entry);
+    }
+
+    /// As [`evict`](Self::evict), but the data file becomes `to`, if it has a name and can.
+    pub(super) fn give(&self, entry: &Arc<Entry>, to: &Path) {
+        if let Some(disk) = self.disk.as_ref().filter(|_| !entry.is_gone())
+            && let Err(err) = fs::rename(disk.data(entry.id), to)
+        {
+            log::debug!("{}: {err}", to.display());
+        }
+        entry.forget();
+        self.evict(entry);
     }
 
     /// `entry` is not in the table any more.

@@ -248,7 +248,7 @@ impl Content {
             if !state.is_base(&base) || state.is_dirty() {
                 return false;
             }
-            if !grew && !state.writable {
+            if state.shared().is_some() || !grew && !state.writable {
                 state.outdated = true;
                 return true;
             }
@@ -344,16 +344,46 @@ impl OpenFile for Content {
     }
 
     fn peek(&self, offset: u64, len: usize) -> Option<Chunk> {
-        let clean = |state: &mut State| state.clean_base().filter(|_| !state.detached);
+        let clean = |state: &mut State| {
+            let ours = state.detached || state.shared().is_some();
+            state.clean_base().filter(|_| !ours)
+        };
         self.state.with(clean)?.peek(offset, len)
     }
 
     fn whole(&self) -> Option<File> {
+        let shared = |state: &mut State| state.shared().map(|staged| staged.named().again());
+        if let Some(shared) = self.state.with(shared) {
+            return shared;
+        }
         let untouched = |state: &mut State| {
             let base = state.clean_base()?;
             (state.staged.is_none() && !state.detached).then_some(base)
         };
         self.state.with(untouched)?.whole()
+    }
+
+    fn share_whole(&self, may_be_mapped: bool) -> Result<()> {
+        if !self.shares_whole() {
+            self.begin_sharing()?;
+        }
+        if may_be_mapped {
+            self.begin_watching();
+        }
+        Ok(())
+    }
+
+    fn shares_whole(&self) -> bool {
+        self.state.with(|state| state.shared().is_some())
+    }
+
+    fn may_be_mapped(&self) -> bool {
+        let watched = |state: &mut State| state.shared().is_some_and(|staged| staged.is_watched());
+        self.state.with(watched)
+    }
+
+    fn look(&self) {
+        self.look_at_shared();
     }
 
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
@@ -402,6 +432,7 @@ impl OpenFile for Content {
 
     fn commit(&self, at: &RemotePath) -> Result<()> {
         let _turn = lock(&self.committing);
+        self.look();
         self.commit_now(at)
     }
 
@@ -450,7 +481,10 @@ impl OpenFile for Content {
 
     fn close(&self, at: Option<&RemotePath>) -> Result<()> {
         let _turn = lock(&self.committing);
-        let committed = at.map_or(Ok(()), |at| self.commit_now(at));
+        let committed = at.map_or(Ok(()), |at| {
+            self.look();
+            self.commit_now(at)
+        });
         // Dirty without a name, and not detached.
         let (base, staged, live, entry, nameless) = self.state.with(|state| {
             state.drop_fragment();

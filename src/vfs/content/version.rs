@@ -1,6 +1,5 @@
 //! One version of a file on the server, and how it is read.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -240,10 +239,9 @@ impl Version {
         found.filter(|chunk| chunk.len() == len)
     }
 
-    /// The file that has all of it, if it is on disk and known to be good.
-    pub(crate) fn whole(&self) -> Option<File> {
-        let cached = self.cached.as_ref().filter(|_| !self.is_stale())?;
-        cached.whole_file()?.try_clone().ok()
+    /// What the cache has of it.
+    pub(super) const fn cached(&self) -> Option<&Arc<Cached>> {
+        self.cached.as_ref()
     }
 
     /// A download that is under way shows the bytes of another version, if somebody writes to the

@@ -57,6 +57,22 @@ impl OpenFile for PatientFile {
         self.inner.whole()
     }
 
+    fn share_whole(&self, may_be_mapped: bool) -> Result<()> {
+        self.inner.share_whole(may_be_mapped)
+    }
+
+    fn shares_whole(&self) -> bool {
+        self.inner.shares_whole()
+    }
+
+    fn may_be_mapped(&self) -> bool {
+        self.inner.may_be_mapped()
+    }
+
+    fn look(&self) {
+        self.inner.look();
+    }
+
     fn write_at(&self, at: &RemotePath, offset: u64, data: &[u8]) -> Result<()> {
         self.inner.write_at(at, offset, data)
     }

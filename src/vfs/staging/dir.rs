@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind as IoErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -12,12 +12,16 @@ use std::time::SystemTime;
 
 use super::passing::{Passing, Room};
 use super::spare::{SPARE, Spares};
+use super::thaw::copy_range;
 use crate::vfs::error::{Error, Result};
 use crate::vfs::path::RemotePath;
 
 /// Names the file's place on the server, so that what a killed mount left can be told apart. Best
 /// effort: not every filesystem has extended attributes.
 const PLACE: &str = "user.ferryfs.path";
+
+/// When a file that the kernel reads by itself was last changed, as far as the server has that.
+const STORED: &str = "user.ferryfs.stored";
 
 /// Staged files up to this length are used again.
 const SPARED: u64 = 1 << 20;
@@ -64,7 +68,7 @@ impl StagingDir {
             }
             let named = Named::open(&path, self)?;
             let empty = named.file.metadata().map_err(|err| failed(&err))?.len() == 0;
-            if empty {
+            if empty || named.is_untouched() {
                 named.release();
                 continue;
             }
@@ -105,6 +109,27 @@ impl StagingDir {
         }
     }
 
+    /// A path that no staged file has.
+    pub(crate) fn free_path(&self) -> PathBuf {
+        loop {
+            let path = self.dir.join(format!("staged-{}", self.number()));
+            if fs::symlink_metadata(&path).is_err() {
+                return path;
+            }
+        }
+    }
+
+    /// Takes over a `file` that the kernel reads by itself, at `path` or without a name, with all of
+    /// the content of `place`.
+    pub(super) fn adopt(&self, file: File, path: PathBuf, place: &RemotePath) -> Named {
+        let flags = rustix::fs::XattrFlags::empty();
+        let _ = rustix::fs::fsetxattr(&file, PLACE, place.as_bytes(), flags);
+        let mut named = Named::new(file, path, self);
+        named.lent = true;
+        named.is_stored();
+        named
+    }
+
     /// The staged file of that name.
     pub(crate) fn find(&self, name: &str) -> Result<Named> {
         Named::open(&self.dir.join(name), self)
@@ -133,6 +158,10 @@ impl StagingDir {
                 continue;
             }
             let moved = fs::rename(&named.path, &kept);
+            let moved = match moved {
+                Err(_) if named.lent => copy_to(&named.file, &kept),
+                other => other,
+            };
             moved.map_err(|err| Error::local(kept.display(), &err))?;
             let mut reason = kept.clone().into_os_string();
             reason.push(".reason");
@@ -156,6 +185,22 @@ pub(super) fn make_private(dir: &Path) -> Result<()> {
     made.map_err(|err| Error::local(dir.display(), &err))
 }
 
+fn copy_to(file: &File, path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let to = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    copy_range(file, &to, &(0..file.metadata()?.len()))?;
+    to.set_len(file.metadata()?.len())
+}
+
+fn changed(file: &File) -> Option<String> {
+    let found = file.metadata().ok()?;
+    Some(format!("{}.{:09}", found.mtime(), found.mtime_nsec()))
+}
+
 fn place_of(file: &File) -> Option<PathBuf> {
     let mut place = vec![0; 4096];
     let len = rustix::fs::fgetxattr(file, PLACE, place.as_mut_slice()).ok()?;
@@ -172,6 +217,8 @@ pub(crate) struct Named {
     passing: Arc<Passing>,
     /// How many want it to stay.
     held: AtomicU32,
+    /// The kernel reads it by itself, perhaps longer than we do, and programs may write to it.
+    lent: bool,
     spares: Arc<Spares>,
 }
 
@@ -184,6 +231,7 @@ impl Named {
             path,
             passing: Arc::new(passing),
             held: AtomicU32::new(0),
+            lent: false,
             spares: Arc::clone(&dir.spares),
         }
     }
@@ -197,6 +245,12 @@ impl Named {
     }
 
     fn leave(&self) -> io::Result<()> {
+        if self.lent {
+            return match fs::remove_file(&self.path) {
+                Err(err) if err.kind() == IoErrorKind::NotFound => Ok(()),
+                other => other,
+            };
+        }
         if !self.empty() {
             return fs::remove_file(&self.path);
         }
@@ -239,6 +293,28 @@ impl Named {
     /// What of it is not in the file yet.
     pub(crate) const fn passing(&self) -> &Arc<Passing> {
         &self.passing
+    }
+
+    /// Whether the kernel reads it by itself.
+    pub(crate) const fn is_lent(&self) -> bool {
+        self.lent
+    }
+
+    /// The server has what is in a lent file: a mount that is killed from now on leaves nothing that
+    /// is worth keeping, unless it is changed.
+    pub(crate) fn is_stored(&self) {
+        let flags = rustix::fs::XattrFlags::empty();
+        if let Some(when) = changed(&self.file).filter(|_| self.lent) {
+            let _ = rustix::fs::fsetxattr(&self.file, STORED, when.as_bytes(), flags);
+        }
+    }
+
+    /// Whether it was not changed since that was said.
+    fn is_untouched(&self) -> bool {
+        let mut when = [0; 64];
+        let len = rustix::fs::fgetxattr(&self.file, STORED, when.as_mut_slice());
+        let stored = len.ok().and_then(|len| when.get(..len));
+        stored.is_some() && stored == changed(&self.file).as_ref().map(String::as_bytes)
     }
 
     /// The file itself.

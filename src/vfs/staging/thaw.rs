@@ -155,7 +155,7 @@ fn bytes_below(local: &Extents, wanted: u64) -> u64 {
 }
 
 /// Copies what is there of `range`; holes stay holes.
-fn copy_range(from: &File, to: &File, range: &Range<u64>) -> std::io::Result<()> {
+pub(super) fn copy_range(from: &File, to: &File, range: &Range<u64>) -> std::io::Result<()> {
     let mut at = range.start;
     while at < range.end {
         let start = match seek(from, SeekFrom::Data(at)) {
