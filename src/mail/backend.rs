@@ -48,6 +48,7 @@ use self::shelf::Shelf;
 use self::text::{Orders, Text};
 use self::tree::{ALIAS_FILE, Area, Areas, DIRECTORIES, FILES, Node, in_outbox};
 use crate::mail::draft::{Place, is_unfinished};
+use crate::mail::failure::Class;
 use crate::mail::fetch::{Fetcher, ServerDelete};
 use crate::mail::options::MailOptions;
 use crate::mail::queue::{self, Entry, Id, Queue, QueueOptions};
@@ -160,6 +161,28 @@ impl MailBackend {
         })?;
         backend.fetcher.with(|kept| *kept = Some(Arc::new(fetcher)));
         Ok(backend)
+    }
+
+    /// Where there is nothing yet that could be shown or sent without the server: waits for the
+    /// answer to the first login, `limit` at most.
+    ///
+    /// # Errors
+    /// `PermissionDenied`: what only the user can mend, a wrong password or a refused certificate.
+    /// Not what time may mend.
+    pub fn first_login(&self, limit: Duration) -> Result<()> {
+        let has_mail = self
+            .store
+            .with_ledger(|ledger| ledger.iter().next().is_some());
+        let Some(fetcher) = self
+            .fetcher()
+            .filter(|_| !has_mail && self.queue.is_empty())
+        else {
+            return Ok(());
+        };
+        match fetcher.first_login(limit) {
+            Err(failure) if failure.class() == Class::Account => Err(failure.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Ends fetching and sending; what is queued stays queued.

@@ -20,19 +20,39 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// A message whose end is with the server is not left in doubt for less than this.
 const COURTESY: Duration = Duration::from_secs(12);
 
+/// How long the first mount of a mailbox waits for the answer to its login.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+
 struct Mail(Arc<MailBackend>);
 
 /// Opens the mailbox of `config`. It is one for all mounts of the account, one at a time: mail that
 /// was fetched and queued is there again under another mountpoint.
 ///
 /// # Errors
-/// Another mount has it; the disk's. Not the servers': what is local is served without them.
+/// Another mount has it; the disk's. Not the servers': what is local is served without them. Only
+/// where nothing is local yet, a refused password or certificate.
 pub(super) fn open(config: &Config, options: &MailOptions) -> Result<Sides, Failure> {
     let state_dir = config.state_dir.parent().unwrap_or(&config.state_dir);
     let patience = config.timeout().saturating_sub(MARGIN);
     let mail = MailBackend::start(state_dir, options, patience)
         .map_err(|err| refused(&config.url_shown, &err))?;
+    if let Err(err) = mail.first_login(patience.min(FIRST_WORD)) {
+        mail.stop();
+        return Err(turned_away(&config.url_shown, &err));
+    }
     Ok((Arc::clone(&mail) as _, Arc::new(Mail(mail))))
+}
+
+/// Why nothing can be fetched before the user has mended it.
+fn turned_away(url: &str, err: &Error) -> Failure {
+    let told = err.to_string();
+    let tls = told.contains("certificate") || told.contains("TLS");
+    let (exit, remedy) = match tls {
+        true => (Exit::Tls, ""),
+        false => (Exit::Login, "; check the user and the password"),
+    };
+    let told = told.trim_end_matches('.');
+    Failure::new(exit, format!("{url}: {told}{remedy}"))
 }
 
 /// An error of handing in mail, with the exit code of sysexits.h that callers of sendmail(8) know.

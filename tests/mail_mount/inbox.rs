@@ -1,9 +1,14 @@
 //! The inbox, as mail programs and copying programs use it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::lab::{Lab, mail};
+use super::lab::{Lab, PATIENCE, mail};
+use crate::support::mount::{Place, can_mount};
+use crate::support::pop3d::{self, Pop3d};
 use crate::support::smtpd::Quirks;
 
 #[test]
@@ -265,4 +270,52 @@ fn a_message_in_pieces_is_put_together_when_all_are_there() {
     assert_eq!(printed, "It is\nhere.one\ntwoFrom: Bob <bob@example.org>\n");
     lab.fetched(3);
     lab.mount.finish();
+}
+
+/// As with FTP: a wrong password is told by the mount itself, and not somewhere behind it.
+#[test]
+fn a_first_mount_with_a_wrong_password_fails_and_a_later_one_shows_what_is_here() {
+    let pop3d = Pop3d::start(vec![mail(1)], pop3d::Quirks::default());
+    let place = Place::new();
+    let file = place.path("password");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mount = |password: &str| {
+        let mut written = options.open(&file).unwrap();
+        written.write_all(password.as_bytes()).unwrap();
+        let mut command = place.command();
+        command
+            .arg(format!("pop3://{}@localhost:{}/", pop3d::USER, pop3d.port))
+            .arg(place.mountpoint())
+            .arg("-o")
+            .arg(format!("tls=off,password_file={}", file.display()));
+        command.output().unwrap()
+    };
+    let umount = || {
+        let mut command = place.command();
+        let ended = command.arg("umount").arg(place.mountpoint()).status();
+        assert!(ended.unwrap().success());
+    };
+    if !can_mount() {
+        return;
+    }
+    let refused = mount("wrong");
+    let line = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(5), "{line}");
+    assert!(
+        line.contains("localhost") && line.ends_with("; check the user and the password\n"),
+        "{line}"
+    );
+
+    assert!(mount(pop3d::PASSWORD).status.success());
+    let new = place.mountpoint().join("new");
+    let deadline = Instant::now() + PATIENCE;
+    while fs::read_dir(&new).unwrap().count() == 0 {
+        assert!(Instant::now() < deadline, "nothing was fetched");
+        thread::sleep(Duration::from_millis(50));
+    }
+    umount();
+    assert!(mount("wrong").status.success());
+    assert_eq!(fs::read_dir(&new).unwrap().count(), 1);
+    umount();
 }

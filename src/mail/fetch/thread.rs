@@ -23,6 +23,9 @@ const LAST_RETRY: Duration = Duration::from_secs(3600);
 /// A refused password is not tried again sooner: servers lock accounts.
 const AFTER_REFUSAL: Duration = Duration::from_secs(600);
 
+/// Between two looks at whether the first login was answered.
+const GLANCE: Duration = Duration::from_millis(10);
+
 /// How long `stop` waits for the thread; connecting cannot be cut short.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -136,6 +139,24 @@ impl Fetcher {
     #[must_use]
     pub fn status(&self) -> FetchStatus {
         self.shared.status.with(|status| status.clone())
+    }
+
+    /// Waits until the first session has logged in or failed, `limit` at most, and tells the failure.
+    ///
+    /// # Errors
+    /// Why it failed, if that is known by then.
+    pub fn first_login(&self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.status();
+            let logged_in = !matches!(status.activity, Activity::Connecting | Activity::Idle);
+            match status.failed {
+                Some((_, failure)) => return Err(failure),
+                None if logged_in || status.succeeded.is_some() => return Ok(()),
+                None if Instant::now() >= deadline => return Ok(()),
+                None => thread::sleep(GLANCE),
+            }
+        }
     }
 
     /// Asks for a session now.
