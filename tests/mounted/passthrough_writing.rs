@@ -367,3 +367,58 @@ fn a_file_that_has_moved_is_written_for_its_readers_all_the_same() {
     drop(reader);
     mount.finish();
 }
+
+#[test]
+fn databases_and_repositories_work_beside_readers() {
+    let server = Ftpd::start();
+    let Some(mount) = mounting(&server).option("dir_cache=1s").start() else {
+        return;
+    };
+    let before = lent(&mount);
+    let said = mount.sh(
+        "set -e
+        python3 - <<'END'
+import sqlite3
+db = sqlite3.connect('db')
+db.execute('create table t (n integer primary key, x blob)')
+db.executemany('insert into t values (?, randomblob(3000))', [(n,) for n in range(700)])
+db.commit()
+END
+        touch -d '40 days ago' db
+        for n in 1 2 3; do cat db > /dev/null; sleep 1; done
+        exec 3< db
+        python3 - <<'END'
+import os, sqlite3, subprocess, sys
+reader = sqlite3.connect('file:db?mode=ro', uri=True)
+writer = sqlite3.connect('db', timeout=20)
+for n in range(5):
+    writer.execute('update t set x = ? where n = ?', (b'%d' % n, 100 * n))
+    writer.execute('insert into t values (?, ?)', (1000 + n, b'new'))
+    writer.commit()
+    assert reader.execute('select count(*) from t').fetchone() == (701 + n,)
+    assert reader.execute('select x from t where n = ?', (100 * n,)).fetchone() == (b'%d' % n,)
+    writer.execute('pragma mmap_size=100000000')
+assert reader.execute('pragma integrity_check').fetchone() == ('ok',)
+END
+        cat <&3 > $HOME/seen; cmp $HOME/seen db
+        exec 3<&-
+        test $(sqlite3 db 'select count(*) from t' 2>/dev/null || echo 705) = 705
+        git init -q r; cd r; git config user.email a@b; git config user.name a
+        head -c 3000000 /dev/urandom > big; git add big; git commit -qm one
+        touch -d '40 days ago' big; for n in 1 2 3; do cat big > /dev/null; sleep 1; done
+        exec 4< big
+        echo more >> big; git commit -qam two; git gc -q; git fsck --full
+        cat <&4 > $HOME/seen; cmp $HOME/seen big; exec 4<&-
+        git checkout -q HEAD~1 -- big; git status --short; cd ..
+        export BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes BORG_BASE_DIR=$HOME/borg
+        if command -v borg > /dev/null; then
+            borg init -e none b; borg create b::one r
+            find b/data -type f -size +1M -exec touch -d '40 days ago' {} +
+            for n in 1 2 3; do find b/data -type f -exec cat {} + > /dev/null; sleep 1; done
+            echo x >> r/big; borg create b::two r; borg check --verify-data b; borg delete b::one; borg compact b
+            borg check b; echo borg
+        fi",
+    );
+    println!("{said} {before:?} {:?}", lent(&mount));
+    mount.finish();
+}
