@@ -27,6 +27,12 @@ pub use client_cert::ClientCert;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// What the kernel takes of an upload to this machine ahead of its reader, in bytes; it counts double.
+const LOCAL_AHEAD: usize = 128 << 10;
+
+/// How fast such an upload is sent: at once.
+const LOCAL_CONTROL: &str = "cubic";
+
 /// The one place where a socket's error becomes an [`Error`]: `TimedOut` or `Disconnected`.
 /// `what` names the peer or what was being done.
 #[must_use]
@@ -221,6 +227,21 @@ pub fn tune(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(limit))
 }
 
+/// Prepares `stream` for a large content that is sent over it. On the way to a server on this
+/// machine nothing can be under way: what the kernel takes beyond what is read at once gets cold,
+/// and is passed on in the reader's time, who is the slowest of all. A link's pace (BBR) is not
+/// kept either. Where that cannot be set, things are only slower.
+pub fn tune_upload(stream: &TcpStream) {
+    let is_here = || -> io::Result<bool> {
+        let peer = stream.peer_addr()?.ip().to_canonical();
+        Ok(peer.is_loopback() || peer == stream.local_addr()?.ip().to_canonical())
+    };
+    if is_here().unwrap_or(false) {
+        let _ = SockRef::from(stream).set_send_buffer_size(LOCAL_AHEAD);
+        let _ = rustix::net::sockopt::set_tcp_congestion(stream, LOCAL_CONTROL);
+    }
+}
+
 /// Whether a read would not block: bytes wait, or the peer is gone.
 ///
 /// # Errors
@@ -305,6 +326,26 @@ mod tests {
         assert!(!is_readable(&stream).unwrap());
         let err = stream.read(&mut [0; 1]).unwrap_err();
         assert_eq!(failure("x", &err).kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn little_is_sent_ahead_to_this_machine() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let second = Duration::from_secs(1);
+        let mut stream = connect(listener.local_addr().unwrap(), None, second).unwrap();
+        tune_upload(&stream);
+        let _peer = listener.accept().unwrap();
+        assert_eq!(
+            SockRef::from(&stream).send_buffer_size().unwrap(),
+            2 * LOCAL_AHEAD
+        );
+        // Nobody reads: the rest of this has no place.
+        stream.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        while let Ok(put) = io::Write::write(&mut stream, &[0; 64 << 10]) {
+            sent += put;
+        }
+        assert!(sent < 4 << 20, "{sent}");
     }
 
     #[test]

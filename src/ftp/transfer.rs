@@ -153,6 +153,11 @@ impl Session {
         let over = early.is_some() && !is_upload(command);
         let most = if over { EMPTY_LIMIT } else { Duration::MAX };
         let limit = self.host.options().timeout.min(most);
+        if let Ok(Some(tcp)) = &joined
+            && is_upload(command)
+        {
+            net::tune_upload(tcp);
+        }
         if let (Ok(Some(tcp)), Some(limit)) = (&joined, &self.host.options().bandwidth)
             && let Some(direction) = direction(command)
         {
