@@ -11,7 +11,6 @@ use super::refusal::classify;
 use super::reply::Reply;
 use super::server::FtpServer;
 use super::session::Session;
-use super::times::shifted;
 use crate::vfs::attr::DirEntry;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
@@ -63,11 +62,11 @@ impl FtpServer {
         for mode in self.modes(s) {
             match self.list_by(s, dir, mode)? {
                 Answer::Listed(listed) => {
-                    let listed = self.examine(s, dir, mode, listed)?;
+                    let mut listed = self.examine(s, dir, mode, listed)?;
                     if by_stat && (listed.itself || listed.entries.len() > 1) {
                         self.give_up_stat_listing(dir);
                     } else if mode == ListingMode::ListAll {
-                        self.try_stat_listing(s, dir, &listed)?;
+                        self.try_stat_listing(s, dir, &mut listed)?;
                     }
                     return self.finish(s, dir, mode, listed);
                 }
@@ -245,14 +244,10 @@ impl FtpServer {
         match mode {
             ListingMode::Mlsd => self.add_links(s, dir, &mut listed)?,
             ListingMode::ListAll | ListingMode::List => {
-                let known = self.ways.with(|ways| ways.time_offset);
-                self.measure_offset(s, dir, &mut listed.entries)?;
+                self.measure_offset(s, dir, &mut listed)?;
                 if dir.is_root()
-                    && let Some(mut own) = listed.own.take()
+                    && let Some(own) = listed.own.take()
                 {
-                    let measured = self.ways.with(|ways| ways.time_offset);
-                    let late = measured.filter(|_| known.is_none()).unwrap_or(0);
-                    own.mtime = own.mtime.map(|listed| shifted(listed, -late));
                     self.root_attr.with(|attr| *attr = Some(own));
                 }
                 if self.options().exact_times {

@@ -27,6 +27,8 @@ pub(super) struct Listed {
     /// What LIST says of the directory itself, in the line of `.`.
     pub(super) own: Option<Attr>,
     pub(super) skipped: usize,
+    /// The server was asked for true times, to learn its zone.
+    pub(super) timed: bool,
     /// The last line had no end.
     pub(super) cut: bool,
 }

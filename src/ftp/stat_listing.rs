@@ -69,6 +69,18 @@ impl FtpServer {
         dirs: &[RemotePath],
         each: &mut dyn FnMut(usize, usize, Option<Listed>) -> More,
     ) -> Result<()> {
+        self.status_and(s, dirs, Vec::new(), &mut Vec::new(), each)
+    }
+
+    /// As [`status_of`](Self::status_of), and sends other lines `behind` it in the same batch.
+    fn status_and(
+        &self,
+        s: &mut Session,
+        dirs: &[RemotePath],
+        behind: Vec<Vec<u8>>,
+        replies: &mut Vec<Reply>,
+        each: &mut dyn FnMut(usize, usize, Option<Listed>) -> More,
+    ) -> Result<()> {
         let mut lines = Vec::with_capacity(dirs.len());
         let mut meaning = Vec::with_capacity(dirs.len());
         for (place, dir) in dirs.iter().enumerate() {
@@ -85,6 +97,8 @@ impl FtpServer {
                 meaning.push(Answer::Status(place));
             }
         }
+        meaning.resize_with(lines.len() + behind.len(), || Answer::Other);
+        lines.extend(behind);
         let mut outside = false;
         let asked = s.batch_each(&lines, STATUS_MAX, &mut |at, reply| match meaning.get(at) {
             Some(Answer::Enter) => {
@@ -98,6 +112,10 @@ impl FtpServer {
                     self.read_status(&reply)
                 };
                 each(*place, reply.len(), shown)
+            }
+            Some(Answer::Other) => {
+                replies.push(reply);
+                More::Wanted
             }
             Some(Answer::Back) | None => {
                 outside = false;
@@ -139,12 +157,12 @@ impl FtpServer {
     }
 
     /// Compares STAT with what `LIST -a` has just said of `dir`, until it is known whether the two
-    /// agree on this server. One round trip.
+    /// agree on this server, and measures the zone of LIST if that is not known, too. One round trip.
     pub(super) fn try_stat_listing(
         &self,
         s: &mut Session,
         dir: &RemotePath,
-        listed: &Listed,
+        listed: &mut Listed,
     ) -> Result<()> {
         let open = self
             .ways
@@ -153,7 +171,15 @@ impl FtpServer {
             return Ok(());
         }
         self.ways.with(|ways| ways.stat_tries += 1);
-        let shown = self.list_by_stat(s, dir)?;
+        let questions = self.offset_questions(dir, listed)?;
+        let behind: Vec<_> = questions.iter().map(|(_, line)| line.clone()).collect();
+        let (mut shown, mut replies) = (None, Vec::with_capacity(behind.len()));
+        let dirs = std::slice::from_ref(dir);
+        self.status_and(s, dirs, behind, &mut replies, &mut |_, _, found| {
+            shown = found;
+            More::Wanted
+        })?;
+        // Neither knows the zone yet.
         let same = shown
             .as_ref()
             .is_some_and(|shown| alike(&shown.entries, &listed.entries));
@@ -162,6 +188,9 @@ impl FtpServer {
                 ways.stat_listing = Some(same);
             }
         });
+        if !questions.is_empty() {
+            self.judge_offset(&questions, &replies, listed);
+        }
         Ok(())
     }
 
@@ -177,6 +206,8 @@ enum Answer {
     Enter,
     Status(usize),
     Back,
+    /// It is about something else.
+    Other,
 }
 
 /// Whether two listings are the same but for their order.

@@ -3,13 +3,15 @@
 
 use std::time::SystemTime;
 
+use super::list_command::Listed;
+use super::reply::Reply;
 use super::server::FtpServer;
 use super::session::Session;
 use super::stat::time_of;
 use super::times::{shifted, shows_minutes, zone_between};
 use crate::vfs::attr::{Attr, DirEntry, FileKind};
 use crate::vfs::error::Result;
-use crate::vfs::path::RemotePath;
+use crate::vfs::path::{Name, RemotePath};
 
 /// Listings in which a suitable file is looked for, and files asked about in one of them.
 const TRIES_MAX: u8 = 8;
@@ -51,18 +53,36 @@ impl FtpServer {
         }
     }
 
-    /// Measures the offset if it is not known yet, and corrects `entries`, which were read as if
-    /// it were 0. One round trip, once for a server.
+    /// Measures the offset if it is not known yet, and corrects what is `listed`, which was read as
+    /// if it were 0. One round trip, once for a server.
     pub(super) fn measure_offset(
         &self,
         s: &mut Session,
         dir: &RemotePath,
-        entries: &mut [DirEntry],
+        listed: &mut Listed,
     ) -> Result<()> {
-        if self.options().time_offset.is_some() || !self.is_offset_open() {
+        let questions = self.offset_questions(dir, listed)?;
+        if questions.is_empty() {
             return Ok(());
         }
+        let lines: Vec<_> = questions.iter().map(|(_, line)| line.clone()).collect();
+        let replies = s.batch(&lines)?;
+        self.judge_offset(&questions, &replies, listed);
+        Ok(())
+    }
+
+    /// Times that LIST told of files in `dir`, and how to ask for the true ones; nothing where there
+    /// is nothing to find out, or it was asked for already.
+    pub(super) fn offset_questions(
+        &self,
+        dir: &RemotePath,
+        listed: &mut Listed,
+    ) -> Result<Vec<(SystemTime, Vec<u8>)>> {
+        if self.options().time_offset.is_some() || listed.timed || !self.is_offset_open() {
+            return Ok(Vec::new());
+        }
         let now = SystemTime::now();
+        let entries = &listed.entries;
         let mut files: Vec<_> = entries
             .iter()
             .filter(|entry| entry.attr.kind == FileKind::File && !entry.attr.mtime_exact)
@@ -71,41 +91,52 @@ impl FtpServer {
             .collect();
         files.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
         files.truncate(FILES_ASKED);
-        if files.is_empty() {
-            return Ok(());
+        let question = |(listed, name): &(SystemTime, &Name)| {
+            let line = self.line("MDTM", &dir.join(name))?;
+            Ok((*listed, line))
+        };
+        let questions = files.iter().map(question).collect::<Result<Vec<_>>>()?;
+        listed.timed = !questions.is_empty();
+        if listed.timed {
+            self.ways.with(|ways| ways.offset_tries += 1);
         }
-        self.ways.with(|ways| ways.offset_tries += 1);
-        let questions = files
-            .iter()
-            .map(|(_, name)| self.line("MDTM", &dir.join(name)))
-            .collect::<Result<Vec<_>>>()?;
-        let replies = s.batch(&questions)?;
+        Ok(questions)
+    }
+
+    /// Learns the offset from the replies to [`offset_questions`](Self::offset_questions), and
+    /// corrects what is `listed`.
+    pub(super) fn judge_offset(
+        &self,
+        questions: &[(SystemTime, Vec<u8>)],
+        replies: &[Reply],
+        listed: &mut Listed,
+    ) {
         if replies
             .iter()
             .any(|reply| matches!(reply.code(), 500 | 502 | 504))
         {
             self.ways.with(|ways| ways.mdtm = Some(false));
-            return Ok(());
+            return;
         }
-        let measured: Vec<_> = files
+        let now = SystemTime::now();
+        let measured: Vec<_> = questions
             .iter()
-            .zip(&replies)
+            .zip(replies)
             .filter_map(|((listed, _), reply)| zone_between(*listed, time_of(reply)?, now))
             .collect();
         // Files that are being written disagree; an offset that only one of several shows is none.
         let Some(offset) = measured.first().copied() else {
-            return Ok(());
+            return;
         };
         if measured.iter().any(|other| *other != offset) {
-            return Ok(());
+            return;
         }
         self.learn_offset(offset);
-        if offset != 0 {
-            for entry in entries.iter_mut().filter(|entry| !entry.attr.mtime_exact) {
-                entry.attr.mtime = entry.attr.mtime.map(|listed| shifted(listed, -offset));
-            }
+        let own = listed.own.as_mut().into_iter();
+        let all = listed.entries.iter_mut().map(|entry| &mut entry.attr);
+        for attr in all.chain(own).filter(|attr| !attr.mtime_exact) {
+            attr.mtime = attr.mtime.map(|listed| shifted(listed, -offset));
         }
-        Ok(())
     }
 
     /// Replaces the minutes and days of LIST by what MDTM says, where the user paid for it.
