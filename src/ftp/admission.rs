@@ -20,6 +20,8 @@ pub enum Purpose {
     Metadata,
     /// A file's content: may be kept for long.
     Transfer,
+    /// The same, beside one that is under way: it leaves others the session that they need at once.
+    Help,
     /// What nobody has asked for yet: only while one more is free, and given back soon.
     Foresight,
 }
@@ -97,7 +99,8 @@ impl State {
             return Admission::Closed;
         }
         let overtakes = self.queue.iter().any(|w| {
-            purpose == Purpose::Foresight || w.purpose == Purpose::Metadata || w.purpose == purpose
+            let favour = matches!(purpose, Purpose::Foresight | Purpose::Help);
+            favour || w.purpose == Purpose::Metadata || w.purpose == purpose
         });
         if !overtakes && let Some(grant) = self.grant(purpose) {
             return Admission::Granted(grant);
@@ -116,7 +119,8 @@ impl State {
     }
 
     fn grant(&mut self, purpose: Purpose) -> Option<Grant> {
-        if purpose == Purpose::Transfer && self.transfers >= self.most_transfers() {
+        let transfers = matches!(purpose, Purpose::Transfer | Purpose::Help);
+        if transfers && self.transfers >= self.most_transfers() {
             return None;
         }
         let spared = usize::from(purpose == Purpose::Foresight);
@@ -125,19 +129,25 @@ impl State {
         }
         // A data connection that was asked for long ago is made by now.
         let ready = self.idle.iter().enumerate();
-        let ready = ready.filter(|_| purpose == Purpose::Transfer);
+        let ready = ready.filter(|_| transfers);
         let ready = ready.filter_map(|(at, idle)| Some((idle.session.ahead_since()?, at)));
         let idle = match ready.min() {
+            _ if purpose == Purpose::Help && self.is_last_idle() => None,
             Some((_, at)) => Some(self.idle.remove(at)),
             None => self.idle.pop(),
         };
         let grant = idle.map_or(Grant::New, |idle| Grant::Idle(Box::new(idle.session)));
         match purpose {
             Purpose::Metadata => self.metadata += 1,
-            Purpose::Transfer => self.transfers += 1,
+            Purpose::Transfer | Purpose::Help => self.transfers += 1,
             Purpose::Foresight => self.foresight += 1,
         }
         Some(grant)
+    }
+
+    /// Whether metadata could be asked for at once by one session only, and another can be opened.
+    fn is_last_idle(&self) -> bool {
+        self.idle.len() == 1 && self.metadata == 0 && self.open() < self.limit
     }
 
     /// Gives what is free to those who wait.
@@ -158,7 +168,7 @@ impl State {
     pub(super) const fn leave(&mut self, purpose: Purpose) {
         match purpose {
             Purpose::Metadata => self.metadata -= 1,
-            Purpose::Transfer => self.transfers -= 1,
+            Purpose::Transfer | Purpose::Help => self.transfers -= 1,
             Purpose::Foresight => self.foresight -= 1,
         }
     }

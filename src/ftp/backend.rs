@@ -226,6 +226,10 @@ impl Transfers for FtpTransfers {
         self.0.append(path, base)
     }
 
+    fn retrieve_beside(&self, path: &RemotePath, offset: u64) -> Result<Box<dyn Download>> {
+        self.0.retrieve_beside(path, offset)
+    }
+
     fn retrieve_ahead(&self, path: &RemotePath) -> Result<Box<dyn Download>> {
         self.0.retrieve_ahead(path)
     }

@@ -40,7 +40,23 @@ impl FtpServer {
         wait: bool,
     ) -> Result<Box<dyn Download>> {
         // Reading twice does no harm.
-        let retrieval = self.repeating(|| self.begin_retrieve(path, offset, wait))?;
+        let retrieval = self.repeating(|| {
+            let lease = self.pool.lease(Purpose::Transfer, wait)?;
+            self.retrieve_on(lease, path, offset)
+        })?;
+        Ok(Box::new(retrieval))
+    }
+
+    /// See [`Transfers::retrieve_beside`](crate::vfs::backend::Transfers::retrieve_beside).
+    pub(super) fn retrieve_beside(
+        self: &Arc<Self>,
+        path: &RemotePath,
+        offset: u64,
+    ) -> Result<Box<dyn Download>> {
+        let retrieval = self.repeating(|| {
+            let lease = self.pool.lease(Purpose::Help, false)?;
+            self.retrieve_on(lease, path, offset)
+        })?;
         Ok(Box::new(retrieval))
     }
 
@@ -48,16 +64,6 @@ impl FtpServer {
     pub(super) fn retrieve_ahead(self: &Arc<Self>, path: &RemotePath) -> Result<Box<dyn Download>> {
         let lease = self.pool.lease(Purpose::Foresight, false)?;
         Ok(Box::new(self.retrieve_on(lease, path, 0)?))
-    }
-
-    fn begin_retrieve(
-        self: &Arc<Self>,
-        path: &RemotePath,
-        offset: u64,
-        wait: bool,
-    ) -> Result<Retrieval> {
-        let lease = self.pool.lease(Purpose::Transfer, wait)?;
-        self.retrieve_on(lease, path, offset)
     }
 
     fn retrieve_on(

@@ -347,6 +347,15 @@ pub trait Transfers: Send + Sync {
     /// `Busy` at once (not after a wait) when no connection is free, if `wait` is false.
     fn retrieve(&self, path: &RemotePath, offset: u64, wait: bool) -> Result<Box<dyn Download>>;
 
+    /// As [`retrieve`](Self::retrieve) without a wait, beside a download that is under way: not on
+    /// the connection that others would ask next.
+    ///
+    /// # Errors
+    /// As those of `retrieve`.
+    fn retrieve_beside(&self, path: &RemotePath, offset: u64) -> Result<Box<dyn Download>> {
+        self.retrieve(path, offset, false)
+    }
+
     /// Whether [`retrieve`](Self::retrieve) begins at `offset`, and not at the start to throw away
     /// what comes before it, as far as known. Never blocks.
     fn resumes(&self, _offset: u64) -> bool {

@@ -443,6 +443,7 @@ impl Version {
         let begun = if in_turn {
             self.behind.in_line(|| self.contents.connection(retrieve))
         } else {
+            let retrieve = |_| self.transfers.retrieve_beside(at, offset);
             self.contents.connection_now(retrieve)
         };
         let download = match begun {
