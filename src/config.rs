@@ -66,6 +66,10 @@ use url::{Scheme, ServerUrl};
 /// Most bytes that are kept of files read.
 const CACHE_SIZE: u64 = 4 << 30;
 
+/// Connections, and more for a moment, where nothing is said of them.
+const CONNECTIONS: usize = 8;
+const EXTRA_CONNECTIONS: usize = 16;
+
 /// How long what nobody reads is kept.
 const CACHE_MAX_AGE: Duration = Duration::from_secs(30 * 86_400);
 
@@ -471,7 +475,11 @@ fn ftp_options(
         clear_control: settings.clear_control,
         proxy: settings.proxy,
         timeout: settings.timeout.unwrap_or(Duration::from_secs(30)),
-        connections: settings.connections.unwrap_or(8),
+        connections: settings.connections.unwrap_or(CONNECTIONS),
+        extra_connections: match settings.connections {
+            None if settings.bwlimit.is_none() => EXTRA_CONNECTIONS,
+            _ => 0,
+        },
         data,
         family,
         bind: settings.bind,

@@ -16,6 +16,7 @@ mod directory;
 mod doubt;
 pub mod encoding;
 mod examine;
+mod extra;
 pub mod features;
 pub mod host;
 mod in_place;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use super::extra::Extra;
 use super::session::Session;
 use crate::vfs::error::Error;
 
@@ -22,6 +23,9 @@ pub enum Purpose {
     Transfer,
     /// The same, beside one that is under way: it leaves others the session that they need at once.
     Help,
+    /// A few bytes of a content: soon given back. Counts among the transfers, and may have what is
+    /// [extra](super::extra).
+    Spot,
     /// What nobody has asked for yet: only while one more is free, and given back soon.
     Foresight,
 }
@@ -34,8 +38,10 @@ pub(super) struct State {
     pub(super) idle: Vec<Idle>,
     metadata: usize,
     pub(super) transfers: usize,
+    pub(super) spots: usize,
     foresight: usize,
     pub(super) limit: usize,
+    pub(super) extra: Extra,
     /// When the limit was last changed, if it is below that of the options.
     limited: Option<Instant>,
     pub(super) queue: VecDeque<Waiter>,
@@ -74,9 +80,10 @@ pub(super) enum Admission {
 }
 
 impl State {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, extra: usize) -> Self {
         Self {
             limit,
+            extra: Extra::new(extra),
             ..Self::default()
         }
     }
@@ -86,12 +93,17 @@ impl State {
     }
 
     const fn used(&self) -> usize {
-        self.metadata + self.transfers + self.foresight
+        self.metadata + self.transfers + self.spots + self.foresight
     }
 
     /// One is kept for metadata, if there is more than one.
     pub(super) fn most_transfers(&self) -> usize {
         self.limit.saturating_sub(1).max(1)
+    }
+
+    /// Most sessions there may be, those included that are extra.
+    pub(super) const fn most(&self) -> usize {
+        self.limit + self.extra.open
     }
 
     pub(super) fn admit(&mut self, purpose: Purpose, wait: bool) -> Admission {
@@ -120,16 +132,23 @@ impl State {
 
     fn grant(&mut self, purpose: Purpose) -> Option<Grant> {
         let transfers = matches!(purpose, Purpose::Transfer | Purpose::Help);
-        if transfers && self.transfers >= self.most_transfers() {
+        let carries = transfers || purpose == Purpose::Spot;
+        // What is extra is for spots only.
+        if transfers && self.transfers >= self.most_transfers()
+            || carries && self.transfers + self.spots >= self.most_transfers() + self.extra.open
+        {
             return None;
         }
         let spared = usize::from(purpose == Purpose::Foresight);
-        if self.used() + spared >= self.limit {
+        if self.used() + spared >= self.most() {
             return None;
+        }
+        if purpose == Purpose::Spot && self.transfers + self.spots >= self.most_transfers() {
+            self.extra.need();
         }
         // A data connection that was asked for long ago is made by now.
         let ready = self.idle.iter().enumerate();
-        let ready = ready.filter(|_| transfers);
+        let ready = ready.filter(|_| carries);
         let ready = ready.filter_map(|(at, idle)| Some((idle.session.ahead_since()?, at)));
         let idle = match ready.min() {
             _ if purpose == Purpose::Help && self.is_last_idle() => None,
@@ -140,6 +159,7 @@ impl State {
         match purpose {
             Purpose::Metadata => self.metadata += 1,
             Purpose::Transfer | Purpose::Help => self.transfers += 1,
+            Purpose::Spot => self.spots += 1,
             Purpose::Foresight => self.foresight += 1,
         }
         Some(grant)
@@ -152,10 +172,13 @@ impl State {
 
     /// Gives what is free to those who wait.
     pub(super) fn serve(&mut self) {
-        for purpose in [Purpose::Metadata, Purpose::Transfer] {
-            while let Some(at) = self.queue.iter().position(|w| w.purpose == purpose) {
-                let Some(grant) = self.grant(purpose) else {
-                    break;
+        for metadata in [true, false] {
+            let mut at = 0;
+            while let Some(purpose) = self.queue.get(at).map(|waiter| waiter.purpose) {
+                let served = (purpose == Purpose::Metadata) == metadata;
+                let Some(grant) = served.then(|| self.grant(purpose)).flatten() else {
+                    at += 1;
+                    continue;
                 };
                 // Who gives up leaves the queue first, so there is somebody to receive it.
                 if let Some(waiter) = self.queue.remove(at) {
@@ -169,13 +192,15 @@ impl State {
         match purpose {
             Purpose::Metadata => self.metadata -= 1,
             Purpose::Transfer | Purpose::Help => self.transfers -= 1,
+            Purpose::Spot => self.spots -= 1,
             Purpose::Foresight => self.foresight -= 1,
         }
     }
 
     /// Keeps a session for the next one, unless it is no good or one too many.
     pub(super) fn keep(&mut self, session: Session) -> Option<Session> {
-        if self.closed || !session.is_reusable() || self.open() >= self.limit {
+        if self.closed || !session.is_reusable() || self.open() >= self.most() {
+            self.extra.open = self.extra.open.min(self.open().saturating_sub(self.limit));
             return Some(session);
         }
         self.idle.push(Idle {
@@ -194,6 +219,8 @@ impl State {
 
     /// The server will not have more than there are.
     pub(super) fn lower_limit(&mut self) {
+        self.extra.refuse();
+        self.extra.open = self.open().saturating_sub(self.limit);
         self.limit = self.open().clamp(1, self.limit);
         self.limited = Some(Instant::now());
     }
@@ -202,6 +229,71 @@ impl State {
         if self.limit < wanted && self.limited.is_some_and(|at| at.elapsed() > LIMIT_HOLDS) {
             self.limit += 1;
             self.limited = Some(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_granted(state: &mut State, purpose: Purpose) -> bool {
+        matches!(state.admit(purpose, false), Admission::Granted(_))
+    }
+
+    #[test]
+    fn what_is_extra_is_for_spots_only() {
+        let mut state = State::new(3, 2);
+        assert!(is_granted(&mut state, Purpose::Transfer));
+        assert!(is_granted(&mut state, Purpose::Spot));
+        assert!(
+            !is_granted(&mut state, Purpose::Spot),
+            "one is for metadata"
+        );
+        state.extra.open = 2;
+        assert!(is_granted(&mut state, Purpose::Spot));
+        assert!(is_granted(&mut state, Purpose::Spot));
+        assert!(!is_granted(&mut state, Purpose::Spot));
+        assert!(is_granted(&mut state, Purpose::Metadata));
+        assert!(!is_granted(&mut state, Purpose::Metadata) && state.open() == 5);
+        // Transfers wait for the usual ones.
+        state.leave(Purpose::Spot);
+        state.leave(Purpose::Transfer);
+        for _ in 0..2 {
+            assert!(is_granted(&mut state, Purpose::Transfer));
+        }
+        state.leave(Purpose::Spot);
+        assert!(!is_granted(&mut state, Purpose::Transfer));
+        assert!(is_granted(&mut state, Purpose::Spot));
+    }
+
+    #[test]
+    fn a_server_that_refuses_has_no_more_than_there_are() {
+        let mut state = State::new(2, 8);
+        state.extra.open = 1;
+        assert!(is_granted(&mut state, Purpose::Spot));
+        assert!(is_granted(&mut state, Purpose::Spot));
+        state.lower_limit();
+        assert_eq!((state.limit, state.extra.open), (2, 0));
+        state.leave(Purpose::Spot);
+        state.lower_limit();
+        assert_eq!((state.limit, state.extra.open), (1, 0));
+    }
+
+    #[test]
+    fn whoever_carries_contents_is_served_in_turn() {
+        let mut state = State::new(2, 0);
+        assert!(is_granted(&mut state, Purpose::Transfer));
+        let queued = [Purpose::Transfer, Purpose::Spot].map(|purpose| {
+            let Admission::Queued(_, granted) = state.admit(purpose, true) else {
+                unreachable!("there is one too few");
+            };
+            granted
+        });
+        for granted in queued {
+            state.leave(Purpose::Transfer);
+            state.serve();
+            assert!(granted.try_recv().is_ok());
         }
     }
 }

@@ -138,7 +138,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`command`](Self::command).
-    fn arrange_ahead(&mut self) -> Result<()> {
+    pub(super) fn arrange_ahead(&mut self) -> Result<()> {
         if self.has_ahead() || !self.may_arrange_ahead() {
             return Ok(());
         }

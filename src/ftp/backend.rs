@@ -196,6 +196,19 @@ impl Transfers for FtpTransfers {
         self.0.retrieve(path, offset, wait)
     }
 
+    fn retrieve_spot(
+        &self,
+        path: &RemotePath,
+        offset: u64,
+        wait: bool,
+    ) -> Result<Box<dyn Download>> {
+        self.0.retrieve_spot(path, offset, wait)
+    }
+
+    fn expect_spots(&self, readers: usize) {
+        self.0.pool.expect_spots(readers);
+    }
+
     fn resumes(&self, offset: u64) -> bool {
         self.0.resumes(offset)
     }

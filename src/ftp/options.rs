@@ -40,6 +40,8 @@ pub struct FtpOptions {
     pub timeout: Duration,
     /// Most connections to open at once; lowered when the server refuses more.
     pub connections: usize,
+    /// How many more there may be for a moment, where several readers jump about in files.
+    pub extra_connections: usize,
     /// Passive, or active with these addresses and ports.
     pub data: DataMode,
     /// Address family to use.

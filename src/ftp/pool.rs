@@ -4,6 +4,7 @@
 //! for a minute, by whoever comes next: there is no thread. Of a limit of *n*, transfers get *n* - 1
 //! at most, so that `ls` never waits for a download. A refusal for want of room ("421 Too many
 //! connections") makes the limit what is open at that moment; a minute later it may grow by one.
+//! For a moment there may be more ([`extra`](super::extra)).
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 #[derive(Debug)]
 pub struct Pool {
     host: Arc<Host>,
-    state: Locked<State>,
+    pub(super) state: Locked<State>,
 }
 
 /// A session on loan. Dropping it gives the session back, or throws it away if it is broken or a
@@ -58,9 +59,10 @@ impl Pool {
     #[must_use]
     pub fn new(options: FtpOptions) -> Arc<Self> {
         let limit = options.connections.max(1);
+        let extra = options.extra_connections;
         Arc::new(Self {
             host: Arc::new(Host::new(options)),
-            state: Locked::new(State::new(limit)),
+            state: Locked::new(State::new(limit, extra)),
         })
     }
 
@@ -161,9 +163,9 @@ impl Pool {
         self.state.with(|state| Report {
             open: state.open(),
             idle: state.idle.len(),
-            transfers: state.transfers,
+            transfers: state.transfers + state.spots,
             waiting: state.queue.len(),
-            limit: state.limit,
+            limit: state.most(),
             last_error: state.last_error.as_ref().map(Error::to_string),
         })
     }

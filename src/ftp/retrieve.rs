@@ -39,12 +39,7 @@ impl FtpServer {
         offset: u64,
         wait: bool,
     ) -> Result<Box<dyn Download>> {
-        // Reading twice does no harm.
-        let retrieval = self.repeating(|| {
-            let lease = self.pool.lease(Purpose::Transfer, wait)?;
-            self.retrieve_on(lease, path, offset)
-        })?;
-        Ok(Box::new(retrieval))
+        self.retrieve_for(Purpose::Transfer, path, offset, wait)
     }
 
     /// See [`Transfers::retrieve_beside`](crate::vfs::backend::Transfers::retrieve_beside).
@@ -53,17 +48,38 @@ impl FtpServer {
         path: &RemotePath,
         offset: u64,
     ) -> Result<Box<dyn Download>> {
-        let retrieval = self.repeating(|| {
-            let lease = self.pool.lease(Purpose::Help, false)?;
-            self.retrieve_on(lease, path, offset)
-        })?;
-        Ok(Box::new(retrieval))
+        self.retrieve_for(Purpose::Help, path, offset, false)
+    }
+
+    /// See [`Transfers::retrieve_spot`](crate::vfs::backend::Transfers::retrieve_spot).
+    pub(super) fn retrieve_spot(
+        self: &Arc<Self>,
+        path: &RemotePath,
+        offset: u64,
+        wait: bool,
+    ) -> Result<Box<dyn Download>> {
+        self.retrieve_for(Purpose::Spot, path, offset, wait)
     }
 
     /// See [`Transfers::retrieve_ahead`](crate::vfs::backend::Transfers::retrieve_ahead).
     pub(super) fn retrieve_ahead(self: &Arc<Self>, path: &RemotePath) -> Result<Box<dyn Download>> {
         let lease = self.pool.lease(Purpose::Foresight, false)?;
         Ok(Box::new(self.retrieve_on(lease, path, 0)?))
+    }
+
+    fn retrieve_for(
+        self: &Arc<Self>,
+        purpose: Purpose,
+        path: &RemotePath,
+        offset: u64,
+        wait: bool,
+    ) -> Result<Box<dyn Download>> {
+        // Reading twice does no harm.
+        let retrieval = self.repeating(|| {
+            let lease = self.pool.lease(purpose, wait)?;
+            self.retrieve_on(lease, path, offset)
+        })?;
+        Ok(Box::new(retrieval))
     }
 
     fn retrieve_on(

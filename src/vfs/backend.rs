@@ -356,6 +356,22 @@ pub trait Transfers: Send + Sync {
         self.retrieve(path, offset, false)
     }
 
+    /// The same for a few bytes from `offset` on, with which the download is dropped.
+    ///
+    /// # Errors
+    /// As [`retrieve`](Self::retrieve).
+    fn retrieve_spot(
+        &self,
+        path: &RemotePath,
+        offset: u64,
+        wait: bool,
+    ) -> Result<Box<dyn Download>> {
+        self.retrieve(path, offset, wait)
+    }
+
+    /// So many readers jump about at once: they can use more connections than others. Never blocks.
+    fn expect_spots(&self, _readers: usize) {}
+
     /// Whether [`retrieve`](Self::retrieve) begins at `offset`, and not at the start to throw away
     /// what comes before it, as far as known. Never blocks.
     fn resumes(&self, _offset: u64) -> bool {

@@ -145,6 +145,7 @@ impl Server {
             proxy: None,
             timeout: Duration::from_secs(2),
             connections: 4,
+            extra_connections: 0,
             data: DataMode::Passive,
             family: Family::Any,
             bind: None,

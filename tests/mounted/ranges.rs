@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{bytes, mounting};
-use crate::support::ftpd::{Ftpd, Quirks};
+use crate::support::ftpd::{Ftpd, Limit, Quirks};
 use crate::support::mount::TestMount;
 
 use rustix::fs::{Advice, fadvise};
@@ -59,22 +59,16 @@ fn a_sequential_reader_of_a_slow_link_gets_several_connections() {
     mount.finish();
 }
 
-#[test]
-fn jumps_are_short_while_the_whole_file_comes() {
-    let server = slow_link(16 << 20);
-    let Some(mount) = mounting(&server).start() else {
-        return;
-    };
-    let content = server.get("big");
+/// Eight readers jump about in the file; some read on from where they jumped to.
+fn jump_side_by_side(mount: &TestMount, content: &[u8]) {
     std::thread::scope(|scope| {
         for job in 0..8_usize {
-            let (path, content) = (mount.path("big"), &content);
+            let path = mount.path("big");
             scope.spawn(move || {
                 let file = File::open(path).unwrap();
                 let mut at = job * 7 + 1;
                 for round in 0..24 {
                     at = (at * 1_103_515_245 + 12_345) % (content.len() - 200_000);
-                    // Some read on from where they jumped to.
                     for step in 0..=round % 3 {
                         let from = at + step * 65_536;
                         let mut got = vec![0; 5_000];
@@ -85,8 +79,18 @@ fn jumps_are_short_while_the_whole_file_comes() {
             });
         }
     });
+}
+
+#[test]
+fn who_jump_side_by_side_have_more_connections_for_a_moment() {
+    let server = slow_link(16 << 20);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let content = server.get("big");
+    jump_side_by_side(&mount, &content);
     let peak = server.sessions_peak();
-    assert!(peak <= 8, "{peak} connections");
+    assert!((9..=24).contains(&peak), "{peak} connections");
     // Once it is here, it needs no server.
     let deadline = Instant::now() + Duration::from_secs(20);
     while server.bytes_sent() < content.len() as u64 && Instant::now() < deadline {
@@ -97,7 +101,60 @@ fn jumps_are_short_while_the_whole_file_comes() {
         .and_then(|mut file| file.read_to_end(&mut got))
         .unwrap();
     assert!(got == content);
+    // Only the usual ones stay.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !status(&mount).contains("\"limit\":8,") && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let told = status(&mount);
+    assert!(told.contains("\"limit\":8,"), "{told}");
+    let open = (0..=8).find(|open| told.contains(&format!("\"open\":{open},")));
+    assert!(open.is_some(), "{told}");
     mount.finish();
+}
+
+#[test]
+fn a_number_of_connections_that_was_asked_for_is_kept_to() {
+    let server = slow_link(16 << 20);
+    let Some(mount) = mounting(&server).option("connections=8").start() else {
+        return;
+    };
+    jump_side_by_side(&mount, &server.get("big"));
+    let peak = server.sessions_peak();
+    assert!(peak <= 8, "{peak} connections");
+    mount.finish();
+}
+
+#[test]
+fn a_server_that_has_enough_connections_is_not_asked_again() {
+    let limit = Limit {
+        sessions: 10,
+        reply: "421 Too many connections.".into(),
+    };
+    let quirks = Quirks {
+        limit: Some(limit),
+        ..Quirks::default()
+    };
+    let server = slow(16 << 20, 96, quirks);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let content = server.get("big");
+    jump_side_by_side(&mount, &content);
+    let opened = server.sessions_opened();
+    jump_side_by_side(&mount, &content);
+    let peak = server.sessions_peak();
+    assert!(peak <= 10, "{peak} connections");
+    let again = server.sessions_opened() - opened;
+    assert!(again <= 8, "{again} more connections");
+    // None outlives the mount.
+    assert!(server.sessions_open() > 8);
+    mount.finish();
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while server.sessions_open() > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(server.sessions_open(), 0);
 }
 
 /// Opens a file of which the kernel is to read only what is asked for.

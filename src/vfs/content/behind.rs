@@ -42,6 +42,10 @@ const MOST_OWN: u64 = 64 << 20;
 /// What part of the cache a file may take that is fetched for its jumps.
 const PART: u64 = 2;
 
+/// So many readers who wait for jumps at once can use more connections than there are, and none
+/// should keep one longer than he must.
+const CROWD: usize = 4;
+
 /// What a sequential reader must have read, and must have before it, in bytes.
 const READ_BEFORE: u64 = 12 << 20;
 const LEFT: u64 = 64 << 20;
@@ -107,6 +111,11 @@ impl Behind {
     /// Whether the plan is to have all of the file here.
     pub(super) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::Relaxed)
+    }
+
+    /// Whether many wait for jumps, with one who is about to.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.rental.with(|rental| rental.under_way() + 1 >= CROWD)
     }
 
     pub(super) fn is_given_up(&self) -> bool {
@@ -240,7 +249,10 @@ impl Drop for Jump<'_> {
 /// A reader jumps.
 pub(super) fn jump(version: &Arc<Version>) -> Jump<'_> {
     let rental = &version.behind().rental;
-    rental.with(|rental| rental.jump_begins(Instant::now()));
+    let readers = rental.with(|rental| rental.jump_begins(Instant::now()));
+    if readers >= CROWD {
+        version.transfers().expect_spots(readers);
+    }
     Jump(version)
 }
 

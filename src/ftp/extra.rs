@@ -1,0 +1,176 @@
+//! Sessions beyond the usual number, for a moment.
+//!
+//! A jump in a large file takes one round trip on a session that is ready for it, and two more until
+//! the session is ready again. Where several readers jump about, the usual number of sessions is
+//! soon used up by waiting. So when many jump at once, more are opened behind, with their data
+//! connections made; nobody waits for that, for a spot takes the first session that is free. A
+//! thread keeps watch as long as there are any: when they were not needed for a few seconds it
+//! closes them and ends. A server that refuses one is not asked for more for a good while.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::admission::{Idle, State};
+use super::pool::Pool;
+use super::session::Session;
+
+/// Round trips of a jump: with so many sessions a reader always finds one that is ready.
+const EACH: usize = 3;
+
+/// How long they are kept that nobody needs.
+const KEPT: Duration = Duration::from_secs(5);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a server that refused one is not asked for more.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(600);
+
+/// The books of what is extra.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// So many there may be.
+    most: usize,
+    /// So many there are.
+    pub(super) open: usize,
+    opening: usize,
+    /// There is a thread that keeps watch.
+    watched: bool,
+    /// When one was last needed.
+    needed: Option<Instant>,
+    refused: Option<Instant>,
+}
+
+impl Extra {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most,
+            ..Self::default()
+        }
+    }
+
+    /// Somebody needs one, or has one.
+    pub(super) fn need(&mut self) {
+        self.needed = Some(Instant::now());
+    }
+
+    /// The server has enough.
+    pub(super) fn refuse(&mut self) {
+        self.refused = Some(Instant::now());
+    }
+
+    /// How many of those that are `useful` are to be opened now; they are counted as being opened.
+    fn begin(&mut self, useful: usize) -> usize {
+        let refused = |at: Instant| at.elapsed() < REFUSAL_HOLDS;
+        if self.refused.is_some_and(refused) {
+            return 0;
+        }
+        let more = useful.min(self.most);
+        let more = more.saturating_sub(self.open + self.opening);
+        self.opening += more;
+        more
+    }
+
+    fn is_needed(&self) -> bool {
+        self.needed.is_some_and(|at| at.elapsed() < KEPT)
+    }
+}
+
+impl State {
+    /// What there is too much of, when it is not needed any more.
+    fn take_extra(&mut self) -> Vec<Idle> {
+        if !self.closed && self.extra.is_needed() {
+            return Vec::new();
+        }
+        let over = self.open().saturating_sub(self.limit);
+        let taken = self.idle.drain(..over.min(self.idle.len())).collect();
+        let over = self.open().saturating_sub(self.limit);
+        self.extra.open = self.extra.open.min(over);
+        taken
+    }
+}
+
+impl Pool {
+    /// So many readers jump about: has as many sessions opened behind as they can use, if there may
+    /// be more. Never blocks.
+    pub(super) fn expect_spots(self: &Arc<Self>, readers: usize) {
+        let (more, watch) = self.state.with(|state| {
+            state.extra.need();
+            let useful = readers.saturating_mul(EACH).saturating_sub(state.limit);
+            let more = if state.closed {
+                0
+            } else {
+                state.extra.begin(useful)
+            };
+            let watch = more > 0 && !std::mem::replace(&mut state.extra.watched, true);
+            (more, watch)
+        });
+        if watch && !self.spawn(|pool| pool.watch_extra()) {
+            self.state.with(|state| {
+                state.extra.watched = false;
+                state.extra.opening -= more;
+            });
+            return;
+        }
+        for _ in 0..more {
+            if !self.spawn(|pool| pool.bring_extra()) {
+                self.state.with(|state| state.extra.opening -= 1);
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> bool {
+        let pool = Arc::clone(self);
+        let thread = thread::Builder::new().name("ftp-extra".into());
+        let started = thread.spawn(move || work(&pool));
+        if let Err(err) = &started {
+            log::debug!("no thread for more sessions: {err}");
+        }
+        started.is_ok()
+    }
+
+    fn watch_extra(self: &Arc<Self>) {
+        loop {
+            thread::sleep(LOOK);
+            let (taken, ends) = self.state.with(|state| {
+                let taken = state.take_extra();
+                let extra = &mut state.extra;
+                let ends = state.closed || extra.open + extra.opening == 0;
+                extra.watched = !ends;
+                (taken, ends)
+            });
+            for idle in taken {
+                idle.session.quit();
+            }
+            if ends {
+                return;
+            }
+        }
+    }
+
+    fn bring_extra(self: &Arc<Self>) {
+        let opened = Session::connect(self.host()).and_then(|mut session| {
+            session.arrange_ahead()?;
+            Ok(session)
+        });
+        let left_over = self.state.with(|state| {
+            state.extra.opening -= 1;
+            let session = match opened {
+                Ok(session) => session,
+                Err(failure) => {
+                    log::debug!("no more sessions for jumps: {}", failure.error);
+                    state.extra.refuse();
+                    return None;
+                }
+            };
+            state.extra.open += 1;
+            let left_over = state.keep(session);
+            state.serve();
+            left_over
+        });
+        if let Some(session) = left_over {
+            session.quit();
+        }
+    }
+}
