@@ -249,7 +249,10 @@ impl Drop for Jump<'_> {
 /// A reader jumps.
 pub(super) fn jump(version: &Arc<Version>) -> Jump<'_> {
     let rental = &version.behind().rental;
-    let readers = rental.with(|rental| rental.jump_begins(Instant::now()));
+    let readers = rental.with(|rental| {
+        rental.jump_begins(Instant::now());
+        rental.under_way()
+    });
     if readers >= CROWD {
         version.transfers().expect_spots(readers);
     }

@@ -36,12 +36,11 @@ pub(super) struct Rental {
 }
 
 impl Rental {
-    /// A reader waits for a jump. How many do now.
-    pub(super) fn jump_begins(&mut self, now: Instant) -> usize {
+    /// A reader waits for a jump.
+    pub(super) fn jump_begins(&mut self, now: Instant) {
         self.count(now);
         self.jumps = self.jumps.saturating_add(1);
         self.under_way += 1;
-        self.under_way()
     }
 
     /// How many readers wait for jumps.

@@ -1,4 +1,5 @@
-//! A few bytes from the middle of a file of which all is on its way to the cache.
+//! A few bytes from the middle of a file of which all is on its way to the cache, or in which many
+//! jump about at once.
 //!
 //! A stream would fetch what surrounds them as well, which somebody else is doing, and keep its
 //! connection, which the next jump needs. So the download begins at the very byte, and is given up
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::behind;
-use super::stream::may_resume;
+use super::stream::{SMALL, may_resume};
 use super::version::Version;
 use crate::sync::Locked;
 use crate::vfs::chunk::Chunk;
@@ -92,6 +93,16 @@ impl Spots {
             true
         })
     }
+}
+
+/// Whether a jump to `offset` should be a spot: all of the file is being fetched, or so many jump
+/// about in a large one that none should keep a connection.
+pub(super) fn is_due(version: &Version, offset: u64) -> bool {
+    let behind = version.behind();
+    behind.is_fetching_whole()
+        || behind.is_crowded()
+            && version.size().is_some_and(|size| size > SMALL)
+            && version.transfers().resumes(offset)
 }
 
 /// Reads `len` bytes from `offset`, which the file has. `None`: a stream should.

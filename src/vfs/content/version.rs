@@ -188,7 +188,7 @@ impl Version {
                 }
                 patient = false;
             }
-            if passed == 0 && (self.behind.is_fetching_whole() || self.is_for_spots(offset)) {
+            if passed == 0 && spot::is_due(self, offset) {
                 match spot::read(self, at, offset, len)? {
                     Some(chunk) => return Ok(Some(chunk)),
                     // It came meanwhile.
@@ -221,13 +221,6 @@ impl Version {
                 Served::Passed => passed += 1,
             }
         }
-    }
-
-    /// Whether so many jump about in a large file that none should keep a connection.
-    fn is_for_spots(&self, offset: u64) -> bool {
-        self.size().is_some_and(|size| size > SMALL)
-            && self.behind.is_crowded()
-            && self.transfers.resumes(offset)
     }
 
     /// All `len` bytes from `offset` on, or those up to the end of the file, if they are in memory
