@@ -1,8 +1,9 @@
 //! Fetches ahead what a walk will list next.
 //!
 //! One thread, or a few where the server is asked for one directory at a time, started when there is
-//! something to fetch and gone when there is not. What they fetch is a flight like any other listing, so a change of ours that overtakes it wins, and
-//! who wants it meanwhile waits for it; but not for long.
+//! something to fetch and gone when there is not. What they fetch is a flight like any other listing,
+//! so a change of ours that overtakes it wins, and who wants it meanwhile waits for it; but not for
+//! long.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
