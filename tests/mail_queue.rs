@@ -595,6 +595,42 @@ fn a_server_that_holds_messages_gets_them_early() {
     assert!(mails.iter().any(|m| m.contains(" HOLDFOR=3")), "{mails:?}");
 }
 
+/// It says that it holds messages, and does not: that is no word on the message.
+#[test]
+fn a_server_that_refuses_to_hold_a_message_gets_it_at_its_time() {
+    for pipelining in [true, false] {
+        let mut quirks = Quirks::default().with("FUTURERELEASE 86400 2030-01-01T00:00:00Z");
+        if !pipelining {
+            quirks = quirks.without("PIPELINING");
+        }
+        quirks.no_hold = Some("555 5.5.4 HOLDFOR parameter not recognized".into());
+        let server = Smtpd::start(quirks);
+        let dir = tempfile::tempdir().unwrap();
+        let post = start(open(dir.path()), relay(server.port));
+        let mut later = envelope(&["bob"]);
+        later.send_at = Some(seconds_now() + 3600);
+        let id = post
+            .queue
+            .add(later, &mut &b"Subject: later\n\n"[..])
+            .unwrap();
+        add(&post.queue, &["bob"], "now");
+        post.wait("refused", |_| {
+            server.log().iter().any(|line| line.contains(" HOLDFOR="))
+        });
+        post.wait("sent", |_| kept(&server).contains_key("now"));
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(post.state(&id), Some(State::Queued), "{pipelining}");
+        let tried = server
+            .log()
+            .iter()
+            .filter(|l| l.contains(" HOLDFOR="))
+            .count();
+        assert_eq!(tried, 1, "{pipelining}");
+        post.queue.retry(&id).unwrap();
+        post.wait("sent", |_| kept(&server).contains_key("later"));
+    }
+}
+
 #[test]
 fn nothing_goes_before_its_time_but_at_the_users_word() {
     let held = "FUTURERELEASE 86400 2030-01-01T00:00:00Z";

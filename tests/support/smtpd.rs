@@ -69,6 +69,8 @@ pub struct Quirks {
     pub always_354: bool,
     /// BDAT gets this when its octets are read.
     pub no_bdat: Option<String>,
+    /// MAIL with HOLDFOR gets this.
+    pub no_hold: Option<String>,
 }
 
 impl Default for Quirks {
@@ -100,6 +102,7 @@ impl Default for Quirks {
             one_message: None,
             always_354: false,
             no_bdat: None,
+            no_hold: None,
         }
     }
 }
@@ -415,6 +418,11 @@ impl<'a> Session<'a> {
                 }
                 if self.mail.is_some() {
                     return self.say("503 5.5.1 nested MAIL");
+                }
+                if line.contains(" HOLDFOR=")
+                    && let Some(refusal) = self.quirks.no_hold.clone()
+                {
+                    return self.say(&refusal);
                 }
                 self.mail = Some(line.to_owned());
                 self.rcpts.clear();

@@ -120,6 +120,10 @@ impl Worker {
         if outcome.chunk_refused {
             self.shared.no_chunks.store(true, Ordering::Relaxed);
         }
+        if outcome.hold_refused {
+            log::info!("mail {id}: the server does not hold it; it waits for its time here");
+            self.shared.no_holds.store(true, Ordering::Relaxed);
+        }
         if let Some(failure) = outcome.failure {
             log::info!("mail {id}: {failure}");
             sent.broken = true;
@@ -155,7 +159,10 @@ impl Worker {
         // there if this server holds it so long, else here.
         let transaction = match left_until(&entry, &recipients) {
             None => transaction,
-            Some(left) if offered.max_hold.is_some_and(|most| left <= most) => {
+            Some(left)
+                if offered.max_hold.is_some_and(|most| left <= most)
+                    && !self.shared.no_holds.is_set() =>
+            {
                 transaction.held_for(left)
             }
             Some(_) => return Ok(None),

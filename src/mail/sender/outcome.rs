@@ -28,7 +28,8 @@ pub(super) fn meaning(
     // A server that closes a connection it has seen enough of says nothing about the message. On a
     // fresh one it is tried again at once, and there it counts.
     let no_fault = reused || outcome.chunk_refused;
-    if outcome.failure.is_some() && no_fault && !has_news(&outcome.answers) {
+    let unheard = outcome.failure.is_some() && no_fault && !has_news(&outcome.answers);
+    if unheard || outcome.hold_refused {
         meaning.untouched = outcome.answers.iter().map(|a| a.recipient).collect();
         return meaning;
     }

@@ -99,6 +99,8 @@ pub(super) struct Shared {
     pub(super) paused: Flag,
     /// A server offers BDAT and does not know it: nobody is sent one any more.
     pub(super) no_chunks: Flag,
+    /// A server offers to hold messages and refuses one: everything waits for its time here.
+    pub(super) no_holds: Flag,
     trouble: Locked<Trouble>,
     told: Locked<SendStatus>,
     /// One for each worker.
@@ -123,6 +125,7 @@ impl Shared {
             stopping: Flag::default(),
             paused: Flag::default(),
             no_chunks: Flag::default(),
+            no_holds: Flag::default(),
             trouble: Locked::default(),
             told: Locked::default(),
             lines: (0..workers).map(|_| Line::default()).collect(),

@@ -111,7 +111,8 @@ impl Worker {
         let lag = if self.number == 0 { 0 } else { LAG };
         let due = now().saturating_sub(lag);
         let mut jobs = self.queue.claim(due, self.options.batch.max(1));
-        if jobs.is_empty() && self.max_hold > 2 * HOLD_MARGIN && self.number == 0 {
+        let holds = self.max_hold > 2 * HOLD_MARGIN && !self.shared.no_holds.is_set();
+        if jobs.is_empty() && holds && self.number == 0 {
             let until = now().saturating_add(self.max_hold - HOLD_MARGIN);
             jobs = self.queue.claim_for_later(until, self.options.batch);
         }

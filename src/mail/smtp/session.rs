@@ -102,6 +102,8 @@ pub struct Session {
     pub(super) announced: bool,
     /// The last message was refused for being sent with BDAT.
     pub(super) chunk_refused: bool,
+    /// See [`Outcome::hold_refused`](super::transaction::Outcome::hold_refused).
+    pub(super) hold_refused: bool,
     carried: usize,
 }
 
@@ -155,6 +157,7 @@ impl Session {
             unfinished: false,
             announced: false,
             chunk_refused: false,
+            hold_refused: false,
             carried: 0,
         })
     }

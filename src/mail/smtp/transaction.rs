@@ -52,6 +52,8 @@ pub struct Transaction {
     octets: u64,
     /// It is sent with BDAT.
     chunk: bool,
+    /// The server is to hold it.
+    held: bool,
 }
 
 impl Transaction {
@@ -127,6 +129,7 @@ impl Transaction {
             rcpts,
             octets: needs.octets,
             chunk: offered.chunking && (binary || !offered.pipelining || needs.octets >= LARGE),
+            held: false,
         })
     }
 
@@ -134,6 +137,7 @@ impl Transaction {
     #[must_use]
     pub fn held_for(mut self, seconds: u64) -> Self {
         let _ = write!(self.mail, " HOLDFOR={seconds}");
+        self.held = true;
         self
     }
 
@@ -167,6 +171,9 @@ pub struct Outcome {
     pub dot_sent: bool,
     /// The server offers BDAT and does not know it: nothing can be said of the message.
     pub chunk_refused: bool,
+    /// MAIL was refused, perhaps only since the server was to hold the message: nothing can be said
+    /// of it before its time.
+    pub hold_refused: bool,
 }
 
 /// What a server said to the beginning of a transaction.
@@ -240,6 +247,7 @@ impl Session {
             transcript: self.dialogue.take_transcript(),
             dot_sent,
             chunk_refused: std::mem::take(&mut self.chunk_refused),
+            hold_refused: std::mem::take(&mut self.hold_refused),
         }
     }
 
@@ -318,6 +326,7 @@ impl Session {
         let limit = self.timeouts.command;
         let reply = self.dialogue.ask(&transaction.mail, limit)?;
         if !reply.is_positive() {
+            self.hold_refused = transaction.held && reply.code / 100 == 5;
             decide(answers, Stage::Mail, &reply);
             return self.still_there(&reply).map(|()| Introduced::Nobody);
         }
@@ -356,6 +365,7 @@ impl Session {
         let limit = self.timeouts.command;
         let mail = self.dialogue.reply("MAIL", limit)?;
         if !mail.is_positive() {
+            self.hold_refused = transaction.held && mail.code / 100 == 5;
             decide(answers, Stage::Mail, &mail);
         }
         self.still_there(&mail)?;
