@@ -4,6 +4,7 @@ mod abandon;
 mod admission;
 mod ahead;
 mod backend;
+mod bar;
 mod changes;
 mod checksums;
 mod conflict;

@@ -208,6 +208,12 @@ pub fn acknowledge_at_once(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_quickack(true);
 }
 
+/// When it is closed, `stream` is reset, and what was not sent or not acknowledged goes with it: it
+/// does not come to the peer minutes later.
+pub fn take_back_unsent(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
 /// Sets what every socket here has: no Nagle delay, keep-alive, and `limit` on reads, on writes
 /// and on data that the peer does not acknowledge.
 ///

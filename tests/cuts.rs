@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ferryfs::ftp::FtpBackend;
+use ferryfs::ftp::intents::Intents;
 use ferryfs::ftp::options::{Compress, FtpOptions, TlsMode};
 use ferryfs::vfs::attr::DirEntry;
 use ferryfs::vfs::backend::{Backend, OpenHow, Replaces};
@@ -39,6 +40,9 @@ const HEALED: Demands = Demands {
     most: LIMIT,
     unseen: true,
 };
+
+/// What somebody else writes.
+const THEIRS: &[u8] = b"somebody else's";
 
 const NAMES: [&str; 3] = ["a name with blanks", "another.txt", "sub"];
 
@@ -78,6 +82,8 @@ enum Kind {
     Walk,
     /// Small files fetched ahead and read.
     Copy,
+    /// A file is written that somebody else changes meanwhile.
+    Clash,
 }
 
 impl Kind {
@@ -175,15 +181,14 @@ impl Lab {
         }
     }
 
-    /// Whether a file with this content waits under a name for what is moved out of the way: a batch
-    /// that another connection did the work of meanwhile moves the new file there when it comes.
-    fn is_aside(&self, content: &[u8]) -> bool {
-        let mut entries = std::fs::read_dir(self.server.path("many")).unwrap();
-        entries.any(|entry| {
-            let path = entry.unwrap().path();
-            path.extension().is_some_and(|end| end == "old")
-                && std::fs::read(path).is_ok_and(|found| found == content)
-        })
+    /// What was kept of others' versions.
+    fn conflicts(&self) -> Vec<Vec<u8>> {
+        let names = std::fs::read_dir(self.server.root()).unwrap();
+        let paths = names.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| path.is_file() && path.to_string_lossy().contains(".conflict-"))
+            .map(|path| std::fs::read(path).unwrap())
+            .collect()
     }
 
     fn packs(&self) -> bool {
@@ -245,6 +250,21 @@ impl Lab {
             }
             Kind::Write => write(backend, "file", 0, &new(), true),
             Kind::Create => write(backend, "fresh", 0, &new(), true),
+            Kind::Clash => {
+                let known = backend.stat(&path("file"))?;
+                let how = OpenHow {
+                    write: true,
+                    truncate: true,
+                    ..READ
+                };
+                let file = backend.open(&path("file"), Some(&known), how)?;
+                self.server.put("file", THEIRS);
+                let written = file
+                    .write_at(&path("file"), 0, &new())
+                    .and_then(|()| file.commit(&path("file")));
+                let closed = file.close(Some(&path("file")));
+                written.and(closed)
+            }
             Kind::Append => write(backend, "file", 300, &new()[300..], false),
             Kind::Rename => backend.rename(&path("from"), &path("file"), Replaces::Anything),
             Kind::Mkdir => backend.mkdir(&path("made"), None),
@@ -296,8 +316,7 @@ impl Lab {
     }
 
     /// What must be true of the server's disk, whatever was told.
-    /// `late`: commands that were stuck on the way may have come since.
-    fn verify(&self, kind: Kind, told: bool, seen: Seen, late: bool) {
+    fn verify(&self, kind: Kind, told: bool, seen: Seen) {
         let mut file = std::fs::read(self.server.path("file")).ok();
         let mut fresh = std::fs::read(self.server.path("fresh")).ok();
         // One byte of a content may be wrong in clear text: FTP has no checksum for that.
@@ -310,6 +329,17 @@ impl Lab {
                 assert!(
                     file == Some(new()) || !told && file == Some(old()),
                     "half a file"
+                );
+            }
+            Kind::Clash => {
+                let theirs = self.conflicts();
+                let done = file == Some(new()) && theirs == [THEIRS];
+                // The open may have failed, before anybody wrote.
+                let undone = file == Some(THEIRS.to_vec()) || file == Some(old());
+                let size = file.map(|file| file.len());
+                assert!(
+                    done || !told && undone && theirs.is_empty(),
+                    "{size:?} bytes, aside {theirs:?}, told {told}"
                 );
             }
             Kind::Create => {
@@ -339,7 +369,7 @@ impl Lab {
                     let whole = there == Some(new());
                     let size = there.map(|content| content.len());
                     assert!(
-                        whole || !told && size.is_none() || late && self.is_aside(&new()),
+                        whole || !told && size.is_none(),
                         "half of {name}: {size:?}, told {told}"
                     );
                 }
@@ -527,8 +557,13 @@ fn play(lab: &Lab, point: &Point) -> (Option<Error>, Duration) {
     let misled = seen == Seen::Garbled && point.lane == Lane::ControlUp;
     // A STOR that was stuck on the way may come when its file has been looked for and not found.
     let late = point.lane == Lane::ControlUp && matches!(point.fault, Fault::Stall);
+    if late {
+        // What was stuck comes, and is done.
+        settle(&lab.wire);
+        thread::sleep(Duration::from_millis(20));
+    }
     if !misled {
-        lab.verify(point.kind, done.is_ok(), seen, late);
+        lab.verify(point.kind, done.is_ok(), seen);
     }
     // The next one succeeds: on this mount, or a new one where there was none.
     let backend = backend.unwrap_or_else(|| lab.connect_surely());
@@ -538,7 +573,7 @@ fn play(lab: &Lab, point: &Point) -> (Option<Error>, Duration) {
         (Kind::Rename, Err(_)) if !there("from") => Ok(()),
         (Kind::Mkdir, Err(_)) if there("made") => Ok(()),
         (Kind::Remove, Err(_)) if !there("file") => Ok(()),
-        (Kind::Append, Err(_)) => write(&backend, "file", 0, &new(), true),
+        (Kind::Append | Kind::Clash, Err(_)) => write(&backend, "file", 0, &new(), true),
         (_, Err(_)) => lab.act(&backend, point.kind, Seen::Whole),
         (_, Ok(())) => write(&backend, "next", 0, b"next", true),
     };
@@ -794,6 +829,83 @@ fn stalled_here_and_there() {
         };
         campaign(name, &quirks, demands, &points);
     }
+}
+
+/// Commands that come when another connection has done the work change nothing any more: where new
+/// files are stored, and where the server replaces none by itself.
+#[test]
+fn commands_that_come_late_do_no_harm() {
+    let stubborn = Quirks {
+        rnto_over_refused: Some("550 File exists.".into()),
+        ..Quirks::default()
+    };
+    let limit = Duration::from_millis(300);
+    for (name, quirks, kinds, step) in [
+        (
+            "late",
+            plain(),
+            &[Kind::Create, Kind::Store, Kind::Clash][..],
+            sample(37),
+        ),
+        (
+            "late aside",
+            stubborn,
+            &[Kind::Write, Kind::Rename],
+            sample(19),
+        ),
+    ] {
+        let mut points = points(&quirks, kinds, step, |_| Fault::Stall);
+        points.retain(|point| point.lane == Lane::ControlUp);
+        campaign(name, &quirks, Demands::of(limit), &points);
+    }
+}
+
+/// What keeps them from it is nobody's business, and goes, also after the mount.
+#[test]
+fn what_bars_late_commands_is_hidden_and_does_not_stay() {
+    let lab = Lab::new(plain(), Duration::from_millis(300));
+    let log = lab.staging.path().join("intents");
+    let connect = || {
+        let contents = Contents::new(&lab.staging.path().join("staging"), 4 << 20).unwrap();
+        let intents = Intents::open(log.clone()).unwrap();
+        FtpBackend::with_intents(lab.options.clone(), contents, intents)
+    };
+    let bars = || {
+        let there = std::fs::read_dir(lab.server.path("many")).unwrap();
+        there.filter(|entry| entry.as_ref().unwrap().path().is_dir())
+    };
+    let backend = connect().unwrap();
+    write(&backend, "many/first", 0, b"first", true).unwrap();
+    lab.wire.heal();
+    write(&backend, "many/0", 0, b"zero", true).unwrap();
+    settle(&lab.wire);
+    // In the middle of the last commands.
+    let stuck = lab.wire.lane_bytes(Lane::ControlUp) - 60;
+    lab.wire.heal();
+    lab.wire.fault_at(Lane::ControlUp, stuck, Fault::Stall);
+    write(&backend, "many/1", 0, &new(), true).unwrap();
+    assert_eq!(bars().count(), 1);
+    lab.wire.heal();
+    settle(&lab.wire);
+    let shows_what_is_there = |backend: &FtpBackend| {
+        let listed = backend.list(&path("many")).unwrap();
+        let mut names: Vec<_> = listed.iter().map(|e| e.name.to_string()).collect();
+        names.sort();
+        assert_eq!(names, ["0", "1", "first"]);
+        assert_eq!(read(backend, "many/1").unwrap(), new());
+    };
+    shows_what_is_there(&backend);
+    backend.close();
+    assert_eq!(bars().count(), 1, "what is stuck may come after the mount");
+    let backend = connect().unwrap();
+    backend.heal(false);
+    shows_what_is_there(&backend);
+    for name in ["many/0", "many/1", "many/first"] {
+        backend.unlink(&path(name)).unwrap();
+    }
+    backend.rmdir(&path("many")).unwrap();
+    backend.close();
+    assert!(!log.exists(), "nothing is under way any more");
 }
 
 #[test]

@@ -60,6 +60,7 @@ impl FtpServer {
     /// left there when its connection died is removed now, and one that is being given up waited
     /// for.
     fn tidied(&self, dir: &RemotePath) -> Result<bool> {
+        self.lift_bars(dir);
         let ours = || {
             self.in_flight
                 .with(|names| names.iter().any(|name| name.is_within(dir)))
@@ -85,8 +86,10 @@ impl FtpServer {
         act: impl Fn(&mut Session) -> Result<T>,
         happened: impl Fn(&mut Session) -> Result<Option<T>>,
     ) -> Result<T> {
-        self.recovering(&mut None, |s, resumed| {
-            if resumed && let Some(done) = happened(s)? {
+        self.recovering(&mut None, |s, lost| {
+            if lost.is_some()
+                && let Some(done) = happened(s)?
+            {
                 return Ok(done);
             }
             act(s)

@@ -152,8 +152,8 @@ impl FtpServer {
         })
     }
 
-    /// Does with the version that `what` must not replace what the options say. The caller ends the
-    /// intent when the new version has its place.
+    /// Does with the version that an upload must not replace what the options say: the name that it
+    /// has then, `aside` as a rule. The caller ends the intent when the new version has its place.
     ///
     /// # Errors
     /// `Stale` if that is to fail; what the server says if it cannot be moved aside.
@@ -162,56 +162,65 @@ impl FtpServer {
         lease: &mut Option<Lease>,
         job: &Replacement<'_>,
         aside: &RemotePath,
-    ) -> Result<()> {
-        let at = job.to;
+    ) -> Result<RemotePath> {
+        let (at, mut aside) = (job.to, aside.clone());
         if self.options().conflict == Conflict::Fail {
             let detail = format!(
                 "{at}: somebody else has changed it since it was opened, and conflict=fail is set"
             );
             return Err(Error::new(ErrorKind::Stale, detail));
         }
-        let intent = Intent::Keep { home: at.clone() };
-        self.intents
-            .begin(aside, intent, true)
-            .map_err(|err| err.context(format_args!("{at} cannot be moved aside safely")))?;
-        let moved = self.recovering(lease, |s, resumed| {
-            if resumed && self.look(s, aside)? == Seen::File {
-                return Ok(true);
+        let keep = |aside: &RemotePath| {
+            let intent = Intent::Keep { home: at.clone() };
+            self.intents
+                .begin(aside, intent, true)
+                .map_err(|err| err.context(format_args!("{at} cannot be moved aside safely")))
+        };
+        keep(&aside)?;
+        let moved = self.recovering(lease, |s, lost| {
+            if let Some(lost) = lost {
+                if self.bar(s, (at, &aside), lost)? {
+                    self.set_aside
+                        .with(|last| *last = Some((at.clone(), SystemTime::now())));
+                    aside = self.aside_name(at)?;
+                    keep(&aside)?;
+                } else if self.look(s, &aside)? == Seen::File {
+                    return Ok(true);
+                }
             }
-            let [from, to] = self.rename_once(s, at, aside)?;
+            let [from, to] = self.rename_once(s, at, &aside)?;
             if to.is_ok() {
                 return Ok(true);
             }
-            self.intents.end(aside, false);
+            self.intents.end(&aside, false);
             // It went by itself.
             if !from.wants_more() && self.look(s, at)? == Seen::Missing {
                 return Ok(false);
             }
             let refused = if from.wants_more() {
-                ("RNTO", aside, to)
+                ("RNTO", &aside, to)
             } else {
                 ("RNFR", at, from)
             };
             Err(self.explain(s, probes::PLACE, (refused.0, refused.1), &refused.2))
-        })?;
-        if moved {
-            self.kept(at, aside);
+        });
+        if moved.inspect_err(|_| self.over_with(&aside))? {
+            self.kept(at, &aside);
         }
-        Ok(())
+        Ok(aside)
     }
 
     /// The commands that move what is at `job.to`, where nothing should be, aside: mostly nothing is,
     /// and they are refused. A name of the kind that was taken for the new content will be taken, so
     /// that what comes behind them replaces nothing.
     pub(super) fn lines_past(&self, job: &Replacement<'_>) -> Result<Vec<Vec<u8>>> {
-        self.in_flight
-            .with(|names| names.insert(job.aside().clone()));
+        self.in_flight.with(|names| names.insert(job.aside()));
         // As a rule nothing is moved, so that no disk is waited for.
         let home = job.to.clone();
         let _ = self
             .intents
-            .begin(job.aside(), Intent::Unseen { home }, false);
-        self.lines_of_rename(job.to, job.aside())
+            .begin(&job.aside(), Intent::Unseen { home }, false);
+        self.lines_of_rename(job.to, &job.aside())
     }
 
     /// What was moved from `at` to `aside` goes back: the upload failed after all.
@@ -245,15 +254,21 @@ impl FtpServer {
         s: &mut Session,
         job: &Replacement<'_>,
         what: &Publish,
+        lost: ErrorKind,
     ) -> Result<bool> {
         let named = self.resume_naming(s, job)?;
-        if self.intents.of(job.aside()).is_none() {
+        let aside = job.aside();
+        if self.intents.of(&aside).is_none() {
             return Ok(named);
         }
-        match self.look(s, job.aside())? {
-            Seen::Missing => self.reveal(job.aside()),
+        if !named && self.bar(s, (job.to, &aside), lost)? {
+            job.wait_elsewhere(self)?;
+            return Ok(false);
+        }
+        match self.look(s, &aside)? {
+            Seen::Missing => self.reveal(&aside),
             _ if named => self.made_way(s, job, what)?,
-            _ => self.take_back(s, job.aside(), job.to)?,
+            _ => self.take_back(s, &aside, job.to)?,
         }
         Ok(named)
     }
@@ -269,7 +284,7 @@ impl FtpServer {
         job: &Replacement<'_>,
         what: &Publish,
     ) -> Result<()> {
-        let aside = job.aside();
+        let aside = &job.aside();
         let seen = Intent::Replace {
             home: job.to.clone(),
             by: None,

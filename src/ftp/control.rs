@@ -397,6 +397,10 @@ impl Control {
                 format!("{}: the server closed the connection", self.host),
             );
         }
+        if net::is_timeout(err) {
+            // What the kernel has yet must not come to the server when somebody else did the work.
+            net::take_back_unsent(self.tcp());
+        }
         net::failure(&self.host, err)
     }
 }

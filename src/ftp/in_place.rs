@@ -101,9 +101,9 @@ impl FtpServer {
         }
         let aside = self.aside_name(path)?;
         let job = Replacement::new(self, path, path, None)?;
-        let pending = self.pending(&aside);
         let mut lease = Some(lease);
-        self.make_way(&mut lease, &job, &aside)?;
+        let aside = self.make_way(&mut lease, &job, &aside)?;
+        let pending = self.pending(&aside);
         let lease = match lease {
             Some(lease) => lease,
             None => self.pool.lease(Purpose::Transfer, true)?,

@@ -60,19 +60,36 @@ pub(super) enum Intent {
         #[serde(with = "spelled")]
         home: RemotePath,
     },
+    /// A command that moves `home` there may come yet: see [`bar`](super::bar).
+    Late {
+        #[serde(with = "spelled")]
+        home: RemotePath,
+        /// Until when.
+        until: SystemTime,
+        /// A directory of ours has the name, and nothing can be moved there.
+        barred: bool,
+    },
 }
 
 impl Intent {
     /// Whether the name may stand for the only copy of something.
     pub(super) const fn is_precious(&self) -> bool {
-        !matches!(self, Self::Remove)
+        !matches!(self, Self::Remove | Self::Late { .. })
     }
 
     /// Where it came from.
+    pub(super) fn into_home(mut self) -> Option<RemotePath> {
+        self.home().cloned()
+    }
+
+    /// As [`into_home`](Self::into_home), to be changed.
     pub(super) const fn home(&mut self) -> Option<&mut RemotePath> {
         match self {
             Self::Remove => None,
-            Self::Replace { home, .. } | Self::Unseen { home } | Self::Keep { home } => Some(home),
+            Self::Replace { home, .. }
+            | Self::Unseen { home }
+            | Self::Keep { home }
+            | Self::Late { home, .. } => Some(home),
         }
     }
 }

@@ -145,11 +145,11 @@ impl FtpServer {
         let named = last_succeeded();
         let in_the_way = minds && last_succeeded();
         if minds && !in_the_way {
-            self.reveal(job.aside());
+            self.reveal(&job.aside());
         }
         if !named {
             if in_the_way {
-                self.take_back(s, job.aside(), at)?;
+                self.take_back(s, &job.aside(), at)?;
             }
             return Ok(None);
         }
@@ -158,7 +158,7 @@ impl FtpServer {
             let removed = self.ask(s, "DELE", at)?;
             log::debug!("{at}: incomplete, removed: {}", removed.text());
             if in_the_way {
-                self.take_back(s, job.aside(), at)?;
+                self.take_back(s, &job.aside(), at)?;
             }
         } else if in_the_way {
             self.made_way(s, job, what)?;

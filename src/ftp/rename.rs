@@ -71,16 +71,16 @@ impl FtpServer {
         what: &Publish,
     ) -> Result<()> {
         let beside = self.aside_name(job.to)?;
-        let _pending = (self.pending(job.aside()), self.pending(&beside));
+        let _pending = (self.pending(&job.aside()), self.pending(&beside));
         // What is in the way shall stay there: then it must be asked for first. So it must where a
         // name for it might be refused: what comes behind that would replace it.
         let asks = self.options().conflict == Conflict::Fail
             || what.replaces != Replaces::Nothing
             || !self.surely_takes_temporary(job.to);
-        let done = self.recovering(lease, |s, resumed| match resumed {
+        let done = self.recovering(lease, |s, lost| match lost {
             _ if asks || !s.is_pipelined() => Ok(false),
-            true => self.resume_past(s, job, what),
-            false => self.name_past(s, job, what),
+            Some(lost) => self.resume_past(s, job, what, lost),
+            None => self.name_past(s, job, what),
         })?;
         if done {
             return Ok(());
@@ -111,8 +111,8 @@ impl FtpServer {
         let (in_the_way, named) = (went(1), went(3));
         match (named, in_the_way) {
             (true, true) => self.made_way(s, job, what)?,
-            (false, true) => self.take_back(s, job.aside(), job.to)?,
-            (_, false) => self.reveal(job.aside()),
+            (false, true) => self.take_back(s, &job.aside(), job.to)?,
+            (_, false) => self.reveal(&job.aside()),
         }
         Ok(named)
     }
@@ -150,7 +150,8 @@ impl FtpServer {
                 _ => Ok(()),
             })?;
         }
-        self.make_way(lease, job, aside)?;
+        let aside = &self.make_way(lease, job, aside)?;
+        let _pending = self.pending(aside);
         let replaced = self.replace(lease, job);
         if replaced.is_err() {
             let back = self.recovering(lease, |s, _| self.take_back(s, aside, job.to));

@@ -1,6 +1,6 @@
 //! Giving a file another name, over whatever has that name, without ever losing either.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::SystemTime;
 
 use super::intents::{Intent, Successor};
@@ -26,7 +26,7 @@ pub(super) struct Replacement<'a> {
     /// The time that was set for that file.
     pub(super) mtime: Cell<Option<SystemTime>>,
     /// Where the old file at `to` waits while it is replaced.
-    aside: RemotePath,
+    aside: RefCell<RemotePath>,
     /// Whether it waits there now.
     old: Cell<Old>,
 }
@@ -38,8 +38,10 @@ enum Old {
     Home,
     /// Aside.
     Away,
-    /// At the one or the other: a command was sent, and no answer has come yet.
-    Moving,
+    /// At the one or the other: a command to move it there was sent, and no answer has come yet.
+    Leaving,
+    /// The same of one to move it back.
+    Returning,
 }
 
 impl<'a> Replacement<'a> {
@@ -51,30 +53,42 @@ impl<'a> Replacement<'a> {
         to: &'a RemotePath,
         size: Option<u64>,
     ) -> Result<Self> {
-        let aside = match server.ways.with(|ways| ways.new_name) {
-            Some(NewName::Dotted) => temporary::dotted(to, "old")?,
-            // Before the first upload nobody knows: what ends in a tilde is refused by few.
-            _ => temporary::tilde(to)?,
-        };
         Ok(Self {
             from,
             to,
             size,
             mtime: Cell::new(None),
-            aside,
+            aside: RefCell::new(name_aside(server, to)?),
             old: Cell::new(Old::Home),
         })
     }
 
     /// Where the old file waits while it is replaced.
-    pub(super) const fn aside(&self) -> &RemotePath {
-        &self.aside
+    pub(super) fn aside(&self) -> RemotePath {
+        self.aside.borrow().clone()
+    }
+
+    /// From now on it waits under another name: something may come late to the one it had.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(super) fn wait_elsewhere(&self, server: &FtpServer) -> Result<()> {
+        self.aside.replace(name_aside(server, self.to)?);
+        Ok(())
     }
 
     /// Whether both names are one to a server that takes no notice of case.
     pub(super) fn changes_case_only(&self) -> bool {
         let [from, to] = [self.from, self.to].map(|path| path.to_string().to_lowercase());
         from == to
+    }
+}
+
+fn name_aside(server: &FtpServer, to: &RemotePath) -> Result<RemotePath> {
+    match server.ways.with(|ways| ways.new_name) {
+        Some(NewName::Dotted) => temporary::dotted(to, "old"),
+        // Before the first upload nobody knows: what ends in a tilde is refused by few.
+        _ => temporary::tilde(to),
     }
 }
 
@@ -87,40 +101,49 @@ impl FtpServer {
     /// failed, the error names the place where it is.
     pub(super) fn replace(&self, lease: &mut Option<Lease>, job: &Replacement<'_>) -> Result<()> {
         let _ = self.in_place.settle(job.to, self.options().timeout);
-        self.in_flight.with(|names| names.insert(job.aside.clone()));
-        let done = {
-            let _pending = self.pending(&job.aside);
-            let done = self.recovering(lease, |s, resumed| self.replace_steps(s, job, resumed));
-            if job.old.get() == Old::Home {
-                self.put_to_rest(job);
-            }
-            done
-        };
+        self.in_flight.with(|names| names.insert(job.aside()));
+        let done = self.recovering(lease, |s, lost| self.replace_steps(s, job, lost));
+        if job.old.get() == Old::Home {
+            self.put_to_rest(job);
+        }
+        let aside = job.aside();
+        self.over_with(&aside);
         done.map_err(|err| match job.old.get() {
             Old::Away => {
-                log::error!("{}: the old version is kept as {}", job.to, job.aside);
-                err.context(format_args!("old version kept as {}", job.aside))
+                log::error!("{}: the old version is kept as {aside}", job.to);
+                err.context(format_args!("old version kept as {aside}"))
             }
-            Old::Moving => err.context(format_args!("the old version may be {} now", job.aside)),
+            Old::Leaving | Old::Returning => {
+                err.context(format_args!("the old version may be {aside} now"))
+            }
             Old::Home => err,
         })
     }
 
     /// Nothing is at `job.aside`, unless its removal waits for better times.
     fn put_to_rest(&self, job: &Replacement<'_>) {
-        let removing = self.intents.of(&job.aside) == Some(Intent::Remove);
+        let removing = self.intents.of(&job.aside()) == Some(Intent::Remove);
         if !removing {
-            self.reveal(&job.aside);
+            self.reveal(&job.aside());
         }
     }
 
-    fn replace_steps(&self, s: &mut Session, job: &Replacement<'_>, resumed: bool) -> Result<()> {
-        if resumed {
-            match self.look(s, &job.aside)? {
-                Seen::Directory => return self.name_directory(s, job),
-                Seen::File => job.old.set(Old::Away),
-                Seen::Missing => job.old.set(Old::Home),
-                Seen::Unclear => {}
+    fn replace_steps(
+        &self,
+        s: &mut Session,
+        job: &Replacement<'_>,
+        lost: Option<ErrorKind>,
+    ) -> Result<()> {
+        if let Some(lost) = lost {
+            if self.is_still_at_home(s, job, lost)? {
+                job.old.set(Old::Home);
+            } else {
+                match self.look(s, &job.aside())? {
+                    Seen::Directory => return self.name_directory(s, job),
+                    Seen::File => job.old.set(Old::Away),
+                    Seen::Missing => job.old.set(Old::Home),
+                    Seen::Unclear => {}
+                }
             }
             if self.look(s, job.from)? == Seen::Missing {
                 return self.confirm(s, job);
@@ -178,6 +201,29 @@ impl FtpServer {
         Err(err)
     }
 
+    /// After a lost connection: whether the old file, which may have been on its way aside, has its
+    /// name. Then nothing that comes late moves what will have it.
+    fn is_still_at_home(
+        &self,
+        s: &mut Session,
+        job: &Replacement<'_>,
+        lost: ErrorKind,
+    ) -> Result<bool> {
+        if job.old.get() != Old::Leaving {
+            return Ok(false);
+        }
+        let aside = job.aside();
+        let Some(home) = self.intents.of(&aside).and_then(Intent::into_home) else {
+            return Ok(false);
+        };
+        let barred = self.bar(s, (&home, &aside), lost)?;
+        if barred {
+            job.wait_elsewhere(self)?;
+            self.in_flight.with(|names| names.insert(job.aside()));
+        }
+        Ok(barred)
+    }
+
     /// After a rename of which the answer was lost: whether the content has its name.
     ///
     /// # Errors
@@ -211,15 +257,15 @@ impl FtpServer {
     /// The new file has its name for certain.
     fn drop_aside(&self, s: &mut Session, job: &Replacement<'_>) {
         if job.old.replace(Old::Home) != Old::Home {
-            self.conceal(&job.aside);
-            self.discard(s, &job.aside);
+            self.conceal(&job.aside());
+            self.discard(s, &job.aside());
         }
     }
 
     fn roll_back(&self, s: &mut Session, job: &Replacement<'_>) -> Result<()> {
         if job.old.get() == Old::Away {
-            job.old.set(Old::Moving);
-            let [_, to] = self.rename_once(s, &job.aside, job.to)?;
+            job.old.set(Old::Returning);
+            let [_, to] = self.rename_once(s, &job.aside(), job.to)?;
             job.old.set(if to.is_ok() { Old::Home } else { Old::Away });
         }
         Ok(())
@@ -238,10 +284,10 @@ impl FtpServer {
             by,
         };
         self.intents
-            .begin(&job.aside, intent, true)
+            .begin(&job.aside(), intent, true)
             .map_err(|err| err.context(format_args!("{home} cannot be moved aside safely")))?;
-        job.old.set(Old::Moving);
-        let [_, to] = self.rename_once(s, home, &job.aside)?;
+        job.old.set(Old::Leaving);
+        let [_, to] = self.rename_once(s, home, &job.aside())?;
         job.old.set(if to.is_ok() { Old::Away } else { Old::Home });
         Ok(to)
     }
@@ -335,14 +381,14 @@ impl FtpServer {
 
     /// Gives the directory that waits aside its new name, or the old one back.
     fn name_directory(&self, s: &mut Session, job: &Replacement<'_>) -> Result<()> {
-        job.old.set(Old::Moving);
-        let [_, there] = self.rename_once(s, &job.aside, job.to)?;
+        job.old.set(Old::Returning);
+        let [_, there] = self.rename_once(s, &job.aside(), job.to)?;
         if there.is_ok() {
             job.old.set(Old::Home);
             return Ok(());
         }
         let err = self.explain(s, probes::PLACE, ("RNTO", job.to), &there);
-        let [_, back] = self.rename_once(s, &job.aside, job.from)?;
+        let [_, back] = self.rename_once(s, &job.aside(), job.from)?;
         job.old
             .set(if back.is_ok() { Old::Home } else { Old::Away });
         Err(err)

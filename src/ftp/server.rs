@@ -181,7 +181,7 @@ impl FtpServer {
 
     /// Removes what failed uploads left, and says goodbye.
     pub(super) fn close(&self) {
-        if self.leftovers.with(|all| !all.is_empty()) {
+        if self.has_due() {
             let swept = self.pool.with_session(Purpose::Metadata, |s| {
                 self.sweep(s);
                 Ok(())
@@ -200,19 +200,20 @@ impl FtpServer {
     pub(super) fn recovering<T>(
         &self,
         lease: &mut Option<Lease>,
-        mut work: impl FnMut(&mut Session, bool) -> Result<T>,
+        mut work: impl FnMut(&mut Session, Option<ErrorKind>) -> Result<T>,
     ) -> Result<T> {
         let session = match lease {
             Some(lease) => lease,
             None => lease.insert(self.pool.lease(Purpose::Metadata, true)?),
         };
-        match work(session, false) {
+        match work(session, None) {
             Err(err) if session.is_broken() => {
                 log::debug!("connection lost, asking what happened: {err}");
                 *lease = None;
+                let lost = Some(err.kind());
                 self.repeating(|| {
                     let session = lease.insert(self.pool.lease(Purpose::Metadata, true)?);
-                    let done = work(session, true);
+                    let done = work(session, lost);
                     if session.is_broken() {
                         *lease = None;
                     }

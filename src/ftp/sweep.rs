@@ -7,7 +7,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Weak, mpsc};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::in_place::Claim;
 use super::intents::{Intent, Successor};
@@ -39,9 +39,11 @@ pub(super) enum Outcome {
     Done,
     /// Not now, and why: a refusal.
     Later(String),
+    /// Its time has not come.
+    NotYet,
 }
 
-fn unclear(path: &RemotePath) -> Outcome {
+pub(super) fn unclear(path: &RemotePath) -> Outcome {
     Outcome::Later(format!("the server does not tell whether {path} is there"))
 }
 
@@ -70,10 +72,7 @@ impl Pending<'_> {
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        let intent = self.server.intents.of(&self.name);
-        if intent.is_some_and(|intent| intent.is_precious()) {
-            self.server.hand_over(&self.name);
-        }
+        self.server.over_with(&self.name);
     }
 }
 
@@ -95,6 +94,15 @@ impl FtpServer {
     pub(super) fn pending(&self, name: &RemotePath) -> Pending<'_> {
         let name = name.clone();
         Pending { server: self, name }
+    }
+
+    /// The work that `name` had a part in ends: if it did not say what became of the name, that is
+    /// found out.
+    pub(super) fn over_with(&self, name: &RemotePath) {
+        let intent = self.intents.of(name);
+        if intent.is_some_and(|intent| intent.is_precious()) {
+            self.hand_over(name);
+        }
     }
 
     /// Removes one of our own temporary files; later, if it cannot be done now.
@@ -137,7 +145,7 @@ impl FtpServer {
         self.sweep_soon();
     }
 
-    fn wait_for_sweep(&self, name: RemotePath) {
+    pub(super) fn wait_for_sweep(&self, name: RemotePath) {
         self.leftovers.with(|all| {
             if all.iter().all(|known| known.name != name) {
                 all.push(Leftover { name, told: None });
@@ -156,7 +164,7 @@ impl FtpServer {
             let why = match outcome {
                 Ok(Outcome::Done) => continue,
                 Ok(Outcome::Later(why)) => Some(why),
-                Err(_) => None,
+                Ok(Outcome::NotYet) | Err(_) => None,
             };
             if let Some(why) = why.filter(|why| task.left.told.as_ref() != Some(why)) {
                 log::warn!("{}: left on the server for now: {why}", task.left.name);
@@ -174,6 +182,10 @@ impl FtpServer {
             let Some(mut intent) = self.intents.of(&left.name) else {
                 continue;
             };
+            if !self.is_due(&left.name) {
+                self.leftovers.with(|all| all.push(left));
+                continue;
+            }
             // Nobody here stores at that name meanwhile.
             let claim = match intent.home().map(|home| self.in_place.claim(home)) {
                 Some(Err(_)) => {
@@ -208,6 +220,9 @@ impl FtpServer {
             Intent::Replace { home, by } => (home, by, false),
             Intent::Unseen { home } => (home, None, false),
             Intent::Keep { home } => (home, None, true),
+            Intent::Late { home, until, .. } => {
+                return self.watch(s, name, &home, SystemTime::now() >= until);
+            }
         };
         match self.look(s, name)? {
             Seen::Missing => {
@@ -244,7 +259,12 @@ impl FtpServer {
         }
     }
 
-    fn put_back(&self, s: &mut Session, name: &RemotePath, home: &RemotePath) -> Result<Outcome> {
+    pub(super) fn put_back(
+        &self,
+        s: &mut Session,
+        name: &RemotePath,
+        home: &RemotePath,
+    ) -> Result<Outcome> {
         let [from, to] = self.rename_once(s, name, home)?;
         if !to.is_ok() {
             let (verb, refused) = match from.wants_more() {
@@ -330,16 +350,26 @@ impl FtpServer {
 
     /// One attempt of those that are made by and by: whether no other is needed.
     fn sweep_now(&self) -> bool {
-        let swept = self.pool.with_session(Purpose::Metadata, |s| {
-            self.sweep(s);
-            Ok(())
-        });
-        if let Err(err) = &swept {
-            log::debug!("nothing put right on the server yet: {err}");
+        if self.has_due() {
+            let swept = self.pool.with_session(Purpose::Metadata, |s| {
+                self.sweep(s);
+                Ok(())
+            });
+            if let Err(err) = &swept {
+                log::debug!("nothing put right on the server yet: {err}");
+            }
         }
         self.sweeping.store(false, SeqCst);
         let left = || self.leftovers.with(|all| !all.is_empty());
         self.pool.is_closed() || !left() || self.sweeping.swap(true, SeqCst)
+    }
+
+    /// Whether a leftover can be seen to now.
+    pub(super) fn has_due(&self) -> bool {
+        let names = self
+            .leftovers
+            .with(|all| all.iter().map(|left| left.name.clone()).collect::<Vec<_>>());
+        names.iter().any(|name| self.is_due(name))
     }
 
     /// Puts right what an earlier mount left: now, or later if the server is not there.
@@ -350,7 +380,7 @@ impl FtpServer {
         }
         log::info!("an earlier mount left {} names on the server", names.len());
         for name in names {
-            if self.intents.of(&name) == Some(Intent::Remove) {
+            if let Some(Intent::Remove | Intent::Late { .. }) = self.intents.of(&name) {
                 self.in_flight.with(|names| names.insert(name.clone()));
             }
             self.wait_for_sweep(name);
@@ -365,7 +395,7 @@ impl FtpServer {
     pub(super) fn leave_unhealed(&self) {
         for name in self.intents.names() {
             match self.intents.of(&name) {
-                Some(Intent::Remove) => {
+                Some(Intent::Remove | Intent::Late { .. }) => {
                     self.in_flight.with(|names| names.insert(name));
                 }
                 Some(Intent::Unseen { .. }) => {}

@@ -411,15 +411,15 @@ impl Storing {
             true => server.aside_name(at)?,
             false => at.clone(),
         };
-        let _pending = (server.pending(job.aside()), server.pending(&beside));
+        let _pending = (server.pending(&job.aside()), server.pending(&beside));
         // What is in the way shall stay there: then it must be asked for first.
         let asks = minds && server.options().conflict == Conflict::Fail;
-        let at_once = server.recovering(lease, |s, resumed| {
+        let at_once = server.recovering(lease, |s, lost| {
             if !temporary || !what.new || asks {
                 Ok(None)
-            } else if resumed {
+            } else if let Some(lost) = lost {
                 // The connection was lost in the middle: is it there already?
-                let named = server.resume_past(s, &job, what)?;
+                let named = server.resume_past(s, &job, what, lost)?;
                 Ok(named.then_some(None))
             } else {
                 server.dress_and_name(s, &job, what)
