@@ -56,9 +56,10 @@ fn run(examined: &Examined, stop: &Stop, findings: &mut Findings) -> Result<(), 
             Ok(())
         }
         Source::Mail(options) => mail::examine::examine(options, stop, findings).map_err(|err| {
-            let code = match err.class() {
-                mail::failure::Class::Account => Exit::Login,
-                mail::failure::Class::Transient => Exit::Connect,
+            let code = match err.kind() {
+                ErrorKind::PermissionDenied => Exit::Login,
+                ErrorKind::Untrusted => Exit::Tls,
+                ErrorKind::Disconnected => Exit::Connect,
                 _ => Exit::Failed,
             };
             Failure::new(code, format!("{}: {err}", examined.url_shown))

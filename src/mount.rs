@@ -38,6 +38,9 @@ mod traffic;
 /// Memory for the read windows of all open files together, in bytes.
 const READ_BUDGET: usize = 16 * 1024 * 1024;
 
+/// Who has just closed a file, or looks at new mail, is soon gone.
+const BUSY_A_MOMENT: Duration = Duration::from_millis(500);
+
 /// After an unmount the kernel releases the last handles; how long that may take before the
 /// session is given up.
 const SESSION_END: Duration = Duration::from_secs(5);
@@ -351,7 +354,18 @@ impl Mount {
     }
 
     fn detach(&self, lazy: bool) -> Result<(), Failure> {
-        mounts::detach(&self.directory, lazy).map_err(|err| {
+        let patience = Instant::now() + BUSY_A_MOMENT;
+        let detached = loop {
+            match mounts::detach(&self.directory, lazy) {
+                Err(err)
+                    if err.kind() == io::ErrorKind::ResourceBusy && Instant::now() < patience =>
+                {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                detached => break detached,
+            }
+        };
+        detached.map_err(|err| {
             let remedy = "close what is open there (fuser -vm shows it) or use umount --lazy";
             let line = format!("{}: {}; {remedy}", self.directory.display(), words(&err));
             Failure::new(Exit::Incomplete, line)

@@ -167,21 +167,23 @@ impl MailBackend {
     /// answer to the first login, `limit` at most.
     ///
     /// # Errors
-    /// `PermissionDenied`: what only the user can mend, a wrong password or a refused certificate.
-    /// Not what time may mend.
+    /// What only the user can mend: `PermissionDenied` for a wrong password, `Untrusted` for a
+    /// refused certificate or a server without TLS. Not what time may mend.
     pub fn first_login(&self, limit: Duration) -> Result<()> {
         let has_mail = self
             .store
             .with_ledger(|ledger| ledger.iter().next().is_some());
-        let Some(fetcher) = self
-            .fetcher()
-            .filter(|_| !has_mail && self.queue.is_empty())
-        else {
+        let Some(fetcher) = self.fetcher() else {
             return Ok(());
         };
-        match fetcher.first_login(limit) {
-            Err(failure) if failure.class() == Class::Account => Err(failure.into()),
-            _ => Ok(()),
+        let waits = !has_mail && self.queue.is_empty();
+        match fetcher.first_login(if waits { limit } else { Duration::ZERO }) {
+            Err(failure) if waits && failure.class() == Class::Account => Err(failure.into()),
+            Err(failure) => {
+                log::warn!("fetching mail: {failure}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 

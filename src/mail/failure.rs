@@ -27,10 +27,11 @@ pub enum Class {
     Local,
 }
 
-/// A [`Class`], one line for people, and how long the server wants to be left alone.
+/// A [`Class`], its cause, one line for people, and how long the server wants to be left alone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Failure {
     class: Class,
+    cause: Option<ErrorKind>,
     detail: Box<str>,
     wait: Option<Duration>,
 }
@@ -40,9 +41,17 @@ impl Failure {
     pub fn new(class: Class, detail: impl Into<String>) -> Self {
         Self {
             class,
+            cause: None,
             detail: detail.into().into_boxed_str(),
             wait: None,
         }
+    }
+
+    /// The same of another cause than its class has as a rule: `Untrusted`, not a wrong password.
+    #[must_use]
+    pub const fn because(mut self, cause: ErrorKind) -> Self {
+        self.cause = Some(cause);
+        self
     }
 
     /// The same, not to be tried again before `wait` has passed.
@@ -68,6 +77,22 @@ impl Failure {
     #[must_use]
     pub const fn class(&self) -> Class {
         self.class
+    }
+
+    /// What it is for those who do not care for mail: `PermissionDenied` is a refused login,
+    /// `Untrusted` a refused certificate or a server without TLS.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        if let Some(cause) = self.cause {
+            return cause;
+        }
+        match self.class {
+            Class::Transient => ErrorKind::Disconnected,
+            Class::Account => ErrorKind::PermissionDenied,
+            Class::Permanent => ErrorKind::NotPermitted,
+            Class::Protocol => ErrorKind::Protocol,
+            Class::Local => ErrorKind::Local(rustix::io::Errno::IO.raw_os_error()),
+        }
     }
 
     /// The line for people.
@@ -108,21 +133,18 @@ impl From<Error> for Failure {
             ErrorKind::Local(_) => Class::Local,
             _ => Class::Protocol,
         };
-        Self::new(class, err.detail())
+        let failure = Self::new(class, err.detail());
+        match class {
+            Class::Account => failure.because(err.kind()),
+            _ => failure,
+        }
     }
 }
 
 /// For calls of programs.
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let kind = match failure.class() {
-            Class::Transient => ErrorKind::Disconnected,
-            Class::Account => ErrorKind::PermissionDenied,
-            Class::Permanent => ErrorKind::NotPermitted,
-            Class::Protocol => ErrorKind::Protocol,
-            Class::Local => ErrorKind::Local(rustix::io::Errno::IO.raw_os_error()),
-        };
-        Self::new(kind, failure.to_string())
+        Self::new(failure.kind(), failure.to_string())
     }
 }
 

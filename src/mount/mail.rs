@@ -38,21 +38,9 @@ pub(super) fn open(config: &Config, options: &MailOptions) -> Result<Sides, Fail
         .map_err(|err| refused(&config.url_shown, &err))?;
     if let Err(err) = mail.first_login(patience.min(FIRST_WORD)) {
         mail.stop();
-        return Err(turned_away(&config.url_shown, &err));
+        return Err(refused(&config.url_shown, &err));
     }
     Ok((Arc::clone(&mail) as _, Arc::new(Mail(mail))))
-}
-
-/// Why nothing can be fetched before the user has mended it.
-fn turned_away(url: &str, err: &Error) -> Failure {
-    let told = err.to_string();
-    let tls = told.contains("certificate") || told.contains("TLS");
-    let (exit, remedy) = match tls {
-        true => (Exit::Tls, ""),
-        false => (Exit::Login, "; check the user and the password"),
-    };
-    let told = told.trim_end_matches('.');
-    Failure::new(exit, format!("{url}: {told}{remedy}"))
 }
 
 /// An error of handing in mail, with the exit code of sysexits.h that callers of sendmail(8) know.

@@ -293,8 +293,10 @@ fn a_first_mount_with_a_wrong_password_fails_and_a_later_one_shows_what_is_here(
     };
     let umount = || {
         let mut command = place.command();
-        let ended = command.arg("umount").arg(place.mountpoint()).status();
-        assert!(ended.unwrap().success());
+        let ended = command.arg("umount").arg(place.mountpoint()).output();
+        let ended = ended.unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{told}");
     };
     if !can_mount() {
         return;
@@ -318,4 +320,47 @@ fn a_first_mount_with_a_wrong_password_fails_and_a_later_one_shows_what_is_here(
     assert!(mount("wrong").status.success());
     assert_eq!(fs::read_dir(&new).unwrap().count(), 1);
     umount();
+}
+
+/// The exit code and the line of each trouble that waiting does not mend, and nothing mounted.
+#[test]
+fn a_first_mount_tells_a_certificate_from_a_password() {
+    if !can_mount() {
+        return;
+    }
+    let quirks = |tls, stls| pop3d::Quirks {
+        tls,
+        stls,
+        ..pop3d::Quirks::default()
+    };
+    for (scheme, quirks, told) in [
+        ("pop3s", quirks(true, false), "certificate"),
+        ("pop3", quirks(false, true), "certificate"),
+        ("pop3", quirks(false, false), "offers no TLS (STLS)"),
+    ] {
+        let pop3d = Pop3d::start(vec![mail(1)], quirks);
+        let place = Place::new();
+        let file = place.path("password");
+        let mut options = fs::OpenOptions::new();
+        let mut written = options.write(true).create(true).mode(0o600).open(&file);
+        let password = pop3d::PASSWORD.as_bytes();
+        written.as_mut().unwrap().write_all(password).unwrap();
+        let mut command = place.command();
+        command
+            .arg(format!(
+                "{scheme}://{}@localhost:{}/",
+                pop3d::USER,
+                pop3d.port
+            ))
+            .arg(place.mountpoint())
+            .arg("-o")
+            .arg(format!("password_file={}", file.display()));
+        let refused = command.output().unwrap();
+        let line = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(6), "{line}");
+        assert!(line.contains(told), "{line}");
+        assert_eq!(line.lines().count(), 1, "{line:?}");
+        assert!(!line.contains("check the user"), "{line}");
+        assert!(!place.is_mounted());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,9 +22,6 @@ const LAST_RETRY: Duration = Duration::from_secs(3600);
 
 /// A refused password is not tried again sooner: servers lock accounts.
 const AFTER_REFUSAL: Duration = Duration::from_secs(600);
-
-/// Between two looks at whether the first login was answered.
-const GLANCE: Duration = Duration::from_millis(10);
 
 /// How long `stop` waits for the thread; connecting cannot be cut short.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -95,6 +92,8 @@ pub struct Fetcher {
     orders: Sender<Order>,
     shared: Arc<Shared>,
     ended: Locked<Receiver<()>>,
+    /// How the first login went, until somebody asks.
+    first: Locked<Option<Receiver<Result<()>>>>,
 }
 
 impl Fetcher {
@@ -111,6 +110,7 @@ impl Fetcher {
         let connector = Connector::new(options.endpoint.clone())?;
         let (orders, inbox) = mpsc::channel();
         let (end, ended) = mpsc::channel();
+        let (told, first) = mpsc::sync_channel(1);
         let shared = Arc::new(Shared::default());
         let worker = Worker {
             store,
@@ -120,6 +120,7 @@ impl Fetcher {
             on_new_mail: Box::new(on_new_mail),
             memory: Memory::default(),
             failures: 0,
+            told,
         };
         thread::Builder::new()
             .name("mail-fetch".into())
@@ -132,6 +133,7 @@ impl Fetcher {
             orders,
             shared,
             ended: Locked::new(ended),
+            first: Locked::new(Some(first)),
         })
     }
 
@@ -141,22 +143,15 @@ impl Fetcher {
         self.shared.status.with(|status| status.clone())
     }
 
-    /// Waits until the first session has logged in or failed, `limit` at most, and tells the failure.
+    /// Waits until the first session has logged in or failed, `limit` at most, and tells the
+    /// failure; once. It is in no log then, if it is known by then.
     ///
     /// # Errors
     /// Why it failed, if that is known by then.
     pub fn first_login(&self, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let status = self.status();
-            let logged_in = !matches!(status.activity, Activity::Connecting | Activity::Idle);
-            match status.failed {
-                Some((_, failure)) => return Err(failure),
-                None if logged_in || status.succeeded.is_some() => return Ok(()),
-                None if Instant::now() >= deadline => return Ok(()),
-                None => thread::sleep(GLANCE),
-            }
-        }
+        let first = self.first.with(Option::take);
+        // Without an answer in time, or with a thread that is gone, there is nothing to tell.
+        first.map_or(Ok(()), |first| first.recv_timeout(limit).unwrap_or(Ok(())))
     }
 
     /// Asks for a session now.
@@ -205,6 +200,8 @@ struct Worker {
     memory: Memory,
     /// Sessions that failed in a row.
     failures: u32,
+    /// Takes how the first login went, and nothing after that.
+    told: SyncSender<Result<()>>,
 }
 
 impl Worker {
@@ -253,7 +250,7 @@ impl Worker {
         shared
             .status
             .with(|status| status.activity = Activity::Connecting);
-        let on_new_mail = &self.on_new_mail;
+        let (on_new_mail, told) = (&self.on_new_mail, &self.told);
         let outcome = synchronise(
             &self.store,
             &self.options,
@@ -264,14 +261,17 @@ impl Worker {
                 if shared.stopping.load(Ordering::Relaxed) {
                     return Err(Failure::new(Class::Transient, "stopped"));
                 }
-                if let Step::Recorded(delivered) = step {
-                    on_new_mail(delivered);
+                match step {
+                    Step::LoggedIn(_) => drop(told.try_send(Ok(()))),
+                    Step::Recorded(delivered) => on_new_mail(delivered),
+                    _ => {}
                 }
                 shared.status.with(|status| follow(status, step));
                 Ok(())
             },
         );
         shared.cutter.with(Option::take);
+        let first = told.try_send(outcome.as_ref().map(drop).map_err(Clone::clone));
         let now = SystemTime::now();
         let wait = match &outcome {
             Ok(report) => {
@@ -291,7 +291,10 @@ impl Worker {
                     status.report = report;
                 }
                 Err(failure) => {
-                    log::warn!("fetching mail: {failure}");
+                    // Else who asked for it tells it.
+                    if first.is_err() {
+                        log::warn!("fetching mail: {failure}");
+                    }
                     status.failed = Some((now, failure));
                 }
             });

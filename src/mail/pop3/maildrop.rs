@@ -10,6 +10,7 @@ use super::reply::{Reply, Stage};
 use super::retrieval::{Command, Retrieval};
 use crate::mail::connect::{Connector, Cutter, Security};
 use crate::mail::failure::{Class, Failure, Result};
+use crate::vfs::error::ErrorKind;
 
 /// No maildrop has more messages; a listing without end is cut here.
 const MOST_MESSAGES: usize = 1_000_000;
@@ -58,10 +59,11 @@ impl Maildrop {
         let mut capabilities = capabilities(&mut dialogue)?;
         if endpoint.security == Security::Upgrade {
             if capabilities.known && !capabilities.stls {
-                return Err(Failure::new(
-                    Class::Account,
-                    format!("{}: the server offers no TLS (STLS)", endpoint.host),
-                ));
+                let said = format!(
+                    "{}: offers no TLS (STLS); use pop3s://, or tls=off if you must",
+                    endpoint.host
+                );
+                return Err(Failure::new(Class::Account, said).because(ErrorKind::Untrusted));
             }
             let reply = dialogue.command("STLS")?;
             refused(&reply, "STLS", Stage::Login)?;

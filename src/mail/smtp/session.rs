@@ -9,6 +9,7 @@ use super::reply::Reply;
 use super::verdict::{Stage, Verdict, verdict};
 use crate::mail::connect::{Connector, Cutter, Security};
 use crate::mail::failure::{Class, Failure, Result};
+use crate::vfs::error::ErrorKind;
 
 /// How long each answer may take (RFC 5321 section 4.5.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,13 +137,11 @@ impl Session {
                 // What was said in clear text counts no more (RFC 3207 section 4.2).
                 extensions = hello(&mut dialogue, &terms.name, limit)?;
             } else if terms.encryption == Encryption::Needed {
-                return Err(Failure::new(
-                    Class::Account,
-                    format!(
-                        "{}: offers no STARTTLS; use smtps://, or tls=off if you must",
-                        endpoint.host
-                    ),
-                ));
+                let said = format!(
+                    "{}: offers no STARTTLS; use smtps://, or tls=off if you must",
+                    endpoint.host
+                );
+                return Err(Failure::new(Class::Account, said).because(ErrorKind::Untrusted));
             }
         }
         if let Some(credentials) = credentials {
