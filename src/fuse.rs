@@ -527,9 +527,10 @@ impl fuser::Filesystem for Filesystem {
     fn getxattr(
         &self, req: &fuser::Request, of: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr,
     ) {
-        // The kernel asks for security.capability before every write.
+        // The kernel asks for security.capability before every write; `ls -l` for that of SELinux
+        // and an ACL of every file, unless it is told that there is no such thing here.
         if !name.as_bytes().starts_with(b"user.") {
-            return reply.error(errno::errno(ErrorKind::NoData));
+            return reply.error(errno::errno(ErrorKind::Unsupported));
         }
         let (vfs, name) = (Arc::clone(&self.vfs), name.to_os_string());
         self.requests.hand_over(

@@ -275,12 +275,12 @@ impl Vfs {
     /// Value of one extended attribute of `ino`.
     ///
     /// # Errors
-    /// `NoData` if there is none of that name. Nobody is asked for names outside `user.`, which
-    /// the kernel and `ls` try on every file.
+    /// `NoData` if there is none of that name; `Unsupported`, without asking anybody, of names
+    /// outside `user.`, which the kernel and `ls` try.
     pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
         match name.to_str() {
             Some(name) if name.starts_with("user.") => self.backend.xattr(&self.path(ino)?, name),
-            _ => Err(ErrorKind::NoData.into()),
+            _ => Err(ErrorKind::Unsupported.into()),
         }
     }
 

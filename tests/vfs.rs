@@ -708,7 +708,7 @@ fn nobody_is_asked_for_attributes_no_server_has() {
     mount.names.fail_always(Op::Xattrs, ErrorKind::TimedOut);
     for name in ["security.capability", "system.posix_acl_access"] {
         let value = mount.vfs.getxattr(ino, OsStr::new(name));
-        assert_eq!(kind(value), ErrorKind::NoData);
+        assert_eq!(kind(value), ErrorKind::Unsupported);
     }
     assert_eq!(mount.names.struck(), 0);
     mount.names.heal();

@@ -23,6 +23,9 @@ pub(super) const STATUS_MAX: usize = 4 << 20;
 /// Comparisons with LIST until one is decisive: a directory may change in between.
 pub(super) const TRIES: u8 = 3;
 
+/// Entries of a directory that is too large to be listed twice for a comparison.
+const MANY: usize = 1_000;
+
 /// Most directories remembered as too large.
 const LARGE_MAX: usize = 1_000;
 
@@ -167,7 +170,8 @@ impl FtpServer {
         let open = self
             .ways
             .with(|ways| ways.stat_listing.is_none() && ways.stat_tries < TRIES);
-        if !open || !s.is_pipelined() || listed.entries.is_empty() {
+        let fits = (1..=MANY).contains(&listed.entries.len());
+        if !open || !s.is_pipelined() || !fits {
             return Ok(());
         }
         self.ways.with(|ways| ways.stat_tries += 1);

@@ -54,6 +54,56 @@ fn a_walk_costs_one_listing_for_each_directory_without_mlsd() {
     walk(Quirks::like_vsftpd());
 }
 
+/// How often a directory was listed that has 10,000 entries.
+fn large(quirks: Quirks) -> usize {
+    let server = Ftpd::with(quirks);
+    for file in 0..10_000 {
+        server.put(format!("flat/file{file:04}"), "content");
+    }
+    let Some(mount) = mounting(&server).start() else {
+        return 1;
+    };
+    server.clear_log();
+    assert_eq!(mount.sh("ls -l flat | grep -c ' file'"), "10000\n");
+    let listings = || {
+        let verbs = ["MLSD", "LIST", "STAT", "NLST"];
+        let mut commands = server.commands();
+        commands
+            .retain(|line| verbs.iter().any(|v| line.starts_with(v)) && line.ends_with("/flat"));
+        commands.len()
+    };
+    let cold = listings();
+    server.clear_log();
+    let again = "ls -l flat | wc -l; stat -c %s flat/file5000; test ! -e flat/file; find flat -size 1c \
+                 | wc -l; sh -c ': <flat/file0777'; sh -c ': <flat/file9999'";
+    assert_eq!(mount.sh(again), "10001\n7\n0\n");
+    assert_eq!(listings(), 0, "{:?}", server.commands());
+    mount.finish();
+    cold
+}
+
+#[test]
+fn a_large_directory_is_listed_once() {
+    assert_eq!(large(Quirks::default()), 1);
+    assert_eq!(large(Quirks::like_vsftpd()), 1);
+}
+
+#[test]
+fn programs_need_not_ask_every_file_for_what_no_server_has() {
+    let Some((server, mount)) = stage(Quirks::default()) else {
+        return;
+    };
+    server.put("file", "content");
+    for name in ["security.selinux", "system.posix_acl_access"] {
+        let ask = format!(
+            "import errno, os\ntry: os.getxattr('file', '{name}')\n\
+             except OSError as e: print(errno.errorcode[e.errno])"
+        );
+        assert_eq!(mount.sh(&format!("python3 -c \"{ask}\"")), "ENOTSUP\n");
+    }
+    mount.finish();
+}
+
 #[test]
 fn answers_from_memory_cost_nothing() {
     let Some((server, mount)) = stage(Quirks::default()) else {
