@@ -11,7 +11,8 @@ use crate::exit::{Exit, Failure};
 use crate::finding::{Findings, Stop, Verdict};
 use crate::ftp::FtpBackend;
 use crate::mail;
-use crate::vfs::error::ErrorKind;
+use crate::mount;
+use crate::vfs::error::Error;
 
 mod mask;
 mod report;
@@ -41,30 +42,15 @@ pub(crate) fn examine(examined: &Examined, json: bool) -> (String, Result<(), Fa
 }
 
 fn run(examined: &Examined, stop: &Stop, findings: &mut Findings) -> Result<(), Failure> {
-    match &examined.source {
+    let examination = match &examined.source {
         Source::Ftp(options) => {
-            *findings = FtpBackend::examine((**options).clone(), stop).map_err(|err| {
-                let code = match err.kind() {
-                    ErrorKind::PermissionDenied => Exit::Login,
-                    ErrorKind::Untrusted => Exit::Tls,
-                    ErrorKind::NotFound | ErrorKind::NotADirectory => Exit::NoDirectory,
-                    ErrorKind::Disconnected | ErrorKind::TimedOut => Exit::Connect,
-                    _ => Exit::Failed,
-                };
-                Failure::new(code, format!("{}: {err}", examined.url_shown))
-            })?;
-            Ok(())
+            FtpBackend::examine((**options).clone(), stop).map(|found| *findings = found)
         }
-        Source::Mail(options) => mail::examine::examine(options, stop, findings).map_err(|err| {
-            let code = match err.kind() {
-                ErrorKind::PermissionDenied => Exit::Login,
-                ErrorKind::Untrusted => Exit::Tls,
-                ErrorKind::Disconnected => Exit::Connect,
-                _ => Exit::Failed,
-            };
-            Failure::new(code, format!("{}: {err}", examined.url_shown))
-        }),
-    }
+        Source::Mail(options) => {
+            mail::examine::examine(options, stop, findings).map_err(Error::from)
+        }
+    };
+    examination.map_err(|err| mount::refused(&examined.url_shown, &err))
 }
 
 /// The first signal ends the examination in order, with its directory removed; the second at once.

@@ -471,8 +471,8 @@ fn unmountable(told: &str) -> &'static str {
     }
 }
 
-/// Why the server could not be mounted, with the exit code that scripts tell apart.
-fn refused(url: &str, err: &Error) -> Failure {
+/// Why the server could not be mounted or examined, with the exit code that scripts tell apart.
+pub(crate) fn refused(url: &str, err: &Error) -> Failure {
     let code = match err.kind() {
         ErrorKind::PermissionDenied => Exit::Login,
         ErrorKind::Untrusted => Exit::Tls,

@@ -105,7 +105,7 @@ fn report(found: &state::Found) -> Value {
     report.insert("since".to_owned(), json!(record.since));
     let state = if !found.alive {
         if found.has_leftovers() {
-            let kept = format!("unsent files are kept in {}", found.dir.display());
+            let kept = format!("what was not sent is kept in {}", found.dir.display());
             report.insert("kept".to_owned(), json!(kept));
         } else if found.has_intents() {
             let kept = "what it left half done on the server will be put right by the next mount";

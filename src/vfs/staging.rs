@@ -427,6 +427,7 @@ impl Staged {
     }
 
     fn changed_from(&mut self, offset: u64) {
+        self.named.unmark();
         self.generation += 1;
         self.unchanged = self.unchanged.min(offset);
         self.unchanged_since = self.unchanged_since.min(offset);

@@ -25,7 +25,7 @@ fn with_reader(server: &Ftpd, option: &str) -> Option<(TestMount, File, Vec<u8>)
 }
 
 /// What was put into `lost+found` below `state`.
-fn lost(state: &Path) -> Vec<PathBuf> {
+pub(super) fn lost(state: &Path) -> Vec<PathBuf> {
     let find = "find \"$0\" -path '*lost+found/*' -type f ! -name '*.reason'";
     let found = Command::new("sh").args(["-c", find]).arg(state).output();
     let found = String::from_utf8(found.unwrap().stdout).unwrap();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
+use super::passthrough_writing::lost;
 use super::{bytes, mounting, names_there, stage};
 use crate::support::ftpd::{Break, Disk, Ftpd, Quirks, RestStor, SiteUtime};
 use crate::support::mount::skip;
@@ -557,6 +558,41 @@ fn a_new_file_in_place_is_not_removed_behind_its_writer() {
         drop(file);
         std::thread::sleep(Duration::from_secs(2));
         assert!(server.get(way) == content, "{way}");
+    }
+    mount.finish();
+}
+
+/// `lost+found` is for what the server has not: a file that a program holds open may be there whole.
+#[test]
+fn what_was_synced_is_not_lost_when_the_mount_is_killed() {
+    let server = Ftpd::start();
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let hold = |name: &str| {
+        let mut file = File::create(mount.path(name)).unwrap();
+        file.write_all(b"synced").unwrap();
+        file.sync_all().unwrap();
+        file
+    };
+    let (whole, mut changed, cut) = (hold("whole"), hold("changed"), hold("cut"));
+    changed.write_all(b", and more").unwrap();
+    cut.set_len(4).unwrap();
+    let killed = mount.kill();
+    drop((whole, changed, cut));
+    let state = killed.local("state");
+    let mut mount = killed.remount();
+    for name in ["changed", "cut"] {
+        mount.expect_log(&format!("/{name}: not on the server"));
+    }
+    let mut kept: Vec<_> = lost(&state)
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    kept.sort();
+    assert_eq!(kept, ["sync", "synced, and more"]);
+    for name in ["whole", "changed", "cut"] {
+        assert_eq!(server.get(name), b"synced");
     }
     mount.finish();
 }

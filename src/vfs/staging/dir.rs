@@ -7,8 +7,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::SystemTime;
+
+use rustix::io::Errno;
 
 use super::passing::{Passing, Room};
 use super::spare::{SPARE, Spares};
@@ -20,8 +22,11 @@ use crate::vfs::path::RemotePath;
 /// effort: not every filesystem has extended attributes.
 const PLACE: &str = "user.ferryfs.path";
 
-/// When a file that the kernel reads by itself was last changed, as far as the server has that.
+/// That the server has all of the file: [`ALL`], until it is changed; or, where the kernel reads it
+/// by itself and programs change it without us, when it was last changed then.
 const STORED: &str = "user.ferryfs.stored";
+
+const ALL: &[u8] = b"all";
 
 /// Staged files up to this length are used again.
 const SPARED: u64 = 1 << 20;
@@ -219,6 +224,8 @@ pub(crate) struct Named {
     held: AtomicU32,
     /// The kernel reads it by itself, perhaps longer than we do, and programs may write to it.
     lent: bool,
+    /// It may have the attribute [`STORED`].
+    marked: AtomicBool,
     spares: Arc<Spares>,
 }
 
@@ -232,6 +239,7 @@ impl Named {
             passing: Arc::new(passing),
             held: AtomicU32::new(0),
             lent: false,
+            marked: AtomicBool::new(false),
             spares: Arc::clone(&dir.spares),
         }
     }
@@ -241,7 +249,7 @@ impl Named {
         // One is that of `passing`.
         let ours = Arc::strong_count(&self.passing) == 1 && Arc::strong_count(&self.file) == 2;
         let small = |file: &File| file.metadata().is_ok_and(|found| found.len() <= SPARED);
-        ours && small(&self.file) && self.file.set_len(0).is_ok()
+        ours && small(&self.file) && self.unmark() && self.file.set_len(0).is_ok()
     }
 
     fn leave(&self) -> io::Result<()> {
@@ -265,6 +273,7 @@ impl Named {
         let opened = File::options().read(true).write(true).open(path);
         let file = opened.map_err(|err| Error::local(path.display(), &err))?;
         let named = Self::new(file, path.to_path_buf(), dir);
+        named.marked.store(true, Ordering::Relaxed);
         named.hold();
         Ok(named)
     }
@@ -300,12 +309,31 @@ impl Named {
         self.lent
     }
 
-    /// The server has what is in a lent file: a mount that is killed from now on leaves nothing that
-    /// is worth keeping, unless it is changed.
+    /// The server has what is in it: a mount that is killed from now on leaves nothing that is worth
+    /// keeping, unless it is changed.
     pub(crate) fn is_stored(&self) {
         let flags = rustix::fs::XattrFlags::empty();
-        if let Some(when) = changed(&self.file).filter(|_| self.lent) {
-            let _ = rustix::fs::fsetxattr(&self.file, STORED, when.as_bytes(), flags);
+        let when = match self.lent {
+            true => changed(&self.file).map(String::into_bytes),
+            false => Some(ALL.to_vec()),
+        };
+        if let Some(when) = when {
+            self.marked.store(true, Ordering::Relaxed);
+            let _ = rustix::fs::fsetxattr(&self.file, STORED, &when, flags);
+        }
+    }
+
+    /// It is about to be changed. Whether no file shows that the server has it.
+    pub(super) fn unmark(&self) -> bool {
+        if self.lent || !self.marked.swap(false, Ordering::Relaxed) {
+            return true;
+        }
+        match rustix::fs::fremovexattr(&self.file, STORED) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => true,
+            Err(_) => {
+                self.marked.store(true, Ordering::Relaxed);
+                false
+            }
         }
     }
 
@@ -313,8 +341,10 @@ impl Named {
     fn is_untouched(&self) -> bool {
         let mut when = [0; 64];
         let len = rustix::fs::fgetxattr(&self.file, STORED, when.as_mut_slice());
-        let stored = len.ok().and_then(|len| when.get(..len));
-        stored.is_some() && stored == changed(&self.file).as_ref().map(String::as_bytes)
+        let Some(stored) = len.ok().and_then(|len| when.get(..len)) else {
+            return false;
+        };
+        stored == ALL || changed(&self.file).is_some_and(|now| now.as_bytes() == stored)
     }
 
     /// The file itself.
