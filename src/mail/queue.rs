@@ -29,13 +29,14 @@ mod texts;
 mod view;
 mod wishes;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub use claiming::Awaited;
 pub use entry::{Attempt, Entry, Id, Progress, State, Told};
 pub use files::Staged;
 pub use view::text;
@@ -147,6 +148,8 @@ struct Book {
     texts: Texts,
     /// The last that left.
     gone: VecDeque<Entry>,
+    /// Of these the sender of the mail waits for the verdict, and says then what becomes of them.
+    awaited: HashSet<Id>,
 }
 
 /// The queue of one account.

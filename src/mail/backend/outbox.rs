@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::composing::{Scratch, compose_any, envelopes};
 use super::local::{Written, failed};
-use super::submitted::{How, Submitted, note_of, place_of};
+use super::submitted::{How, Queued, Submitted, note_of, place_of};
 use crate::mail::address::Mailbox;
 use crate::mail::aliases::Aliases;
 use crate::mail::compose::{Account, Stamp};
@@ -328,8 +328,8 @@ impl Outbox {
         let Some(sender) = sender else {
             return self.submit(place, linger, how).map(drop);
         };
-        // Until there is a verdict the file does not go with its message.
-        let ids = self.submit(place, linger, How::Held)?;
+        // Until there is a verdict the file does not go with its message, nor that to failed/.
+        let (ids, _awaited) = self.submit(place, linger, How::Held)?;
         for id in &ids {
             let word = sender.word(id, self.patience);
             if word != Word::Accepted {
@@ -367,7 +367,7 @@ impl Outbox {
 
     /// Makes a message of what is at `place` and queues it, durably. Unless it is held, the file
     /// goes when the message does.
-    fn submit(&self, place: &RemotePath, linger: Duration, how: How) -> Result<Vec<Id>> {
+    fn submit(&self, place: &RemotePath, linger: Duration, how: How) -> Result<Queued<'_>> {
         self.may_send()?;
         let Some(from) = self.from.clone() else {
             return Err(ErrorKind::NotPermitted.into());
@@ -397,14 +397,16 @@ impl Outbox {
         }
         let ids: Vec<Id> = staged.iter().map(|one| one.id().clone()).collect();
         // Before it is queued: it may be sent and settled before this returns.
+        let awaited = (how == How::Held).then(|| self.queue.await_verdict(&ids));
         if how != How::Held {
             let moved_in = how == How::MovedIn;
             self.submitted
                 .with(|all| all.insert(place.clone(), Submitted::of(&ids, moved_in)));
         }
-        self.queue.commit(staged, linger).inspect_err(|_| {
+        let queued = self.queue.commit(staged, linger).inspect_err(|_| {
             self.submitted.with(|all| all.remove(place));
-        })
+        })?;
+        Ok((queued, awaited))
     }
 
     /// The file at `place` is about to be emptied or replaced. Within the linger that takes its

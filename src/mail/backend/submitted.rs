@@ -1,6 +1,6 @@
 //! How files of the outbox became messages.
 
-use crate::mail::queue::Id;
+use crate::mail::queue::{Awaited, Id};
 use crate::vfs::path::RemotePath;
 
 /// What was made of one file.
@@ -24,6 +24,9 @@ pub(super) enum How {
     /// It stays where it is whatever becomes of the message.
     Held,
 }
+
+/// The messages of one file; of a held one, nothing happens before the second part is dropped.
+pub(super) type Queued<'a> = (Vec<Id>, Option<Awaited<'a>>);
 
 impl Submitted {
     pub(super) fn of(ids: &[Id], moved_in: bool) -> Self {

@@ -42,6 +42,17 @@ impl Queue {
         })
     }
 
+    /// Until the answer is dropped nothing is told of these messages, and none leaves: who waits for
+    /// the verdict may want to take them back.
+    pub fn await_verdict(&self, ids: &[Id]) -> Awaited<'_> {
+        self.book
+            .with(|book| book.awaited.extend(ids.iter().cloned()));
+        Awaited {
+            queue: self,
+            ids: ids.to_vec(),
+        }
+    }
+
     /// Messages of which the sender of the mail is to be told something: accepted ones without a
     /// copy in `.Sent`, failures and delays without a report, all that is settled. They are taken.
     /// Only those for which `wanted` is true.
@@ -51,6 +62,7 @@ impl Queue {
         self.book.with(|book| {
             let news = book.entries.values_mut().filter(|entry| {
                 !entry.taken
+                    && !book.awaited.contains(&entry.id)
                     && (entry.is_settled()
                         || entry.owes_copy()
                         || !entry.unreported().is_empty()
@@ -63,5 +75,23 @@ impl Queue {
             });
             taken.collect()
         })
+    }
+}
+
+/// See [`Queue::await_verdict`].
+#[derive(Debug)]
+pub struct Awaited<'a> {
+    queue: &'a Queue,
+    ids: Vec<Id>,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.queue.book.with(|book| {
+            for id in &self.ids {
+                book.awaited.remove(id);
+            }
+        });
+        self.queue.wake();
     }
 }
