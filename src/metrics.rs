@@ -10,17 +10,22 @@ use serde_json::{Map, Value};
 
 use crate::traffic::TRAFFIC;
 
-/// Writes `file` anew: whoever reads it sees the old numbers or the new ones.
+/// Writes `file` anew, `up` unless the mount is at its end: whoever reads it sees the old numbers or the new ones.
 ///
 /// # Errors
 /// The system's.
-pub(crate) fn write(file: &Path, mountpoint: &Path, status: &Map<String, Value>) -> io::Result<()> {
+pub(crate) fn write(
+    file: &Path,
+    mountpoint: &Path,
+    status: &Map<String, Value>,
+    up: bool,
+) -> io::Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_os_string();
     // The collector reads `*.prom` only.
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = file.with_file_name(name);
-    let written =
-        fs::write(&temporary, text(mountpoint, status)).and_then(|()| fs::rename(&temporary, file));
+    let written = fs::write(&temporary, text(mountpoint, status, up))
+        .and_then(|()| fs::rename(&temporary, file));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
@@ -28,7 +33,7 @@ pub(crate) fn write(file: &Path, mountpoint: &Path, status: &Map<String, Value>)
 }
 
 /// All of them, with the mountpoint as their label.
-fn text(mountpoint: &Path, status: &Map<String, Value>) -> String {
+fn text(mountpoint: &Path, status: &Map<String, Value>, up: bool) -> String {
     let mount = escaped(&mountpoint.to_string_lossy());
     let mut text = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
@@ -39,7 +44,7 @@ fn text(mountpoint: &Path, status: &Map<String, Value>) -> String {
         }
     };
     let alone = |value: u64| vec![(String::new(), value)];
-    metric("up", "gauge", "The mount answers.", &alone(1));
+    metric("up", "gauge", "The mount is there.", &alone(up.into()));
     let labelled = |label: &str, values: std::collections::BTreeMap<&str, u64>| {
         let values = values.into_iter();
         let values = values.map(|(name, value)| (format!(",{label}=\"{name}\""), value));
@@ -191,7 +196,7 @@ mod tests {
         }) else {
             return;
         };
-        write(&file, Path::new("/mnt/a \"b\""), &status).unwrap();
+        write(&file, Path::new("/mnt/a \"b\""), &status, true).unwrap();
         let text = fs::read_to_string(&file).unwrap();
         for line in [
             "ferryfs_open_connections{mount=\"/mnt/a \\\"b\\\"\"} 3",
@@ -215,6 +220,6 @@ mod tests {
             value.parse::<u64>().unwrap();
         }
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
-        assert!(write(&temp.path().join("no/such"), Path::new("/"), &status).is_err());
+        assert!(write(&temp.path().join("no/such"), Path::new("/"), &status, true).is_err());
     }
 }

@@ -73,7 +73,7 @@ impl Drop for Writing {
 /// # Errors
 /// The first writing failed: the option is wrong. Later failures are logged.
 pub(super) fn write_metrics(file: &Path, mount: &Arc<Mount>) -> Result<Writing, Failure> {
-    metrics::write(file, &mount.directory, &mount.status())
+    metrics::write(file, &mount.directory, &mount.status(), true)
         .map_err(|err| Failure::system(format!("-o metrics: {}", file.display()), &err))?;
     let (end, ended) = mpsc::channel::<()>();
     let (file, mount): (PathBuf, Weak<Mount>) = (file.to_owned(), Arc::downgrade(mount));
@@ -86,7 +86,7 @@ pub(super) fn write_metrics(file: &Path, mount: &Arc<Mount>) -> Result<Writing, 
                 let Some(mount) = mount.upgrade() else {
                     return;
                 };
-                match metrics::write(&file, &mount.directory, &mount.status()) {
+                match metrics::write(&file, &mount.directory, &mount.status(), !over) {
                     Ok(()) => complained = false,
                     Err(err) if !complained => {
                         log::warn!("-o metrics: {}: {}", file.display(), words(&err));

@@ -124,6 +124,7 @@ fn the_metrics_file_has_the_numbers_of_the_end() {
     );
     assert!(after["ferryfs_operations_total{operation=\"rmdir\"}"] >= 1);
     assert_eq!(after["ferryfs_dirty_files"], 0);
+    assert_eq!(after["ferryfs_up"], 0);
     // Nothing else is left beside it.
     let names = fs::read_dir(file.parent().unwrap()).unwrap();
     let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
