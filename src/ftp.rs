@@ -65,6 +65,10 @@ mod xattrs;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use deflate::fuzz_inflater;
 #[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_intents(bytes: &[u8]) {
+    intents::fuzz(bytes);
+}
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use reply::fuzz_replies;
 
 /// See `fuzzing`: everything that is made of a reply.

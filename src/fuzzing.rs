@@ -18,6 +18,11 @@ pub fn packed(bytes: &[u8]) {
     crate::ftp::fuzz_inflater(bytes);
 }
 
+/// The log of what is under way on the server.
+pub fn intents(bytes: &[u8]) {
+    crate::ftp::fuzz_intents(bytes);
+}
+
 /// A URL.
 pub fn url(bytes: &[u8]) {
     crate::config::fuzz_url(bytes);
@@ -81,6 +86,7 @@ mod tests {
             Just(&b"ftp://a%0ab@[::1]:1/"[..]),
             Just(&b"machine h login u password \"p"[..]),
             Just(&b"[mount.a]\nurl = "[..]),
+            Just(&b"{\"Begun\":{\"name\":\"YS9i\",\"intent\":\"Remove\"}}\n"[..]),
         ]
         .prop_map(<[u8]>::to_vec);
         let piece = prop_oneof![words, proptest::collection::vec(any::<u8>(), 0..20)];
@@ -93,6 +99,7 @@ mod tests {
             for target in [
                 super::replies,
                 super::packed,
+                super::intents,
                 super::url,
                 super::configuration,
                 super::netrc,

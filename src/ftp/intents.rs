@@ -398,6 +398,11 @@ fn read(path: &Path) -> io::Result<(HashMap<RemotePath, Intent>, usize)> {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Vec::new(),
         other => other?,
     };
+    Ok(understood(&bytes))
+}
+
+/// What the lines of a log say, and how many are damaged.
+fn understood(bytes: &[u8]) -> (HashMap<RemotePath, Intent>, usize) {
     let (mut live, mut damaged) = (HashMap::new(), 0);
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let Some(whole) = line.strip_suffix(b"\n") else {
@@ -413,7 +418,7 @@ fn read(path: &Path) -> io::Result<(HashMap<RemotePath, Intent>, usize)> {
             None => damaged += 1,
         }
     }
-    Ok((live, damaged))
+    (live, damaged)
 }
 
 /// The directory of `path` to the disk.
@@ -441,6 +446,36 @@ mod spelled {
         let text = String::deserialize(from)?;
         let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
         RemotePath::parse(&bytes).map_err(D::Error::custom)
+    }
+}
+
+/// A log as it is, and one whose lines are whole: what is believed of it can be written again, and a
+/// name for it lies beside it.
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::panic, clippy::unwrap_used, clippy::missing_panics_doc)]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let _ = understood(bytes);
+    let sealed = bytes.split(|byte| *byte == b'\n').map(|line| {
+        let sum = format!("{:08x} ", crc32fast::hash(line));
+        [sum.as_bytes(), line, b"\n"].concat()
+    });
+    let (live, _) = understood(&sealed.collect::<Vec<_>>().concat());
+    let again = live.iter().map(|(name, intent)| {
+        let (name, intent) = (name.clone(), intent.clone());
+        seal(&Line::Begun { name, intent }).unwrap()
+    });
+    assert_eq!(
+        understood(again.collect::<String>().as_bytes()),
+        (live.clone(), 0)
+    );
+    for (name, intent) in live {
+        let home = intent.into_home().unwrap_or_else(|| name.clone());
+        for path in [name, home] {
+            let Ok(beside) = super::temporary::tilde(&path) else {
+                continue;
+            };
+            assert_eq!(beside.parent(), path.parent());
+        }
     }
 }
 

@@ -72,6 +72,32 @@ fn transfers_leave_one_connection_for_metadata() {
     assert_eq!(pool.report().waiting, 0);
 }
 
+/// A `stat` beside a large read must not open a session, which takes five round trips, because a
+/// stream that helps the reader took the idle one.
+#[test]
+fn who_helps_a_reader_leaves_the_session_that_a_stat_needs() {
+    let server = Server::start(|_, _| Some(false));
+    let mut options = server.options();
+    options.connections = 3;
+    let pool = Pool::new(options);
+    let reader = pool.lease(Purpose::Transfer, true).unwrap();
+    drop(pool.lease(Purpose::Metadata, true).unwrap());
+    assert_eq!((pool.report().open, pool.report().idle), (2, 1));
+    let helper = pool.lease(Purpose::Help, false).unwrap();
+    assert_eq!((pool.report().open, pool.report().idle), (3, 1));
+    // A reader of his own takes it, for he is waited for.
+    drop(helper);
+    drop(pool.lease(Purpose::Metadata, true).unwrap());
+    assert_eq!(pool.report().idle, 2);
+    let helper = pool.lease(Purpose::Help, false).unwrap();
+    let stat = pool.lease(Purpose::Metadata, false).unwrap();
+    assert_eq!((pool.report().open, pool.report().idle), (3, 0));
+    // Where no more may be opened the last idle one is left to metadata, too.
+    drop(stat);
+    assert!(pool.lease(Purpose::Help, false).is_err());
+    drop((reader, helper));
+}
+
 #[test]
 fn with_one_connection_transfers_may_use_it() {
     let server = Server::start(|_, _| Some(false));

@@ -117,3 +117,20 @@ fn without_a_disk_nothing_precious_is_begun() {
     assert_eq!(intents.names(), [path("part")]);
     intents.end(&path("part"), false);
 }
+
+#[test]
+fn the_seeds_of_the_fuzz_target_are_lines_of_the_log() {
+    let seeds = include_bytes!("../../../fuzz/seeds/intents/all");
+    let log: String = seeds
+        .split(|byte| *byte == b'\n')
+        .map(|line| {
+            let text = std::str::from_utf8(line).unwrap();
+            format!("{:08x} {text}\n", crc32fast::hash(line))
+        })
+        .collect();
+    let (live, damaged) = understood(log.as_bytes());
+    assert_eq!((live.len(), damaged), (4, 0));
+    let late = live.get(&path("d~")).cloned().unwrap();
+    assert!(matches!(late, Intent::Late { barred: true, .. }) && !late.is_precious());
+    fuzz(seeds);
+}
