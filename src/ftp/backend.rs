@@ -92,8 +92,8 @@ impl Backend for FtpBackend {
         self.server.list_ahead(dirs, each)
     }
 
-    fn lists_in_batches(&self) -> bool {
-        self.server.lists_in_batches()
+    fn lists_together(&self) -> usize {
+        self.server.lists_together()
     }
 
     fn fetch_ahead(&self, files: &[(RemotePath, Attr)]) {

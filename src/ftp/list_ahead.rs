@@ -17,9 +17,9 @@ use crate::vfs::path::RemotePath;
 /// Directories asked for with one batch; then others may have the connection.
 const BATCH: usize = 128;
 
-/// Names that such a batch should have, and directories in the first one.
-const NAMES: usize = 2_000;
-const FIRST: usize = 32;
+/// Names in a batch of MLST: two round trips, as more than a hundred are not sent before they are
+/// answered.
+const NAMES: usize = 200;
 
 /// Connections for listing ahead at once.
 const SIDE_BY_SIDE: usize = 7;
@@ -44,9 +44,21 @@ impl FtpServer {
         })
     }
 
-    /// See [`Backend::lists_in_batches`](crate::vfs::backend::Backend::lists_in_batches).
-    pub(super) fn lists_in_batches(&self) -> bool {
-        self.lists_by_stat(&RemotePath::root()) || self.lists_by_names() == Some(true)
+    /// See [`Backend::lists_together`](crate::vfs::backend::Backend::lists_together).
+    pub(super) fn lists_together(&self) -> usize {
+        if self.lists_by_stat(&RemotePath::root()) {
+            return usize::MAX;
+        }
+        match self.lists_by_names() {
+            Some(true) => self.share(),
+            _ => 1,
+        }
+    }
+
+    /// Directories that one batch of MLST is for.
+    fn share(&self) -> usize {
+        let usual = self.ways.with(|ways| ways.names_usual);
+        (NAMES / usual.max(1)).clamp(1, BATCH)
     }
 
     fn status_ahead(&self, dirs: &[RemotePath], each: Found<'_>) -> Result<bool> {
@@ -103,19 +115,18 @@ impl FtpServer {
             each(0, self.complete(&mut lease, dir, entries)?.into());
             left.retain(|place| *place != 0);
         }
-        let (mut at, mut most) = (0, FIRST);
+        let mut at = 0;
         while at < left.len() && self.lists_by_names() == Some(true) {
             let Some(mut lease) = self.spare_session()? else {
                 return Ok(());
             };
-            let places: Vec<usize> = left.iter().skip(at).take(most).copied().collect();
+            let places: Vec<usize> = left.iter().skip(at).take(self.share()).copied().collect();
             let batch: Vec<RemotePath> = places
                 .iter()
                 .filter_map(|place| dirs.get(*place).cloned())
                 .collect();
-            let named = self.list_by_names(&mut lease, &batch)?;
-            let usual = (named.names / batch.len().max(1)).max(1);
-            most = (NAMES / usual).clamp(FIRST, BATCH);
+            let most = self.ways.with(|ways| ways.names_most);
+            let named = self.list_by_names(&mut lease, &batch, most)?;
             // What is left out is passed over.
             at += batch.len() - named.listed.len();
             for (at, entries) in named.listed {

@@ -18,8 +18,14 @@ use crate::vfs::attr::{DirEntry, FileKind};
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
 
-/// A directory with more names is left to MLSD: what may be unanswered at once is soon full of MLST.
-const FEW: usize = 32;
+/// A directory with more names is left to MLSD: what may be unanswered at once is full of MLST then,
+/// and a round trip lost for each hundred names.
+const FEW: usize = 128;
+
+/// The same where MLSD takes no longer than [`FAR`]: an MLST is more work for the server than a line
+/// of MLSD.
+const SMALL: usize = 32;
+const FAR: Duration = Duration::from_millis(25);
 
 /// Directories that are left to MLSD after some that were mostly large.
 const PAUSE: usize = 256;
@@ -60,18 +66,21 @@ impl FtpServer {
         let began = Instant::now();
         let entries = self.list_on(s, dir)?;
         let by_mlsd = began.elapsed();
-        let fits = !entries.is_empty() && entries.len() <= FEW;
+        // Nearby it is the server's work that counts, not the round trips.
+        let most = if by_mlsd > FAR { FEW } else { SMALL };
+        let fits = !entries.is_empty() && entries.len() <= most;
         let open = self.ways.with(|ways| {
             let mlsd = ways.listing == Some(ListingMode::Mlsd);
             let open = fits && mlsd && ways.named_listing.is_none() && ways.named_tries < TRIES;
             ways.named_tries += u8::from(open);
+            ways.names_usual = entries.len();
             open
         });
         if !open {
             return Ok(entries);
         }
         let began = Instant::now();
-        let named = self.list_by_names(s, std::slice::from_ref(dir));
+        let named = self.list_by_names(s, std::slice::from_ref(dir), most);
         let quick = began.elapsed() < by_mlsd.max(Duration::from_millis(1));
         let same = named.as_ref().is_ok_and(|named| {
             let listed = named.listed.first();
@@ -80,6 +89,7 @@ impl FtpServer {
         self.ways.with(|ways| {
             if same && quick {
                 ways.named_listing = Some(true);
+                ways.names_most = most;
             } else if named.is_err() || ways.named_listing.is_none() && ways.named_tries >= TRIES {
                 ways.named_listing = Some(false);
             }
@@ -87,11 +97,17 @@ impl FtpServer {
         Ok(entries)
     }
 
-    /// Asks for many directories. What is not listed is missing in the result.
+    /// Asks for many directories. What is not listed is missing in the result, so what has more
+    /// than `most` names.
     ///
     /// # Errors
     /// Those of the connection.
-    pub(super) fn list_by_names(&self, s: &mut Session, dirs: &[RemotePath]) -> Result<Named> {
+    pub(super) fn list_by_names(
+        &self,
+        s: &mut Session,
+        dirs: &[RemotePath],
+        most: usize,
+    ) -> Result<Named> {
         let mut named = Named::default();
         let mut shown = Vec::with_capacity(dirs.len());
         let mut bytes = 0;
@@ -99,7 +115,7 @@ impl FtpServer {
             bytes += size;
             match listed {
                 _ if bytes > BATCH_BYTES => return More::Enough,
-                Some(listed) if listed.entries.len() > FEW => named.crowded += 1,
+                Some(listed) if listed.entries.len() > most => named.crowded += 1,
                 Some(listed) if is_plain(&listed) => shown.push((place, listed.entries)),
                 _ => {}
             }
@@ -133,8 +149,12 @@ impl FtpServer {
             }
         }
         let large = named.crowded * 2 > dirs.len();
-        self.ways
-            .with(|ways| ways.names_pause = if large { PAUSE } else { 0 });
+        self.ways.with(|ways| {
+            ways.names_pause = if large { PAUSE } else { 0 };
+            if !named.listed.is_empty() {
+                ways.names_usual = named.names / named.listed.len();
+            }
+        });
         Ok(named)
     }
 

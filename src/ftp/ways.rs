@@ -100,6 +100,9 @@ pub(crate) struct Ways {
     pub(crate) named_listing: Option<bool>,
     /// Comparisons of the two that were made.
     pub(crate) named_tries: u8,
+    /// Names that a directory listed so may have, and has.
+    pub(crate) names_most: usize,
+    pub(crate) names_usual: usize,
     /// Directories ahead that are left to MLSD now.
     pub(crate) names_pause: usize,
     /// SIZE is understood.

@@ -93,10 +93,10 @@ pub trait Backend: Send + Sync {
         true
     }
 
-    /// Whether one [`list_ahead`](Self::list_ahead) of many directories takes about as long as one
-    /// of a single directory; else several side by side are better. Never blocks.
-    fn lists_in_batches(&self) -> bool {
-        true
+    /// Of how many directories one [`list_ahead`](Self::list_ahead) takes about as long as of a
+    /// single one; with more, several side by side are better. Never blocks.
+    fn lists_together(&self) -> usize {
+        usize::MAX
     }
 
     /// Files that may be opened soon, the first first, with their attributes in the listing. What is

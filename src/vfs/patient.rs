@@ -289,8 +289,8 @@ impl<B: Backend + 'static> Backend for Patient<B> {
         self.inner.list_ahead(dirs, each)
     }
 
-    fn lists_in_batches(&self) -> bool {
-        self.inner.lists_in_batches()
+    fn lists_together(&self) -> usize {
+        self.inner.lists_together()
     }
 
     fn fetch_ahead(&self, files: &[(RemotePath, Attr)]) {

@@ -1,9 +1,9 @@
 //! Fetches ahead what a walk will list next.
 //!
-//! One thread, or a few where the server is asked for one directory at a time, started when there is
-//! something to fetch and gone when there is not. What they fetch is a flight like any other listing,
-//! so a change of ours that overtakes it wins, and who wants it meanwhile waits for it; but not for
-//! long.
+//! One thread, or several where the server is asked for few directories at a time, started when there
+//! is something to fetch and gone when there is not. What they fetch is a flight like any other
+//! listing, so a change of ours that overtakes it wins, and who wants it meanwhile waits for it; but
+//! not for long.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::vfs::path::{Name, RemotePath};
 /// The longest that a reader waits for what is being fetched ahead before asking for it himself.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Threads that ask for one directory at a time.
+/// Threads that ask for a few directories at a time.
 const SIDE_BY_SIDE: usize = 7;
 
 /// See the module.
@@ -137,9 +137,9 @@ impl Ahead {
 
     /// How many threads there may be, and how many directories for each at a time.
     fn shape(&self) -> (usize, usize) {
-        match self.inner.lists_in_batches() {
-            true => (1, usize::MAX),
-            false => (SIDE_BY_SIDE, 1),
+        match self.inner.lists_together() {
+            usize::MAX => (1, usize::MAX),
+            few => (SIDE_BY_SIDE, few),
         }
     }
 
