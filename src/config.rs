@@ -68,7 +68,7 @@ const CACHE_SIZE: u64 = 4 << 30;
 
 /// Connections, and more for a moment, where nothing is said of them.
 const CONNECTIONS: usize = 8;
-const EXTRA_CONNECTIONS: usize = 16;
+const EXTRA_CONNECTIONS: usize = 24;
 
 /// How long what nobody reads is kept.
 const CACHE_MAX_AGE: Duration = Duration::from_secs(30 * 86_400);

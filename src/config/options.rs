@@ -218,7 +218,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "NUMBER",
         put!(connections <- value::connections),
     )
-    .help("most connections at once (8, 24 for a moment)"),
+    .help("most connections at once (8, 32 for a moment)"),
     word("active", put!(active, true)),
     with(
         "active_ports",

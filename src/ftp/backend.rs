@@ -205,8 +205,8 @@ impl Transfers for FtpTransfers {
         self.0.retrieve_spot(path, offset, wait)
     }
 
-    fn expect_spots(&self, readers: usize) {
-        self.0.pool.expect_spots(readers);
+    fn expect_spots(&self, readers: usize, others: usize) {
+        self.0.pool.expect_spots(readers, others);
     }
 
     fn resumes(&self, offset: u64) -> bool {

@@ -5,7 +5,8 @@
 //! soon used up by waiting. So when many jump at once, more are opened behind, with their data
 //! connections made; nobody waits for that, for a spot takes the first session that is free. A
 //! thread keeps watch as long as there are any: when they were not needed for a few seconds it
-//! closes them and ends. A server that refuses one is not asked for more for a good while.
+//! closes them and ends. A server that refuses one is not asked for more for a good while, and gets
+//! half of them back.
 
 use std::sync::Arc;
 use std::thread;
@@ -40,6 +41,8 @@ pub(super) struct Extra {
     /// When one was last needed.
     needed: Option<Instant>,
     refused: Option<Instant>,
+    /// One was refused, and none was given back for that yet.
+    too_many: bool,
 }
 
 impl Extra {
@@ -58,12 +61,17 @@ impl Extra {
     /// The server has enough.
     pub(super) fn refuse(&mut self) {
         self.refused = Some(Instant::now());
+        self.too_many = true;
+    }
+
+    fn is_refused(&self) -> bool {
+        let recent = |at: Instant| at.elapsed() < REFUSAL_HOLDS;
+        self.refused.is_some_and(recent)
     }
 
     /// How many of those that are `useful` are to be opened now; they are counted as being opened.
     fn begin(&mut self, useful: usize) -> usize {
-        let refused = |at: Instant| at.elapsed() < REFUSAL_HOLDS;
-        if self.refused.is_some_and(refused) {
+        if self.is_refused() {
             return 0;
         }
         let more = useful.min(self.most);
@@ -89,19 +97,32 @@ impl State {
         self.extra.open = self.extra.open.min(over);
         taken
     }
+
+    /// Half of what is extra, once it is known how many there are, where the server had not enough for
+    /// all: others may want them. Those in use follow.
+    fn take_half(&mut self) -> Vec<Idle> {
+        if self.extra.opening > 0 || !std::mem::take(&mut self.extra.too_many) {
+            return Vec::new();
+        }
+        self.extra.open /= 2;
+        let over = self.open().saturating_sub(self.most());
+        self.idle.drain(..over.min(self.idle.len())).collect()
+    }
 }
 
 impl Pool {
-    /// So many readers jump about: has as many sessions opened behind as they can use, if there may
-    /// be more. Never blocks.
-    pub(super) fn expect_spots(self: &Arc<Self>, readers: usize) {
+    /// So many readers jump about, beside so many other transfers: has as many sessions opened behind
+    /// as they can use, if there may be more. Never blocks.
+    pub(super) fn expect_spots(self: &Arc<Self>, readers: usize, others: usize) {
         let (more, watch) = self.state.with(|state| {
             state.extra.need();
-            let useful = readers.saturating_mul(EACH).saturating_sub(state.limit);
+            let spots = readers.saturating_mul(EACH);
+            let useful = spots.saturating_add(others);
             let more = if state.closed {
                 0
             } else {
-                state.extra.begin(useful)
+                let extra = useful.saturating_sub(state.most_transfers());
+                state.extra.begin(extra)
             };
             let watch = more > 0 && !std::mem::replace(&mut state.extra.watched, true);
             (more, watch)
@@ -156,21 +177,43 @@ impl Pool {
         });
         let left_over = self.state.with(|state| {
             state.extra.opening -= 1;
-            let session = match opened {
-                Ok(session) => session,
+            let mut left_over = Vec::new();
+            match opened {
+                Ok(session) => {
+                    state.extra.open += 1;
+                    left_over.extend(state.keep(session));
+                    state.serve();
+                }
                 Err(failure) => {
                     log::debug!("no more sessions for jumps: {}", failure.error);
                     state.extra.refuse();
-                    return None;
                 }
-            };
-            state.extra.open += 1;
-            let left_over = state.keep(session);
-            state.serve();
+            }
+            left_over.extend(state.take_half().into_iter().map(|idle| idle.session));
             left_over
         });
-        if let Some(session) = left_over {
-            session.quit();
-        }
+        left_over.into_iter().for_each(Session::quit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_refuses_some_gets_half_of_the_others_back() {
+        let mut state = State::new(8, 24);
+        assert_eq!(state.extra.begin(99), 24);
+        state.extra.open = 12;
+        state.extra.opening = 1;
+        state.extra.refuse();
+        assert!(
+            state.take_half().is_empty() && state.most() == 20,
+            "one may come yet"
+        );
+        state.extra.opening = 0;
+        state.take_half();
+        state.take_half();
+        assert_eq!((state.most(), state.extra.begin(99)), (14, 0));
     }
 }

@@ -152,9 +152,10 @@ impl Pool {
         self.state.with(|state| !state.queue.is_empty())
     }
 
-    /// How many sessions may carry transfers now.
+    /// How many sessions may carry transfers now, those that are extra among them.
     pub(super) fn most_transfers(&self) -> usize {
-        self.state.with(|state| state.most_transfers())
+        self.state
+            .with(|state| state.most_transfers() + state.extra.open)
     }
 
     /// The state of things.

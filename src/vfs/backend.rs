@@ -369,8 +369,9 @@ pub trait Transfers: Send + Sync {
         self.retrieve(path, offset, wait)
     }
 
-    /// So many readers jump about at once: they can use more connections than others. Never blocks.
-    fn expect_spots(&self, _readers: usize) {}
+    /// So many readers jump about at once: they can use more connections than others, while so many
+    /// downloads beside them have theirs. Never blocks.
+    fn expect_spots(&self, _readers: usize, _others: usize) {}
 
     /// Whether [`retrieve`](Self::retrieve) begins at `offset`, and not at the start to throw away
     /// what comes before it, as far as known. Never blocks.
@@ -378,7 +379,8 @@ pub trait Transfers: Send + Sync {
         true
     }
 
-    /// How many downloads may be under way at once, as far as known. Never blocks.
+    /// How many downloads may be under way at once, as far as known, with those of a few bytes. Never
+    /// blocks.
     fn downloads(&self) -> usize {
         usize::MAX
     }

@@ -45,7 +45,7 @@ mod version;
 mod window;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -323,6 +323,17 @@ impl Contents {
     /// A connection from `ask`, which is told whether it may wait; waits in line if there is none.
     fn connection<T>(&self, ask: impl FnMut(bool) -> Result<T>) -> Result<T> {
         let given = self.turns.wait(|| self.reclaim(), ask);
+        self.wake();
+        given
+    }
+
+    /// The same for one of a group, which is counted in `group` for as long as it is in line.
+    fn connection_among<T>(
+        &self,
+        group: &AtomicUsize,
+        ask: impl FnMut(bool) -> Result<T>,
+    ) -> Result<T> {
+        let given = self.turns.wait_among(group, || self.reclaim(), ask);
         self.wake();
         given
     }

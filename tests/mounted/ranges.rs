@@ -90,7 +90,7 @@ fn who_jump_side_by_side_have_more_connections_for_a_moment() {
     let content = server.get("big");
     jump_side_by_side(&mount, &content);
     let peak = server.sessions_peak();
-    assert!((9..=24).contains(&peak), "{peak} connections");
+    assert!((9..=32).contains(&peak), "{peak} connections");
     // Once it is here, it needs no server.
     let deadline = Instant::now() + Duration::from_secs(20);
     while server.bytes_sent() < content.len() as u64 && Instant::now() < deadline {
@@ -147,8 +147,9 @@ fn a_server_that_has_enough_connections_is_not_asked_again() {
     assert!(peak <= 10, "{peak} connections");
     let again = server.sessions_opened() - opened;
     assert!(again <= 8, "{again} more connections");
-    // None outlives the mount.
-    assert!(server.sessions_open() > 8);
+    // It has some of them back; none outlives the mount.
+    let open = server.sessions_open();
+    assert!((4..10).contains(&open), "{open} connections");
     mount.finish();
     let deadline = Instant::now() + Duration::from_secs(3);
     while server.sessions_open() > 0 && Instant::now() < deadline {

@@ -27,7 +27,7 @@ use crate::vfs::path::RemotePath;
 const HELPERS: usize = 5;
 
 /// The same for who jumps about.
-const WHOLE_HELPERS: usize = 4;
+pub(super) const WHOLE_HELPERS: usize = 6;
 
 /// What one of them fetches for a sequential reader, who comes after them, before it takes what is
 /// next.
@@ -55,6 +55,9 @@ const FAST: u64 = 256 << 20;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long others wait for a connection before one who fetches for jumps gives his up.
+const STRANGERS_WAIT: Duration = Duration::from_millis(50);
+
 /// What is fetched of one version.
 #[derive(Default)]
 pub(super) struct Behind {
@@ -68,8 +71,9 @@ pub(super) struct Behind {
     /// Where the file is fetched for a sequential reader: whether that pays.
     judge: Locked<Option<Judge>>,
     spots: Spots,
-    /// Helpers that wait for a connection.
     in_line: AtomicUsize,
+    /// Since when others wait for a connection, and none was given up for them.
+    strangers: Locked<Option<Instant>>,
     /// The name it had when it was last read.
     at: Locked<Option<RemotePath>>,
     /// The rental is taken with it locked, never the other way round.
@@ -95,17 +99,23 @@ impl Behind {
         &self.spots
     }
 
-    /// Reads of a few bytes, and helpers, that wait for a connection or, the reads, have one.
-    pub(super) fn waiting(&self) -> usize {
-        self.spots.under_way() + self.in_line.load(Ordering::Relaxed)
+    /// Reads of a few bytes, and helpers, that are in line for a connection.
+    pub(super) const fn in_line(&self) -> &AtomicUsize {
+        &self.in_line
     }
 
-    /// Does `wait`, in which a helper waits for a connection.
-    pub(super) fn in_line<T>(&self, wait: impl FnOnce() -> T) -> T {
-        self.in_line.fetch_add(1, Ordering::Relaxed);
-        let waited = wait();
-        self.in_line.fetch_sub(1, Ordering::Relaxed);
-        waited
+    /// Whether one who fetches is to give its connection up for others who are `waiting` or not: one
+    /// at a time, and not where one becomes free anyway.
+    pub(super) fn strangers_claim(&self, waiting: bool) -> bool {
+        self.strangers.with(|since| {
+            let now = Instant::now();
+            let begun = *since.get_or_insert(now);
+            let long = waiting && now.duration_since(begun) >= STRANGERS_WAIT;
+            if long || !waiting {
+                *since = waiting.then_some(now);
+            }
+            long
+        })
     }
 
     /// Whether the plan is to have all of the file here.
@@ -254,20 +264,25 @@ pub(super) fn jump(version: &Arc<Version>) -> Jump<'_> {
         rental.under_way()
     });
     if readers >= CROWD {
-        version.transfers().expect_spots(readers);
+        let others = may_fetch_whole(version).map_or(0, |_| WHOLE_HELPERS);
+        version.transfers().expect_spots(readers, others);
     }
     Jump(version)
 }
 
+/// Its size, if all of it may be fetched behind jumps.
+fn may_fetch_whole(version: &Version) -> Option<u64> {
+    let size = version.size()?;
+    let fits = size <= version.cache_limit() / PART && version.caches();
+    let may = fits && version.fetches_ahead() && !version.behind().is_given_up();
+    may.then_some(size)
+}
+
 fn fetch_whole(version: &Arc<Version>, slow: bool) {
     let behind = version.behind();
-    let Some(size) = version.size() else {
+    let Some(size) = may_fetch_whole(version) else {
         return;
     };
-    let fits = size <= version.cache_limit() / PART && version.caches();
-    if !fits || !version.fetches_ahead() || behind.is_given_up() {
-        return;
-    }
     if !behind.begun.swap(true, Ordering::Relaxed) {
         // Nobody could begin in the middle, or what is to be compared with a checksum must come in
         // order.
@@ -289,7 +304,7 @@ fn fetch_whole(version: &Arc<Version>, slow: bool) {
     let most = match order {
         plan::Order::Spread if slow => 1,
         plan::Order::Spread if version.others_wait() => range_fetch::firm(version),
-        plan::Order::Spread => WHOLE_HELPERS,
+        plan::Order::Spread => range_fetch::most(version),
         plan::Order::InTurn | plan::Order::FromStart => 1,
     };
     start(version, most);

@@ -9,16 +9,20 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::behind::WHOLE_HELPERS;
 use super::judge::rate;
 use super::plan::Plan;
 use super::version::Version;
 use crate::vfs::backend::Download;
 use crate::vfs::blocks::BLOCK;
 
-/// How many of those who fetch for jumps go on where the jumps need connections, at most; and not
-/// more than what part of the connections there are.
-const FIRM: usize = 3;
+/// Those who fetch for jumps go on where the jumps need connections, but for no more than what part
+/// of them there are; so many of them also where others do.
 const FIRM_PART: usize = 2;
+const FIRMEST: usize = 3;
+
+/// Connections that one who jumps about can use.
+const JUMPER: usize = 3;
 
 /// How long such a one keeps its connection while others wait who want something else.
 const SHARE: Duration = Duration::from_secs(1);
@@ -81,9 +85,15 @@ struct RangeFetch {
     nth: usize,
 }
 
-/// How many go on in any case.
+/// How many take their turn as the jumps do.
 pub(super) fn firm(version: &Version) -> usize {
-    (version.transfers().downloads() / FIRM_PART).clamp(1, FIRM)
+    (version.transfers().downloads() / FIRM_PART).clamp(1, WHOLE_HELPERS)
+}
+
+/// How many there may be: they leave to one who jumps about what he can use.
+pub(super) fn most(version: &Version) -> usize {
+    let left = version.transfers().downloads().saturating_sub(JUMPER);
+    left.clamp(1, WHOLE_HELPERS)
 }
 
 impl RangeFetch {
@@ -285,8 +295,10 @@ impl RangeFetch {
     /// Whether others come first who wait for a connection.
     fn gives_way(&self, version: &Version, since: Instant) -> bool {
         if self.is_firm(version) {
-            let long = since.elapsed() >= SHARE && version.strangers_wait();
-            return long || version.behind().spots().claim_turn();
+            let behind = version.behind();
+            let long = self.nth >= FIRMEST || since.elapsed() >= SHARE;
+            return long && behind.strangers_claim(version.strangers_wait())
+                || behind.spots().claim_turn();
         }
         version.others_wait()
     }

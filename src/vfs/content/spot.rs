@@ -42,11 +42,6 @@ pub(super) struct Spots {
 }
 
 impl Spots {
-    /// Reads that wait for a connection, or have one.
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way.load(Ordering::Relaxed)
-    }
-
     /// Whether they have waited too long for those who fetch the file, by how long one takes
     /// otherwise. One who is told so gives its connection up: the next is told later.
     pub(super) fn claim_turn(&self) -> bool {

@@ -80,6 +80,19 @@ impl Turns {
     pub(crate) fn wait<T>(
         &self,
         reclaim: impl Fn() -> bool,
+        ask: impl FnMut(bool) -> Result<T>,
+    ) -> Result<T> {
+        self.wait_among(&AtomicUsize::new(0), reclaim, ask)
+    }
+
+    /// The same for one of a group, which is counted in `group` for as long as it is in line.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub(crate) fn wait_among<T>(
+        &self,
+        group: &AtomicUsize,
+        reclaim: impl Fn() -> bool,
         mut ask: impl FnMut(bool) -> Result<T>,
     ) -> Result<T> {
         match self.try_now(&reclaim, &mut ask) {
@@ -87,6 +100,8 @@ impl Turns {
             other => return other,
         }
         let mut patience = Patience::new(PATIENCE);
+        // For longer than its ticket, so that it is never taken for one of another group.
+        let _member = Member::of(group);
         let ticket = self.join();
         while let Err(err) = ticket.wait_until_near(patience.until) {
             if !patience.lasts() {
@@ -114,6 +129,22 @@ impl Turns {
             turns: self,
             number,
         }
+    }
+}
+
+/// One of a group, counted until this is dropped.
+struct Member<'a>(&'a AtomicUsize);
+
+impl<'a> Member<'a> {
+    fn of(group: &'a AtomicUsize) -> Self {
+        group.fetch_add(1, Ordering::Relaxed);
+        Self(group)
+    }
+}
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

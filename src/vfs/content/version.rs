@@ -441,7 +441,8 @@ impl Version {
         self.unconfirmed.store(true, Ordering::Relaxed);
         let retrieve = |wait| self.transfers.retrieve(at, offset, wait);
         let begun = if in_turn {
-            self.behind.in_line(|| self.contents.connection(retrieve))
+            let group = self.behind.in_line();
+            self.contents.connection_among(group, retrieve)
         } else {
             let retrieve = |_| self.transfers.retrieve_beside(at, offset);
             self.contents.connection_now(retrieve)
@@ -462,7 +463,8 @@ impl Version {
         offset: u64,
     ) -> Result<Option<Box<dyn Download>>> {
         self.revalidate(at)?;
-        self.contents.connection(|wait| {
+        let group = self.behind.in_line();
+        self.contents.connection_among(group, |wait| {
             if self.has_kept(offset) {
                 return Ok(None);
             }
@@ -507,7 +509,7 @@ impl Version {
 
     /// The same, those left out who want a few bytes of this version, or fetch all of it.
     pub(super) fn strangers_wait(&self) -> bool {
-        self.contents.turns.waiting() > self.behind.waiting()
+        self.contents.turns.waiting() > self.behind.in_line().load(Ordering::Relaxed)
     }
 
     pub(crate) fn relieve(&self, bytes: usize, from_readers: bool) {
