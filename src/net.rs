@@ -1,5 +1,5 @@
 //! Sockets with a time limit from birth, and what their errors mean; which certificates are trusted
-//! ([`trust`]), and proxies ([`proxy`]).
+//! ([`trust`]), proxies ([`proxy`]), and how a server on this machine is read ([`vigil`]).
 
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -19,6 +19,7 @@ mod known_hosts;
 pub mod proxy;
 mod tickets;
 pub mod trust;
+pub mod vigil;
 
 pub use client_cert::ClientCert;
 
@@ -233,16 +234,19 @@ pub fn tune(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(limit))
 }
 
+/// Whether the peer is on this machine.
+fn is_local(stream: &TcpStream) -> bool {
+    let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical());
+    let ours = stream.local_addr().map(|ours| ours.ip().to_canonical());
+    peer.is_ok_and(|peer| peer.is_loopback() || ours.is_ok_and(|ours| ours == peer))
+}
+
 /// Prepares `stream` for a large content that is sent over it. On the way to a server on this
 /// machine nothing can be under way: what the kernel takes beyond what is read at once gets cold,
 /// and is passed on in the reader's time, who is the slowest of all. A link's pace (BBR) is not
 /// kept either. Where that cannot be set, things are only slower.
 pub fn tune_upload(stream: &TcpStream) {
-    let is_here = || -> io::Result<bool> {
-        let peer = stream.peer_addr()?.ip().to_canonical();
-        Ok(peer.is_loopback() || peer == stream.local_addr()?.ip().to_canonical())
-    };
-    if is_here().unwrap_or(false) {
+    if is_local(stream) {
         let _ = SockRef::from(stream).set_send_buffer_size(LOCAL_AHEAD);
         let _ = rustix::net::sockopt::set_tcp_congestion(stream, LOCAL_CONTROL);
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 
 use crate::net::trust::TlsIdentity;
+use crate::net::vigil::Vigil;
 use crate::net::{self, Deadline};
 
 /// What is read of a socket at once. rustls asks for 4 KiB at a time, five system calls a record.
@@ -70,6 +71,7 @@ pub(super) struct TlsStream {
     tls: ClientConnection,
     clean_eof: bool,
     early_reads: u8,
+    vigil: Vigil,
 }
 
 impl TlsStream {
@@ -82,6 +84,7 @@ impl TlsStream {
         let tls = ClientConnection::new(Arc::clone(&identity.config), identity.name.clone())
             .map_err(io::Error::other)?;
         let mut stream = Self {
+            vigil: Vigil::of(&tcp),
             tcp,
             incoming: Incoming::default(),
             tls,
@@ -200,6 +203,7 @@ impl TlsStream {
             if !in_bulk {
                 return self.tls.read_tls(&mut self.tcp).map(drop);
             }
+            self.vigil.keep(&self.tcp);
             self.incoming.fill(&mut self.tcp)?;
         }
         self.tls.read_tls(&mut self.incoming).map(drop)
