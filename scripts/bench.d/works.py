@@ -22,6 +22,7 @@ READ = 4096
 # metric -> (unit, whether more is better)
 METRICS = {
     "read": ("MB/s", True),
+    "read, CPU of all per GiB": ("s", False),
     "read again": ("MB/s", True),
     "read again, page cache dropped": ("MB/s", True),
     "write": ("MB/s", True),
@@ -114,8 +115,23 @@ def dd(source, target, size, *words):
     return done[-1] / took / 1e6
 
 
+def busy():
+    """Seconds that all processors worked so far, for interrupts, too."""
+    user, nice, system, _, _, irq, softirq = map(int, open("/proc/stat").readline().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def with_cpu(lab, work):
+    """What `work` returns, and the seconds for each GiB that server, program and reader worked."""
+    before = busy()
+    value = work()
+    return value, (busy() - before) * 1024 / lab.sizes.big
+
+
 def read(target, lab):
-    yield "read", dd(target.mount / "big", "/dev/null", lab.sizes.big * MIB)
+    speed, cpu = with_cpu(lab, lambda: dd(target.mount / "big", "/dev/null", lab.sizes.big * MIB))
+    yield "read", speed
+    yield "read, CPU of all per GiB", cpu
 
 
 def drop_page_cache():
@@ -362,8 +378,17 @@ def references(work, lab):
     url = f"ftp://{server.way.host}:{server.port}"
     shutil.rmtree(sink, ignore_errors=True)
     if work == "read":
-        yield "curl", "read", size / timed(lambda: run(*curl(server, f"{url}/big", "-o", "/dev/null"))) / 1e6
-        yield "FUSE floor", "read", lab.floor()
+        get = curl(server, f"{url}/big", "-o", "/dev/null")
+        took, receiving = with_cpu(lab, lambda: timed(lambda: run(*get)))
+        yield "curl", "read", size / took / 1e6
+        yield "curl", "read, CPU of all per GiB", receiving
+        speed, answering = with_cpu(lab, lab.floor)
+        yield "FUSE floor", "read", speed
+        yield "FUSE floor", "read, CPU of all per GiB", answering
+        # A daemon that receives as curl and answers as the floor, with all processors busy.
+        cpu = receiving + answering
+        yield "curl + floor", "read", os.cpu_count() * 1024 * MIB / cpu / 1e6
+        yield "curl + floor", "read, CPU of all per GiB", cpu
     if work == "write":
         took = timed(lambda: run(*curl(server, "-T", lab.root / "big", f"{url}/up/big")))
         yield "curl", "write", size / took / 1e6
