@@ -13,6 +13,9 @@ use super::session::Session;
 use crate::net::{self, Deadline};
 use crate::vfs::error::{Error, ErrorKind, Result};
 
+/// What EPSV alone is answered (RFC 2428 section 3).
+const ENTERS_EXTENDED: u16 = 229;
+
 /// How long the first EPSV connection may take; a firewall that drops it takes for ever.
 const UNPROVEN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -74,6 +77,12 @@ impl Session {
             }
         }
         let reply = self.command(b"PASV")?;
+        if reply.code() == ENTERS_EXTENDED {
+            // That answers the EPSV before it: the replies are one behind, and would stay so.
+            let host = &self.host().options().host;
+            let detail = format!("{host}: out of step: {}", reply.text());
+            return Err(self.break_off(Error::new(ErrorKind::Disconnected, detail)));
+        }
         let Some(named) = pasv_address(&reply) else {
             return Err(failed.unwrap_or_else(|| not_arranged("PASV", &reply)));
         };

@@ -106,6 +106,29 @@ fn epsv_that_leads_nowhere_is_given_up_for_pasv() {
 }
 
 #[test]
+fn a_session_whose_replies_are_one_behind_is_given_up() {
+    let server = Server::start(|peer, line| {
+        match line {
+            "EPSV" => peer.say("200 once more"),
+            "PASV" => {
+                let port = peer.listen();
+                peer.say(&format!("229 (|||{port}|)"));
+            }
+            _ => return Some(false),
+        }
+        Some(true)
+    });
+    let pool = server.pool();
+    let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+    let Err(err) = lease.begin_data(b"RETR a", 0) else {
+        panic!("arranged");
+    };
+    assert!(err.to_string().contains("out of step: 229"), "{err}");
+    assert!(lease.is_broken());
+    assert_eq!(server.count("RETR a"), 0);
+}
+
+#[test]
 fn active_mode_takes_data_from_the_server_only() {
     let server = Server::start(|peer, line| {
         if let Some(eprt) = line.strip_prefix("EPRT ") {
