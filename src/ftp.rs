@@ -44,6 +44,7 @@ pub mod reply;
 mod report;
 mod rest;
 mod retrieve;
+mod round_trip;
 mod server;
 mod server_path;
 pub mod session;

@@ -239,8 +239,17 @@ impl Transfers for FtpTransfers {
         self.0.append(path, base)
     }
 
-    fn retrieve_beside(&self, path: &RemotePath, offset: u64) -> Result<Box<dyn Download>> {
-        self.0.retrieve_beside(path, offset)
+    fn retrieve_beside(
+        &self,
+        path: &RemotePath,
+        offset: u64,
+        with_room: bool,
+    ) -> Result<Box<dyn Download>> {
+        self.0.retrieve_beside(path, offset, with_room)
+    }
+
+    fn is_link_full(&self) -> bool {
+        self.0.pool.host().is_link_full()
     }
 
     fn retrieve_ahead(&self, path: &RemotePath) -> Result<Box<dyn Download>> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::features::Features;
 use super::mode::Packing;
 use super::options::FtpOptions;
+use super::round_trip::RoundTrips;
 use crate::net::trust::{Shown, TlsIdentity, Trust};
 use crate::sync::Locked;
 use crate::vfs::error::{Error, Result};
@@ -27,6 +28,7 @@ const DOUBLINGS: u32 = 5;
 pub struct Host {
     options: FtpOptions,
     facts: Locked<Facts>,
+    trips: Locked<RoundTrips>,
     trust: OnceLock<Arc<Trust>>,
     opened: AtomicU64,
 }
@@ -114,6 +116,7 @@ impl Host {
         Self {
             options,
             facts: Locked::default(),
+            trips: Locked::default(),
             trust: OnceLock::new(),
             opened: AtomicU64::new(0),
         }
@@ -128,6 +131,17 @@ impl Host {
     /// Reads or changes what was learned. A leaf lock: no I/O, no other lock within.
     pub fn facts<R>(&self, work: impl FnOnce(&mut Facts) -> R) -> R {
         self.facts.with(work)
+    }
+
+    /// A connection to the server was begun at `began`, and is made.
+    pub(super) fn connected(&self, began: Instant) {
+        let took = began.elapsed();
+        self.trips.with(|trips| trips.add(took, Instant::now()));
+    }
+
+    /// Whether the link to the server seems to have as much on it as it carries.
+    pub(super) fn is_link_full(&self) -> bool {
+        self.trips.with(|trips| trips.queue_up(Instant::now()))
     }
 
     /// A session is wanted: what was doubted long ago may be tried again.

@@ -9,7 +9,7 @@
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use suppaftp::{FtpError, ImplFtpStream};
 
@@ -266,7 +266,7 @@ fn dial(host: &Host, deadline: Deadline) -> Result<TcpStream> {
     }
     let mut failed = None;
     if let Some(pinned) = host.facts(|facts| facts.address) {
-        match connect(pinned, options, deadline, 2) {
+        match connect(pinned, host, deadline, 2) {
             Ok(tcp) => return Ok(tcp),
             Err(err) => failed = Some((pinned, err)),
         }
@@ -277,7 +277,7 @@ fn dial(host: &Host, deadline: Deadline) -> Result<TcpStream> {
             continue;
         }
         // A dead first address must not use up the time of the others.
-        match connect(*address, options, deadline, addresses.len() - tried) {
+        match connect(*address, host, deadline, addresses.len() - tried) {
             Ok(tcp) => {
                 host.facts(|facts| facts.address = Some(*address));
                 return Ok(tcp);
@@ -296,12 +296,15 @@ fn dial(host: &Host, deadline: Deadline) -> Result<TcpStream> {
 
 fn connect(
     address: std::net::SocketAddr,
-    options: &super::options::FtpOptions,
+    host: &Host,
     deadline: Deadline,
     share: usize,
 ) -> io::Result<TcpStream> {
+    let options = host.options();
     let share = u32::try_from(share).unwrap_or(u32::MAX).max(1);
+    let began = Instant::now();
     let tcp = net::connect(address, options.bind, deadline.left()? / share)?;
+    host.connected(began);
     net::tune(&tcp, options.timeout)?;
     Ok(tcp)
 }

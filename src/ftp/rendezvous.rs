@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -118,8 +118,12 @@ impl Session {
                 .connect(host, port, bind, deadline, options.timeout)
                 .map_err(|err| err.context("data connection"));
         }
+        let began = Instant::now();
         let connected = net::connect(address, options.bind, limit)
             .and_then(|stream| net::tune(&stream, options.timeout).map(|()| stream));
+        if connected.is_ok() {
+            self.host().connected(began);
+        }
         connected.map_err(|err| {
             net::failure(
                 format_args!("{} ({address}): data connection", options.host),

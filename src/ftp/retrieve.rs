@@ -47,8 +47,14 @@ impl FtpServer {
         self: &Arc<Self>,
         path: &RemotePath,
         offset: u64,
+        with_room: bool,
     ) -> Result<Box<dyn Download>> {
-        self.retrieve_for(Purpose::Help, path, offset, false)
+        let retrieval = self.repeating(|| {
+            let mut lease = self.pool.lease(Purpose::Help, false)?;
+            lease.only_with_room = with_room;
+            self.retrieve_on(lease, path, offset)
+        })?;
+        Ok(Box::new(retrieval))
     }
 
     /// See [`Transfers::retrieve_spot`](crate::vfs::backend::Transfers::retrieve_spot).
@@ -88,23 +94,9 @@ impl FtpServer {
         path: &RemotePath,
         offset: u64,
     ) -> Result<Retrieval> {
-        let line = self.line("RETR", path)?;
-        let rests = offset > 0 && self.rests(&mut lease, path, offset)?;
-        let mut begun = lease.begin_data(&line, if rests { offset } else { 0 })?;
-        let mut to_discard = if rests { 0 } else { offset };
-        if rests && let Begun::Refused(reply) = &begun {
-            // Either of REST and RETR may have been refused: only RETR alone tells.
-            let first = reply.clone();
-            begun = lease.begin_data(&line, 0)?;
-            if let Begun::Open(_) = &begun {
-                // An offset behind the end of the file is refused too, by servers that know REST.
-                if is_unknown(&first) {
-                    log::info!("no REST, reading from the start: {}", first.text());
-                    self.ways.with(|ways| ways.rest.learn(offset, false));
-                }
-                to_discard = offset;
-            }
-        }
+        let begun = self.begin_at(&mut lease, path, offset);
+        lease.only_with_room = false;
+        let (begun, to_discard) = begun?;
         match begun {
             Begun::Open(mut data) => {
                 data.is_for(path.to_string());
@@ -120,6 +112,28 @@ impl FtpServer {
                 Err(self.explain(&mut lease, probes::FILE, ("RETR", path), &reply))
             }
         }
+    }
+
+    /// Sends RETR, for what is at `offset` and behind it, and tells how much comes before that.
+    fn begin_at(&self, lease: &mut Lease, path: &RemotePath, offset: u64) -> Result<(Begun, u64)> {
+        let line = self.line("RETR", path)?;
+        let rests = offset > 0 && self.rests(lease, path, offset)?;
+        let mut begun = lease.begin_data(&line, if rests { offset } else { 0 })?;
+        let mut to_discard = if rests { 0 } else { offset };
+        if rests && let Begun::Refused(reply) = &begun {
+            // Either of REST and RETR may have been refused: only RETR alone tells.
+            let first = reply.clone();
+            begun = lease.begin_data(&line, 0)?;
+            if let Begun::Open(_) = &begun {
+                // An offset behind the end of the file is refused too, by servers that know REST.
+                if is_unknown(&first) {
+                    log::info!("no REST, reading from the start: {}", first.text());
+                    self.ways.with(|ways| ways.rest.learn(offset, false));
+                }
+                to_discard = offset;
+            }
+        }
+        Ok((begun, to_discard))
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Session {
     pub(super) packs_next: Option<bool>,
     /// The file that the next transfer is of, where the command does not name it.
     pub(super) subject: Option<String>,
+    /// The next transfer is not begun on a link that is full.
+    pub(super) only_with_room: bool,
     /// Not to be used for another operation, though it is in step.
     pub(super) spent: bool,
     /// Replies read since [`start_count`](Self::start_count).
@@ -123,6 +125,7 @@ impl Session {
             packed: false,
             packs_next: None,
             subject: None,
+            only_with_room: false,
             spent: false,
             answered: 0,
             logged_in: Some(logged_in),
@@ -143,6 +146,7 @@ impl Session {
             packed: false,
             packs_next: None,
             subject: None,
+            only_with_room: false,
             spent: true,
             answered: 0,
             logged_in: None,

@@ -102,6 +102,9 @@ impl Session {
         let packs = packs.unwrap_or_else(|| self.packs(way, suffix.as_deref()));
         self.set_mode(packs)?;
         let rendezvous = self.arrange()?;
+        if self.only_with_room && self.host.is_link_full() {
+            return Err(Error::new(ErrorKind::Busy, "no room on the link"));
+        }
         let rest = (offset > 0).then(|| format!("REST {offset}").into_bytes());
         let together = self
             .host

@@ -348,12 +348,24 @@ pub trait Transfers: Send + Sync {
     fn retrieve(&self, path: &RemotePath, offset: u64, wait: bool) -> Result<Box<dyn Download>>;
 
     /// As [`retrieve`](Self::retrieve) without a wait, beside a download that is under way: not on
-    /// the connection that others would ask next.
+    /// the connection that others would ask next; `with_room`, only if those under way leave room on
+    /// the link, as far as can be told before anything moves.
     ///
     /// # Errors
-    /// As those of `retrieve`.
-    fn retrieve_beside(&self, path: &RemotePath, offset: u64) -> Result<Box<dyn Download>> {
+    /// As those of `retrieve`; `Busy` where there is no room.
+    fn retrieve_beside(
+        &self,
+        path: &RemotePath,
+        offset: u64,
+        _with_room: bool,
+    ) -> Result<Box<dyn Download>> {
         self.retrieve(path, offset, false)
+    }
+
+    /// Whether what is under way seems to fill the link, by what was seen of it of late. Never
+    /// blocks.
+    fn is_link_full(&self) -> bool {
+        false
     }
 
     /// The same for a few bytes from `offset` on, with which the download is dropped.

@@ -32,6 +32,7 @@ mod leftover;
 mod line;
 mod live;
 mod missing;
+mod overlap;
 mod plan;
 mod pump;
 mod range_fetch;
@@ -83,6 +84,9 @@ const FORGOTTEN_UPLOAD: u64 = 20_000;
 /// How long one connection for a sequential reader is enough, after more did not help.
 const ONE_CONNECTION: u64 = 600_000;
 
+/// The same after one filled the link, perhaps with others: twice as long each time.
+const FULL_LINK: u64 = 10_000;
+
 /// What the open files of a mount hold, for `ferryfs status`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
@@ -127,6 +131,8 @@ pub struct Contents {
     ahead: AtomicBool,
     /// Until when several connections for one reader are not tried again, on our clock.
     one_connection: AtomicU64,
+    /// For how long it is when the link is found full again.
+    no_room: AtomicU64,
     journal: Journal,
     keeping: Keeping,
     saved: Locked<Vec<Saved>>,
@@ -190,6 +196,7 @@ impl Contents {
             pumps: Arc::default(),
             ahead: AtomicBool::new(true),
             one_connection: AtomicU64::new(0),
+            no_room: AtomicU64::new(0),
             journal,
             keeping,
             saved: Locked::new(saved),
@@ -411,6 +418,19 @@ impl Contents {
     fn ranges_do_not_pay(&self) {
         let until = self.now() + ONE_CONNECTION;
         self.one_connection.store(until, Ordering::Relaxed);
+    }
+
+    /// One connection fills the link, as far as can be seen.
+    fn ranges_have_no_room(&self) {
+        let now = self.now();
+        // Several helpers find that at once.
+        if now < self.one_connection.load(Ordering::Relaxed) {
+            return;
+        }
+        let pause = self.no_room.load(Ordering::Relaxed).max(FULL_LINK);
+        let next = (2 * pause).min(ONE_CONNECTION);
+        self.no_room.store(next, Ordering::Relaxed);
+        self.one_connection.store(now + pause, Ordering::Relaxed);
     }
 
     fn register(&self, stream: &Arc<Stream>) {

@@ -5,7 +5,8 @@
 //! fetched goes to the cache, where the readers find it, or wait a moment for it.
 //!
 //! It is a favour: connections are taken if they are free, and given up when somebody waits for
-//! one (`range_fetch.rs`). Ranges for a sequential reader are given up where they turn out not to pay.
+//! one (`range_fetch.rs`). Ranges for a sequential reader are not begun where one stream fills the
+//! link, and fetched by few connections where more turn out not to pay.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -26,16 +27,21 @@ use crate::vfs::path::RemotePath;
 /// Connections that fetch one file for a sequential reader at most.
 const HELPERS: usize = 5;
 
+/// The same where more are not worth it.
+const FEW: usize = 2;
+
 /// The same for who jumps about.
 pub(super) const WHOLE_HELPERS: usize = 6;
 
 /// What one of them fetches for a sequential reader, who comes after them, before it takes what is
-/// next.
-const SEGMENT: u64 = 48 << 20;
+/// next: what comes in a second, within these bounds. To begin anew costs round trips, and what was
+/// on its way.
+const LEAST_SEGMENT: u64 = 48 << 20;
+const MOST_SEGMENT: u64 = 192 << 20;
 
 /// How long it takes until helpers are at work: so much the reader's own stream fetches, in bytes
 /// at least and at most.
-const HEAD_START: Duration = Duration::from_millis(300);
+const HEAD_START: Duration = Duration::from_millis(500);
 const LEAST_OWN: u64 = 8 << 20;
 const MOST_OWN: u64 = 64 << 20;
 
@@ -58,6 +64,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long others wait for a connection before one who fetches for jumps gives his up.
 const STRANGERS_WAIT: Duration = Duration::from_millis(50);
 
+/// Parts are multiples of this, a megabyte, so that they are blocks.
+const PIECE: u64 = 16 * BLOCK;
+
 /// What is fetched of one version.
 #[derive(Default)]
 pub(super) struct Behind {
@@ -68,6 +77,8 @@ pub(super) struct Behind {
     whole: AtomicBool,
     given_up: AtomicBool,
     fetched: AtomicU64,
+    /// Something comes, of what was planned.
+    comes: AtomicBool,
     /// Where the file is fetched for a sequential reader: whether that pays.
     judge: Locked<Option<Judge>>,
     spots: Spots,
@@ -123,6 +134,11 @@ impl Behind {
         self.whole.load(Ordering::Relaxed)
     }
 
+    /// Whether there is a plan, for a sequential reader.
+    pub(super) fn is_in_sequence(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) && !self.is_whole()
+    }
+
     /// Whether many wait for jumps, with one who is about to.
     pub(super) fn is_crowded(&self) -> bool {
         self.rental.with(|rental| rental.under_way() + 1 >= CROWD)
@@ -130,6 +146,23 @@ impl Behind {
 
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Whether helpers are at work already, or are to be in any case: then it is no question any more
+    /// whether the link has room for them.
+    pub(super) fn has_begun_ranges(&self) -> bool {
+        self.is_whole() || self.comes.load(Ordering::Relaxed)
+    }
+
+    /// A helper has begun to fetch.
+    pub(super) fn comes(&self) {
+        self.comes.store(true, Ordering::Relaxed);
+    }
+
+    /// A helper found no room on the link: there is no plan any more.
+    pub(super) fn put_off(&self) {
+        self.change(|plan| plan.replace(Plan::default()));
+        self.begun.store(false, Ordering::Relaxed);
     }
 
     /// Whether all of the file is being fetched, and is not here yet.
@@ -173,9 +206,9 @@ impl Behind {
         self.begun.load(Ordering::Relaxed) && only(&self.plan())
     }
 
-    /// What a sequential reader should not fetch itself: a helper is at it.
-    pub(super) fn is_planned(&self, offset: u64) -> bool {
-        self.begun.load(Ordering::Relaxed) && self.plan().is_running_at(offset)
+    /// What a sequential reader should not fetch himself: a helper is at it, or nearly.
+    pub(super) fn is_served(&self, offset: u64) -> bool {
+        self.begun.load(Ordering::Relaxed) && self.plan().serves(offset)
     }
 
     pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
@@ -230,6 +263,12 @@ impl Behind {
             judge.is_none_or(|judge| judge.allows(fetched + furthest))
         };
         self.judge.with(allowed)
+    }
+
+    /// Several connections give no more than one: two go on, so that one moves while the other
+    /// begins anew behind what is here.
+    pub(super) fn go_on_by_few(&self) {
+        self.change(|plan| plan.most = Some(FEW));
     }
 
     pub(super) fn give_up(&self) {
@@ -305,7 +344,7 @@ fn fetch_whole(version: &Arc<Version>, slow: bool) {
         plan::Order::Spread if slow => 1,
         plan::Order::Spread if version.others_wait() => range_fetch::firm(version),
         plan::Order::Spread => range_fetch::most(version),
-        plan::Order::InTurn | plan::Order::FromStart => 1,
+        plan::Order::InTurn | plan::Order::Sequence | plan::Order::FromStart => 1,
     };
     start(version, most);
 }
@@ -328,14 +367,24 @@ pub(super) fn help(version: &Arc<Version>, position: u64, served: u64, rate: u64
     // The reader's own stream goes on to where the first range begins.
     let own = rate.saturating_mul(HEAD_START.as_millis() as u64) / 1000;
     let first = position + own.clamp(LEAST_OWN, MOST_OWN).min(left / 3);
-    let part = (size.saturating_sub(first) / HELPERS as u64).clamp(LEAST_OWN, SEGMENT);
+    let part = part(size.saturating_sub(first), rate);
     if behind.begun.swap(true, Ordering::Relaxed) && !behind.whole.swap(false, Ordering::Relaxed) {
         return;
     }
     behind.judge.with(|judge| *judge = Some(Judge::new(rate)));
-    let parts = Plan::of(aligned(first)..size, aligned(part), plan::Order::InTurn);
+    let parts = Plan::of(aligned(first)..size, part, plan::Order::Sequence);
+    behind.comes.store(false, Ordering::Relaxed);
     behind.plan().replace(parts);
     start(version, HELPERS);
+}
+
+/// What each helper fetches at once of `bytes`, where one stream gives `rate`: the same for all, since
+/// the last one to end is waited for.
+fn part(bytes: u64, rate: u64) -> u64 {
+    let most = rate.clamp(LEAST_SEGMENT, MOST_SEGMENT);
+    let rounds = bytes.div_ceil(most * HELPERS as u64).max(1);
+    let part = bytes.div_ceil(HELPERS as u64 * rounds).max(LEAST_OWN);
+    part.next_multiple_of(PIECE)
 }
 
 /// Starts helpers, so that there are `most` of them, if there is so much to do.
@@ -359,9 +408,30 @@ fn start(version: &Arc<Version>, most: usize) {
     }
 }
 
-/// A multiple of a megabyte, so that parts are blocks.
 const fn aligned(bytes: u64) -> u64 {
-    const WHOLE: u64 = 16 * BLOCK;
-    let below = bytes - bytes % WHOLE;
-    if below == 0 { WHOLE } else { below }
+    let below = bytes - bytes % PIECE;
+    if below == 0 { PIECE } else { below }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helpers_have_as_much_to_do_as_each_other() {
+        const MB: u64 = 1 << 20;
+        for (bytes, rate, expected) in [
+            (64, 10, 13),
+            (952, 150, 96),
+            (952, 300, 191),
+            (10_000, 20, 48),
+            (3, 20, 8),
+        ] {
+            assert_eq!(
+                part(bytes * MB, rate * MB),
+                expected * MB,
+                "{bytes} at {rate}"
+            );
+        }
+    }
 }

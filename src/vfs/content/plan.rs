@@ -13,12 +13,19 @@ const NEAR: u64 = 8 << 20;
 const NEAR_UNKNOWN: u64 = 2 << 20;
 const SOON_MILLIS: u64 = 100;
 
+/// Who reads in sequence waits longer, also for a helper that is about to begin: whatever he would
+/// begin himself comes a second time. The kernel asks for some megabytes at once.
+const SEQUENCE_NEAR: u64 = 4 << 20;
+const SEQUENCE_MILLIS: u64 = 1_000;
+
 /// In which order parts are taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Order {
     /// As a reader comes to them.
     #[default]
     InTurn,
+    /// The same, and the reader has nobody else to wait for.
+    Sequence,
     /// As far from each other as can be, each helper going on to what is next to it.
     Spread,
     /// In turn, by the only one who can: nobody else can begin but at the beginning.
@@ -44,6 +51,8 @@ pub(super) struct Plan {
     running: Vec<Running>,
     /// Threads at work.
     pub(super) helpers: usize,
+    /// So many parts are fetched at once at most, if not as many as there are helpers.
+    pub(super) most: Option<usize>,
 }
 
 impl Plan {
@@ -82,7 +91,10 @@ impl Plan {
     pub(super) fn is_near(&self, offset: u64) -> bool {
         let near = |part: &Running| match self.order {
             Order::FromStart => part.range.start <= offset,
-            _ => {
+            Order::Sequence => {
+                part.range.contains(&offset) && offset - part.range.start <= part.reach
+            }
+            Order::InTurn | Order::Spread => {
                 part.moves
                     && part.range.contains(&offset)
                     && offset - part.range.start <= part.reach
@@ -91,18 +103,25 @@ impl Plan {
         self.running.iter().any(near)
     }
 
-    /// Whether `offset` is a helper's.
-    pub(super) fn is_running_at(&self, offset: u64) -> bool {
-        let has = |part: &Running| part.moves && part.range.contains(&offset);
-        self.running.iter().any(has)
+    /// Whether nobody but a helper should fetch what is at `offset`.
+    pub(super) fn serves(&self, offset: u64) -> bool {
+        let serves = |part: &Running| {
+            let near = self.order != Order::Sequence
+                || offset.saturating_sub(part.range.start) <= part.reach;
+            part.moves && part.range.contains(&offset) && near
+        };
+        self.running.iter().any(serves)
     }
 
     /// The next part for a helper who has just fetched what lies before `after`.
     pub(super) fn take(&mut self, after: Option<u64>) -> Option<Range<u64>> {
+        if self.most.is_some_and(|most| self.running.len() >= most) {
+            return None;
+        }
         let adjacent = after.filter(|after| self.left.contains_key(after));
         let start = match self.order {
             Order::Spread => adjacent.or_else(|| self.middle()),
-            Order::InTurn | Order::FromStart => self.left.keys().next().copied(),
+            Order::InTurn | Order::Sequence | Order::FromStart => self.left.keys().next().copied(),
         }?;
         let range = start..self.left.remove(&start)?;
         self.resume(range.clone());
@@ -132,14 +151,25 @@ impl Plan {
         if let Some(part) = self.running.iter_mut().find(|part| part.range.end == end) {
             part.range.start = next;
             part.moves = true;
-            let soon = |rate: u64| (rate / 1000).saturating_mul(SOON_MILLIS).min(NEAR);
-            part.reach = rate.map_or(NEAR_UNKNOWN, soon);
+            let (unknown, millis, most) = match self.order {
+                Order::Sequence => (SEQUENCE_NEAR, SEQUENCE_MILLIS, SEQUENCE_NEAR),
+                _ => (NEAR_UNKNOWN, SOON_MILLIS, NEAR),
+            };
+            let soon = |rate: u64| (rate / 1000).saturating_mul(millis).min(most);
+            part.reach = rate.map_or(unknown, soon);
         }
     }
 
-    /// It waits for a connection.
-    pub(super) fn wait(&mut self, end: u64) {
+    /// Whether the part that ends at `end` is one too many: those that are needed first go on.
+    pub(super) fn is_surplus(&self, end: u64) -> bool {
+        let before = self.running.iter().filter(|part| part.range.end < end);
+        self.most.is_some_and(|most| before.count() >= most)
+    }
+
+    /// It waits for a connection, to go on at `next`.
+    pub(super) fn wait(&mut self, next: u64, end: u64) {
         if let Some(part) = self.running.iter_mut().find(|part| part.range.end == end) {
+            part.range.start = next;
             part.moves = false;
         }
     }
@@ -151,10 +181,14 @@ impl Plan {
 
     /// It is to be fetched again.
     pub(super) fn resume(&mut self, range: Range<u64>) {
+        let reach = match self.order {
+            Order::Sequence => SEQUENCE_NEAR,
+            _ => NEAR_UNKNOWN,
+        };
         self.running.push(Running {
             range,
             moves: false,
-            reach: NEAR_UNKNOWN,
+            reach,
         });
     }
 
@@ -184,8 +218,8 @@ mod tests {
         assert_eq!(plan.take(Some(20)), Some(60..70));
         assert!(!plan.is_near(65) && !plan.is_moving());
         plan.advance(60, 70, None);
-        assert!(plan.is_near(65) && !plan.is_near(75) && plan.is_running_at(69));
-        plan.wait(70);
+        assert!(plan.is_near(65) && !plan.is_near(75) && plan.serves(69));
+        plan.wait(60, 70);
         assert!(!plan.is_near(65));
         // What was given up is taken again, from where it was left.
         plan.advance(44, 50, None);
@@ -218,6 +252,34 @@ mod tests {
         assert!(plan.is_near(1 << 20) && !plan.is_near(2 << 20));
         plan.advance(0, 32 << 20, Some(1 << 30));
         assert!(plan.is_near(7 << 20) && !plan.is_near(9 << 20));
+    }
+
+    #[test]
+    fn who_reads_in_sequence_waits_for_who_is_about_to_begin() {
+        let mut plan = Plan::of(0..64 << 20, 32 << 20, Order::Sequence);
+        let _ = plan.take(None);
+        assert!(plan.is_near(3 << 20) && !plan.is_near(5 << 20));
+        // As long as it does not move his own stream goes on.
+        assert!(!plan.serves(3 << 20));
+        plan.advance(0, 32 << 20, Some(2 << 20));
+        assert!(plan.serves(1 << 20) && !plan.serves(3 << 20));
+        plan.wait(8 << 20, 32 << 20);
+        assert!(!plan.is_near(1 << 20) && plan.is_near(9 << 20) && !plan.serves(9 << 20));
+    }
+
+    #[test]
+    fn where_few_go_on_it_is_with_what_is_needed_first() {
+        let mut plan = Plan::of(0..40, 10, Order::Sequence);
+        for _ in 0..3 {
+            let _ = plan.take(None);
+        }
+        assert!(!plan.is_surplus(30));
+        plan.most = Some(2);
+        assert!(!plan.is_surplus(10) && !plan.is_surplus(20) && plan.is_surplus(30));
+        plan.put_back(25..30);
+        assert_eq!(plan.take(None), None);
+        plan.stop(10);
+        assert_eq!(plan.take(Some(10)), Some(25..30));
     }
 
     #[test]

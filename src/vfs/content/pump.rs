@@ -117,8 +117,9 @@ fn step(stream: &Stream, version: &Weak<Version>) -> bool {
     }
     let pos = stream.position();
     let rate = line.rate().map_or(0, |(_, rate)| rate);
-    if version.has_run(pos, worth_a_jump(rate)) || version.behind().is_planned(pos) {
-        // The reader finds it in the cache.
+    let comes = version.behind().is_served(pos) || version.is_overtaken(stream);
+    if comes || version.has_run(pos, worth_a_jump(rate)) {
+        // The reader finds it in the cache, or there.
         stream.hang_up(&mut line);
         return false;
     }

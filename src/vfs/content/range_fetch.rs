@@ -37,6 +37,9 @@ const STEP: usize = 512 << 10;
 /// So much must be here already for a download to be begun anew behind it.
 const WORTH_A_JUMP: u64 = 4 << 20;
 
+/// How far before a reader's own stream it begins again.
+const LEAD: u64 = 8 << 20;
+
 /// A download that is open, and where it is.
 struct Open {
     download: Box<dyn Download>,
@@ -189,6 +192,10 @@ impl RangeFetch {
                 here
             };
             *next += skip;
+            if here >= WORTH_A_JUMP && version.is_before(*next, end) {
+                // He who reads is before it, and fast: it gets out of his way.
+                *next = end.min((*next + LEAD).next_multiple_of(BLOCK));
+            }
             if *next >= end {
                 return Done::Some;
             }
@@ -198,7 +205,7 @@ impl RangeFetch {
             Some(open) => open,
             None => {
                 // Nobody waits for one who waits.
-                version.behind().change(|plan| plan.wait(end));
+                version.behind().change(|plan| plan.wait(*next, end));
                 match self.begin(&version, *next) {
                     Ok(open) => open,
                     Err(done) => return done,
@@ -212,6 +219,14 @@ impl RangeFetch {
         while *next < end {
             if let Err(done) = self.step(&mut reading, next, end) {
                 return done;
+            }
+            let Some(version) = self.helped.upgrade() else {
+                return Done::Failed;
+            };
+            if version.behind().is_in_sequence()
+                && version.run_from(*next, WORTH_A_JUMP) >= WORTH_A_JUMP
+            {
+                return Done::Some;
             }
         }
         let Some(version) = self.helped.upgrade() else {
@@ -235,12 +250,21 @@ impl RangeFetch {
         };
         let in_turn = self.is_firm(version);
         match version.retrieve_behind(&at, position, in_turn) {
-            Ok(Some(download)) => Ok(Open {
-                download,
-                position,
-                since: Instant::now(),
-                rate: None,
-            }),
+            Ok(Some(download)) => {
+                version.behind().comes();
+                Ok(Open {
+                    download,
+                    position,
+                    since: Instant::now(),
+                    rate: None,
+                })
+            }
+            Ok(None) if !version.behind().has_begun_ranges() && version.is_link_full() => {
+                log::debug!("one connection fills the link");
+                version.ranges_have_no_room();
+                version.behind().put_off();
+                Err(Done::Enough)
+            }
             Ok(None) => Err(Done::Crowded),
             Err(err) => {
                 log::debug!("{at}: fetching ahead: {err}");
@@ -283,13 +307,15 @@ impl RangeFetch {
         *next += count as u64;
         open.came(count as u64, began.elapsed());
         let behind = version.behind();
-        behind.change(|plan| plan.advance(*next, end, open.rate));
         if !behind.came(count as u64, version.furthest()) {
             version.ranges_do_not_pay();
-            behind.give_up();
-            return Err(Done::Enough);
+            behind.go_on_by_few();
         }
-        Ok(())
+        let surplus = behind.change(|plan| {
+            plan.advance(*next, end, open.rate);
+            plan.is_surplus(end)
+        });
+        if surplus { Err(Done::Enough) } else { Ok(()) }
     }
 
     /// Whether others come first who wait for a connection.

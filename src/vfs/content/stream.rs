@@ -95,6 +95,8 @@ pub(crate) struct Stream {
     /// Held across the network: one at a time moves the stream on.
     line: Mutex<Line>,
     connected: AtomicBool,
+    /// It is getting one.
+    connects: AtomicBool,
     /// `pumped`, for those without the lock.
     moves: AtomicBool,
     /// Milliseconds on the clock of the mount.
@@ -140,6 +142,7 @@ impl Stream {
             goal,
             line: Mutex::default(),
             connected: AtomicBool::new(false),
+            connects: AtomicBool::new(false),
             moves: AtomicBool::new(false),
             used: AtomicU64::new(now),
         }
@@ -153,7 +156,8 @@ impl Stream {
             return (offset >= self.start.load(Ordering::Relaxed)).then_some(0);
         }
         // Without a connection it has no advantage over a jump but its window.
-        let reach = if self.is_connected() { AHEAD } else { JUMP };
+        let goes = self.is_connected() || self.connects.load(Ordering::Relaxed);
+        let reach = if goes { AHEAD } else { JUMP };
         Some(offset - end).filter(|distance| *distance <= reach)
     }
 
@@ -170,6 +174,17 @@ impl Stream {
     pub(super) fn set_pumped(&self, flow: &mut Flow, pumped: bool) {
         flow.pumped = pumped;
         self.moves.store(pumped, Ordering::Relaxed);
+    }
+
+    /// Whether it has a connection and is moved on.
+    pub(super) fn goes_on(&self) -> bool {
+        self.is_connected() && self.is_pumped()
+    }
+
+    /// Whether `other`, which is on its way, has been where this one is: there is no need for both.
+    pub(super) fn is_overtaken_by(&self, other: &Self) -> bool {
+        let (start, end) = (other.start.load(Ordering::Relaxed), other.position());
+        other.goes_on() && (start..end).contains(&self.position())
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -470,7 +485,10 @@ impl Stream {
             self.hang_up(line);
         }
         if line.download.is_none() {
-            *line = Line::of(way.version.retrieve(way.at, pos)?);
+            self.connects.store(true, Ordering::Relaxed);
+            let begun = way.version.retrieve(way.at, pos);
+            self.connects.store(false, Ordering::Relaxed);
+            *line = Line::of(begun?);
             self.connected.store(true, Ordering::Relaxed);
         }
         self.read_on(line, way.version, pos, most)

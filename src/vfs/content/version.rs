@@ -182,7 +182,9 @@ impl Version {
             if let Some(chunk) = self.kept(offset, len, passed == 0) {
                 return Ok(Some(chunk));
             }
-            if self.behind.wait_near(offset, || self.has_kept(offset)) {
+            if !self.is_on_its_way(offset)
+                && self.behind.wait_near(offset, || self.has_kept(offset))
+            {
                 if self.has_kept(offset) || self.behind.is_only_way(offset) {
                     continue;
                 }
@@ -280,7 +282,7 @@ impl Version {
         }
         let here = |stream: &Arc<Stream>| match stream.distance(offset) {
             Some(0) => true,
-            Some(_) => stream.is_connected() && stream.is_pumped(),
+            Some(_) => stream.goes_on(),
             None => false,
         };
         if !cached.has(offset) || streams_first && self.streams.with(|all| all.iter().any(here)) {
@@ -401,6 +403,10 @@ impl Version {
         self.contents.ranges_do_not_pay();
     }
 
+    pub(super) fn ranges_have_no_room(&self) {
+        self.contents.ranges_have_no_room();
+    }
+
     /// Whether a file may be fetched before anybody asks for it.
     pub(super) fn fetches_ahead(&self) -> bool {
         self.contents.fetches_ahead()
@@ -417,17 +423,9 @@ impl Version {
         cached.map_or(0, |cached| cached.run(offset, most))
     }
 
-    /// See [`Stream::leave`]: all of them.
-    pub(super) fn leave_streams(&self) {
-        for stream in self.streams.with(|streams| streams.clone()) {
-            stream.leave();
-        }
-    }
-
-    /// How far the streams are.
-    pub(super) fn furthest(&self) -> u64 {
-        let positions = |all: &mut Vec<Arc<Stream>>| all.iter().map(|s| s.position()).max();
-        self.streams.with(positions).unwrap_or_default()
+    /// The streams of it that there are.
+    pub(super) fn streams(&self) -> Vec<Arc<Stream>> {
+        self.streams.with(|streams| streams.clone())
     }
 
     /// Begins another download if a connection is free or, `in_turn`, when it is, and makes sure
@@ -444,7 +442,8 @@ impl Version {
             let group = self.behind.in_line();
             self.contents.connection_among(group, retrieve)
         } else {
-            let retrieve = |_| self.transfers.retrieve_beside(at, offset);
+            let with_room = !self.behind.has_begun_ranges();
+            let retrieve = |_| self.transfers.retrieve_beside(at, offset, with_room);
             self.contents.connection_now(retrieve)
         };
         let download = match begun {
@@ -494,7 +493,7 @@ impl Version {
     /// Gives back the connections of all streams that nobody is reading. It does not wait for the
     /// others: they may be waiting for the caller's connection.
     pub(crate) fn hang_up(&self) {
-        for stream in self.streams.with(|streams| streams.clone()) {
+        for stream in self.streams() {
             stream.pause();
         }
     }
@@ -524,7 +523,7 @@ impl Version {
     /// Begins another download of this version, waiting for a connection.
     pub(crate) fn retrieve(&self, at: &RemotePath, offset: u64) -> Result<Box<dyn Download>> {
         self.revalidate(at)?;
-        let mut connected = self.streams.with(|streams| streams.clone());
+        let mut connected = self.streams();
         connected.retain(|stream| stream.is_connected());
         connected.sort_by_key(|stream| stream.used());
         let most = if self.behind.is_fetching_whole() {
