@@ -184,6 +184,13 @@ const HELD: &[(&str, &[&str])] = &[
         &["mounted::promises::free_space_is_what_the_server_tells"],
     ),
     ("flock and fcntl locks", &["interop::calls::locks"]),
+    (
+        "Extended attributes can be read",
+        &[
+            "ftp_backend::changes::the_last_refusal_is_an_attribute",
+            "mounted::listings::answers_from_memory_cost_nothing",
+        ],
+    ),
     // Writeback
     (
         "close returns when the content is in the journal",

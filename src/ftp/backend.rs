@@ -175,7 +175,7 @@ impl Backend for FtpBackend {
     }
 
     fn xattrs(&self, path: &RemotePath) -> Result<Vec<(String, Vec<u8>)>> {
-        self.server.xattrs(path)
+        Ok(self.server.xattrs(path))
     }
 
     fn xattr(&self, path: &RemotePath, name: &str) -> Result<Vec<u8>> {

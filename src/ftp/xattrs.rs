@@ -29,17 +29,13 @@ pub(super) const CHECKSUMS: [(&str, Algorithm); 5] = [
 ];
 
 impl FtpServer {
-    /// What costs a round trip at most. Checksums are not among it, lest every `cp -a` and
-    /// `getfattr -d` have the server read all its files: they are computed when asked for by name.
-    pub(super) fn xattrs(&self, path: &RemotePath) -> Result<Vec<(String, Vec<u8>)>> {
-        let mut found = Vec::new();
-        if let Some(facts) = self.on_session(|s| self.facts_line(s, path))? {
-            found.push((FACTS.to_owned(), facts));
-        }
-        if let Some(text) = self.last_refusal(path) {
-            found.push((REPLY.to_owned(), text.into_bytes()));
-        }
-        Ok(found)
+    /// Those that are known without a question to the server: `ls -l` of today (by listxattr(2)),
+    /// `cp -a` and every backup list the attributes of each file, and read the values of all that are
+    /// named. The line of MLST and checksums are found out when asked for by name.
+    pub(super) fn xattrs(&self, path: &RemotePath) -> Vec<(String, Vec<u8>)> {
+        let refusal = self.last_refusal(path);
+        let reply = refusal.map(|text| (REPLY.to_owned(), text.into_bytes()));
+        reply.into_iter().collect()
     }
 
     /// One attribute.

@@ -26,12 +26,11 @@ const MAX_WRITE: u32 = 1024 * 1024;
 /// Asks the kernel for what it can do for us. Whether files that go around its pages can be mapped
 /// into memory all the same.
 pub(super) fn tune(config: &mut KernelConfig) -> bool {
-    // Each is an optimisation or a nicety that an older kernel may lack. READDIRPLUS always: who
-    // reads a large directory to its end and asks for attributes then (`find`, `tar`, `cp -r`) would
-    // have the kernel look up each of its names otherwise.
+    // Each is an optimisation or a nicety that an older kernel may lack. The kernel decides when a
+    // listing brings attributes: each entry that has them is an inode, here and in the kernel.
     for wanted in [
         InitFlags::FUSE_PARALLEL_DIROPS,
-        InitFlags::FUSE_DO_READDIRPLUS,
+        InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
         InitFlags::FUSE_ATOMIC_O_TRUNC,
         InitFlags::FUSE_ASYNC_DIO,
         InitFlags::FUSE_MAX_PAGES,

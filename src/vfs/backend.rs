@@ -150,11 +150,12 @@ pub trait Backend: Send + Sync {
     /// Free space, where the server tells.
     fn space(&self) -> Result<Option<Space>>;
 
-    /// Names and values of the read-only extended attributes of `path` (`user.ftp.…`).
+    /// Names and values of the read-only extended attributes of `path` (`user.ftp.…`) that are known
+    /// at once: programs ask for them of every file.
     fn xattrs(&self, path: &RemotePath) -> Result<Vec<(String, Vec<u8>)>>;
 
-    /// One extended attribute. There may be more than [`xattrs`](Self::xattrs) names: what is
-    /// costly to find out (a checksum) is found out only when it is asked for by its name.
+    /// One extended attribute. There may be more than [`xattrs`](Self::xattrs) names: what the server
+    /// must be asked for (a checksum) is found out only when it is asked for by its name.
     ///
     /// # Errors
     /// [`NoData`](super::error::ErrorKind::NoData) if there is none of that name.

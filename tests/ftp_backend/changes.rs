@@ -251,13 +251,13 @@ fn the_last_refusal_is_an_attribute() {
     server.file("/f", "x").refuse("DELE", "550 Not today.");
     let b = server.mount();
     b.unlink(&path("f")).unwrap_err();
-    let attributes = b.xattrs(&path("f")).unwrap();
-    let value = |name: &str| {
-        let found = attributes.iter().find(|(known, _)| known == name);
-        String::from_utf8(found.unwrap().1.clone()).unwrap()
-    };
-    assert_eq!(value("user.ftp.reply"), "DELE /f: 550 Not today.");
-    assert!(value("user.ftp.facts").starts_with("type=file;size=1;"));
+    let asked = server.count("");
+    let (name, value) = ("user.ftp.reply".to_owned(), b"DELE /f: 550 Not today.");
+    let listed = b.xattrs(&path("f")).unwrap();
+    assert_eq!(listed, [(name, value.to_vec())]);
+    assert_eq!(server.count(""), asked);
+    let facts = b.xattr(&path("f"), "user.ftp.facts").unwrap();
+    assert!(facts.starts_with(b"type=file;size=1;"));
     assert_eq!(
         b.xattr(&path("f"), "user.ftp.sha256").unwrap_err().kind(),
         ErrorKind::NoData

@@ -113,6 +113,15 @@ fn answers_from_memory_cost_nothing() {
     mount.sh("ls -l dir");
     server.clear_log();
     mount.sh("ls -l dir; stat dir/file; stat dir; test ! -e dir/missing");
+    // As `ls -l` of coreutils 9.6 does, and every backup.
+    let listed = "import os, sys\nfor name in sys.argv[1:]: print(os.listxattr(name))";
+    let (dir, file) = (mount.path("dir"), mount.path("dir/file"));
+    let ask = format!(
+        "cd / && python3 -c \"{listed}\" {} {}",
+        dir.display(),
+        file.display()
+    );
+    assert_eq!(mount.sh(&ask), "[]\n[]\n");
     assert_eq!(server.commands(), Vec::<String>::new());
     mount.finish();
 }
