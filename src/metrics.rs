@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::traffic::TRAFFIC;
 
-/// Writes `file` anew, `up` unless the mount is at its end: whoever reads it sees the old numbers or the new ones.
+/// Writes `file` anew, `up` unless the mount is at its end: whoever reads it sees the old numbers or
+/// the new ones.
 ///
 /// # Errors
 /// The system's.

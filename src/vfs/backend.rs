@@ -369,7 +369,8 @@ pub trait Transfers: Send + Sync {
         false
     }
 
-    /// The same for a few bytes from `offset` on, with which the download is dropped.
+    /// As [`retrieve`](Self::retrieve), for a few bytes from `offset` on, with which the download is
+    /// dropped.
     ///
     /// # Errors
     /// As [`retrieve`](Self::retrieve).

@@ -82,6 +82,7 @@ pub(super) struct Behind {
     /// Where the file is fetched for a sequential reader: whether that pays.
     judge: Locked<Option<Judge>>,
     spots: Spots,
+    /// Reads of a few bytes, and helpers, that are in line for a connection.
     in_line: AtomicUsize,
     /// Since when others wait for a connection, and none was given up for them.
     strangers: Locked<Option<Instant>>,
