@@ -1,12 +1,14 @@
 //! The FUSE binding: unpacks each request, calls the [`Vfs`], replies. No decisions are made here.
 //!
 //! What memory can answer is answered on fuser's event threads; the rest is handed, with its
-//! reply, to threads that may wait for the network (`requests`), under a watchdog (`watch`).
+//! reply, to threads that may wait for the network (`requests`), or done in its place where that is
+//! quick (`in_place`), under a watchdog (`watch`).
 
 mod answers;
 mod attr;
 mod descriptors;
 mod errno;
+mod in_place;
 pub(crate) mod mounting;
 pub(crate) mod news;
 mod operations;
@@ -320,7 +322,7 @@ impl fuser::Filesystem for Filesystem {
         }
         let vfs = Arc::clone(&self.vfs);
         self.requests.hand_over(
-            request("read", Class::Content, req, of),
+            request("read", Class::Read, req, of),
             reply,
             move || vfs.read_chunk(fh.0, offset, len),
             |reply, chunk| reply.data(chunk.as_slice()),
