@@ -20,6 +20,7 @@ mod examine;
 mod extra;
 pub mod features;
 pub mod host;
+mod in_a_row;
 mod in_place;
 pub mod intents;
 mod links;

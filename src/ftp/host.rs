@@ -43,6 +43,8 @@ pub struct Facts {
     /// The next data connection may be asked for before it is needed; `Some(false)` since that went
     /// wrong.
     pub arranged_ahead: Option<bool>,
+    /// EPSV may follow a listing before its end is told; `Some(false)` since that went wrong.
+    pub(super) asked_behind: Option<bool>,
     /// A transfer that is given up has one last word, at once; `Some(false)` since it had another.
     pub gives_up_in_step: Option<bool>,
     /// When a download was last given up.

@@ -154,9 +154,10 @@ impl FtpServer {
                 else {
                     return;
                 };
-                let listed = self
-                    .list_on(&mut lease, dir)
-                    .and_then(|entries| self.complete(&mut lease, dir, entries));
+                lease.goes_on = true;
+                let listed = self.list_on(&mut lease, dir);
+                lease.goes_on = false;
+                let listed = listed.and_then(|entries| self.complete(&mut lease, dir, entries));
                 match listed {
                     Ok(entries) => each(place, entries.into()),
                     Err(err) => log::debug!("{dir}: listing ahead: {err}"),

@@ -42,6 +42,8 @@ pub struct Session {
     features: Arc<Features>,
     home: Vec<u8>,
     pub(super) ahead: Ahead,
+    /// Another listing follows the next one.
+    pub(super) goes_on: bool,
     /// A transfer command was sent and its final reply not yet read.
     pub(super) transferring: bool,
     /// It is in MODE Z.
@@ -121,6 +123,7 @@ impl Session {
             features: ready.features,
             home: ready.home,
             ahead: Ahead::default(),
+            goes_on: false,
             transferring: false,
             packed: false,
             packs_next: None,
@@ -142,6 +145,7 @@ impl Session {
             features: Arc::default(),
             home: Vec::new(),
             ahead: Ahead::default(),
+            goes_on: false,
             transferring: false,
             packed: false,
             packs_next: None,

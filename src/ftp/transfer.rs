@@ -286,7 +286,17 @@ impl Session {
             None => {
                 let deadline = Deadline::after(self.host.options().timeout);
                 let before = Instant::now();
-                let reply = self.talk(|control| control.last_reply(deadline));
+                let asks = data.direction().is_none() && self.asks_for_next();
+                let reply = self.talk(|control| {
+                    if asks {
+                        control.send(&[b"EPSV"])?;
+                    }
+                    control.last_reply(deadline)
+                });
+                let reply = reply.and_then(|(reply, late)| match asks {
+                    true => Ok((self.hear_next(reply, deadline)?, late)),
+                    false => Ok((reply, late)),
+                });
                 let announced = data.is_announced();
                 // What the kernel took at once is on its way until then.
                 if data.direction() == Some(Direction::Up) {

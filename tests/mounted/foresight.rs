@@ -136,6 +136,35 @@ fn what_mlst_says_otherwise_than_mlsd_is_not_believed() {
 }
 
 #[test]
+fn a_row_of_listings_asks_for_the_next_before_the_end_of_one_is_told() {
+    let server = Ftpd::with(Quirks::like_vsftpd().without(&["STAT"]));
+    plant(&server, 40);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    mount.sh("ls >/dev/null");
+    server.change(|quirks| quirks.completion = Completion::Late(Duration::from_millis(20)));
+    server.clear_log();
+    assert_eq!(mount.sh("find . -type f | wc -l"), "160\n");
+    assert!(server.asked_early() >= 60, "{}", server.asked_early());
+    assert!(listings(&server) <= 81, "{}", listings(&server));
+    assert!(server.count("EPSV") <= 81 + 8, "{}", server.count("EPSV"));
+    // A server that takes it ill is asked later from then on, and nothing is missing.
+    for refused in ["450 EPSV: data transfer in progress", "226 Once more."] {
+        let early = server.asked_early();
+        let answered = std::thread::scope(|scope| {
+            let walk = scope.spawn(|| mount.sh("sleep 5.5; find . -type f | wc -l"));
+            std::thread::sleep(Duration::from_millis(5_800));
+            server.change(|quirks| *quirks = quirks.clone().answer_times("EPSV", 1, refused));
+            walk.join().unwrap()
+        });
+        assert_eq!(answered, "160\n", "{refused}");
+        assert!(server.asked_early() < early + 80, "{refused}");
+    }
+    mount.finish();
+}
+
+#[test]
 fn without_foresight_nothing_is_fetched_ahead() {
     let server = Ftpd::start();
     plant(&server, 30);

@@ -72,6 +72,7 @@ impl Ftpd {
             peak: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            asked_early: AtomicUsize::new(0),
             down: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
@@ -190,6 +191,11 @@ impl Ftpd {
         self.shared.received.load(SeqCst)
     }
 
+    /// Transfers with a late end ([`Completion::Late`]) that the next command did not wait for.
+    pub fn asked_early(&self) -> usize {
+        self.shared.asked_early.load(SeqCst)
+    }
+
     /// Closes every connection there is; new ones are welcome.
     pub fn hang_up(&self) {
         let closed = self.shared.hang_up();
@@ -244,6 +250,7 @@ struct Shared {
     peak: AtomicUsize,
     sent: AtomicU64,
     received: AtomicU64,
+    asked_early: AtomicUsize,
     down: AtomicBool,
     ended: AtomicBool,
 }

@@ -369,6 +369,15 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the next command is here already.
+    pub(super) fn is_asked_more(&self) -> bool {
+        let stream = &self.control.stream;
+        let _ = stream.set_nonblocking(true);
+        let peeked = stream.peek(&mut [0]);
+        let _ = stream.set_nonblocking(false);
+        !self.reader.buffer().is_empty() || peeked.is_ok_and(|n| n > 0)
+    }
+
     /// Whether the client or the server is gone.
     pub(super) fn is_over(&self) -> bool {
         self.shared.ended.load(SeqCst) || is_closed(&self.control.stream)

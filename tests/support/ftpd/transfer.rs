@@ -377,6 +377,8 @@ impl Session {
         }
         if let Completion::Late(pause) = quirks.completion {
             thread::sleep(pause);
+            let asked = usize::from(self.is_asked_more());
+            self.shared.asked_early.fetch_add(asked, SeqCst);
         }
         self.done(WORDS)?;
         if matches!(quirks.completion, Completion::Twice) {
