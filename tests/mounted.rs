@@ -26,7 +26,6 @@ mod power;
 mod promises;
 mod proxies;
 mod ranges;
-mod replaced;
 mod replies;
 mod small_files;
 mod system;

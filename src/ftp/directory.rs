@@ -2,7 +2,7 @@
 //! empty answer.
 
 use std::collections::HashSet;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::list_command::{Answer, Listed, verb};
 use super::options::{LinkPolicy, ListingMode};
@@ -23,7 +23,9 @@ impl FtpServer {
     /// the mount's policy.
     pub(super) fn list(&self, dir: &RemotePath) -> Result<Vec<DirEntry>> {
         self.on_session(|s| {
+            let began = Instant::now();
             let entries = self.list_on(s, dir)?;
+            self.keep_sample(dir, began.elapsed(), &entries);
             self.complete(s, dir, entries)
         })
     }

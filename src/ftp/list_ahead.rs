@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use super::list_command::Listed;
 use super::options::ListingMode;
@@ -109,6 +110,7 @@ impl FtpServer {
     ) -> Result<()> {
         if self.lists_by_names().is_none()
             && let Some(mut lease) = self.spare_session()?
+            && !self.try_on_sample(&mut lease)
             && let Some(dir) = dirs.first()
         {
             let entries = self.try_named_listing(&mut lease, dir)?;
@@ -126,7 +128,9 @@ impl FtpServer {
                 .filter_map(|place| dirs.get(*place).cloned())
                 .collect();
             let most = self.ways.with(|ways| ways.names_most);
+            let began = Instant::now();
             let named = self.list_by_names(&mut lease, &batch, most)?;
+            self.weigh_names(named.listed.len(), began.elapsed());
             // What is left out is passed over.
             at += batch.len() - named.listed.len();
             for (at, entries) in named.listed {
@@ -155,7 +159,9 @@ impl FtpServer {
                     return;
                 };
                 lease.goes_on = true;
+                let began = Instant::now();
                 let listed = self.list_on(&mut lease, dir);
+                self.time_mlsd(began.elapsed());
                 lease.goes_on = false;
                 let listed = listed.and_then(|entries| self.complete(&mut lease, dir, entries));
                 match listed {

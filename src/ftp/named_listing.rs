@@ -5,6 +5,7 @@
 //! It is tried on a directory that MLSD has just listed, and used if it says the same in less time.
 //! What has links in it, or many names, is left to MLSD.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::list_command::Listed;
@@ -30,10 +31,24 @@ const FAR: Duration = Duration::from_millis(25);
 /// Directories that are left to MLSD after some that were mostly large.
 const PAUSE: usize = 256;
 
+/// How long a listing may be compared with another.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What MLSD said of a directory just now.
+#[derive(Debug)]
+pub(super) struct Sample {
+    dir: RemotePath,
+    at: Instant,
+    took: Duration,
+    entries: Vec<DirEntry>,
+}
+
 /// What many directories have in them, by their places.
 #[derive(Debug, Default)]
 pub(super) struct Named {
     pub(super) listed: Vec<(usize, Vec<DirEntry>)>,
+    /// Directories of which STAT was understood.
+    shown: usize,
     /// Names that were asked for.
     pub(super) names: usize,
     /// Directories with too many.
@@ -54,6 +69,34 @@ impl FtpServer {
         })
     }
 
+    /// Keeps what MLSD has just said of `dir`, which it took so long for, until that is compared.
+    pub(super) fn keep_sample(&self, dir: &RemotePath, took: Duration, entries: &[DirEntry]) {
+        if self.lists_by_names().is_none() && (1..=FEW).contains(&entries.len()) {
+            let sample = Sample {
+                dir: dir.clone(),
+                at: Instant::now(),
+                took,
+                entries: entries.to_vec(),
+            };
+            self.sample.with(|kept| *kept = Some(sample));
+        }
+    }
+
+    /// Learns from a directory that MLSD listed just now whether listing by names is as good. Whether
+    /// there was one.
+    pub(super) fn try_on_sample(&self, s: &mut Session) -> bool {
+        let sample = self.sample.with(Option::take);
+        let fresh = sample.filter(|sample| sample.at.elapsed() < FRESH);
+        let Some(Sample {
+            dir, took, entries, ..
+        }) = fresh
+        else {
+            return false;
+        };
+        self.try_names(s, &dir, took, &entries);
+        true
+    }
+
     /// Lists `dir` by MLSD, then by names, and so learns whether that is as good.
     ///
     /// # Errors
@@ -65,27 +108,52 @@ impl FtpServer {
     ) -> Result<Vec<DirEntry>> {
         let began = Instant::now();
         let entries = self.list_on(s, dir)?;
-        let by_mlsd = began.elapsed();
-        // Nearby it is the server's work that counts, not the round trips.
-        let most = if by_mlsd > FAR { FEW } else { SMALL };
+        self.try_names(s, dir, began.elapsed(), &entries);
+        Ok(entries)
+    }
+
+    fn try_names(
+        &self,
+        s: &mut Session,
+        dir: &RemotePath,
+        by_mlsd: Duration,
+        entries: &[DirEntry],
+    ) {
+        // Nearby it is the server's work that counts, not the round trips; far away, all sessions
+        // together, which one that is alone shows badly.
+        let (most, slack) = if by_mlsd > FAR { (FEW, 2) } else { (SMALL, 1) };
         let fits = !entries.is_empty() && entries.len() <= most;
         let open = self.ways.with(|ways| {
             let mlsd = ways.listing == Some(ListingMode::Mlsd);
             let open = fits && mlsd && ways.named_listing.is_none() && ways.named_tries < TRIES;
             ways.named_tries += u8::from(open);
             ways.names_usual = entries.len();
+            ways.mlsd_took = by_mlsd;
             open
         });
         if !open {
-            return Ok(entries);
+            return;
         }
-        let began = Instant::now();
-        let named = self.list_by_names(s, std::slice::from_ref(dir), most);
-        let quick = began.elapsed() < by_mlsd.max(Duration::from_millis(1));
+        let one = std::slice::from_ref(dir);
+        let mut began = Instant::now();
+        let mut named = self.list_by_names(s, one, most);
+        let unshown = |named: &Result<Named>| named.as_ref().is_ok_and(|named| named.shown == 0);
+        if unshown(&named) && self.ways.with(|ways| ways.stat_bare.is_none()) {
+            self.ways.with(|ways| ways.stat_bare = Some(true));
+            began = Instant::now();
+            named = self.list_by_names(s, one, most);
+            let bare = !unshown(&named);
+            self.ways.with(|ways| ways.stat_bare = Some(bare));
+        }
+        let quick = began.elapsed() < by_mlsd.max(Duration::from_millis(1)) * slack;
         let same = named.as_ref().is_ok_and(|named| {
             let listed = named.listed.first();
-            listed.is_some_and(|(_, named)| alike(named, &entries))
+            listed.is_some_and(|(_, named)| alike(named, entries))
         });
+        log::debug!(
+            "{dir}: by names in {:?}, by MLSD in {by_mlsd:?}; the same: {same}",
+            began.elapsed()
+        );
         self.ways.with(|ways| {
             if same && quick {
                 ways.named_listing = Some(true);
@@ -94,7 +162,26 @@ impl FtpServer {
                 ways.named_listing = Some(false);
             }
         });
-        Ok(entries)
+    }
+
+    /// So many directories were listed by names on one session in that time. MLSD goes on where that
+    /// is more than it takes: names cost some servers ten times the work (pyftpdlib).
+    pub(super) fn weigh_names(&self, listed: usize, took: Duration) {
+        let each = took / u32::try_from(listed.max(1)).unwrap_or(u32::MAX);
+        self.ways.with(|ways| {
+            if ways.mlsd_took > FAR && each > ways.mlsd_took {
+                ways.names_pause = PAUSE;
+            }
+        });
+    }
+
+    /// MLSD of one directory took so long.
+    pub(super) fn time_mlsd(&self, took: Duration) {
+        self.ways.with(|ways| {
+            if ways.listing == Some(ListingMode::Mlsd) {
+                ways.mlsd_took = (ways.mlsd_took * 3 + took) / 4;
+            }
+        });
     }
 
     /// Asks for many directories. What is not listed is missing in the result, so what has more
@@ -113,6 +200,7 @@ impl FtpServer {
         let mut bytes = 0;
         self.status_of(s, dirs, &mut |place, size, listed| {
             bytes += size;
+            named.shown += usize::from(listed.is_some());
             match listed {
                 _ if bytes > BATCH_BYTES => return More::Enough,
                 Some(listed) if listed.entries.len() > most => named.crowded += 1,
@@ -150,7 +238,9 @@ impl FtpServer {
         }
         let large = named.crowded * 2 > dirs.len();
         self.ways.with(|ways| {
-            ways.names_pause = if large { PAUSE } else { 0 };
+            if large {
+                ways.names_pause = PAUSE;
+            }
             if !named.listed.is_empty() {
                 ways.names_usual = named.names / named.listed.len();
             }
@@ -174,9 +264,10 @@ impl FtpServer {
 
 /// Whether a listing has nothing in it of which MLST might say something else than MLSD.
 fn is_plain(listed: &Listed) -> bool {
+    let mut names = HashSet::with_capacity(listed.entries.len());
     listed.skipped == 0
-        && listed
-            .entries
-            .iter()
-            .all(|entry| matches!(entry.attr.kind, FileKind::File | FileKind::Directory))
+        && listed.entries.iter().all(|entry| {
+            let simple = matches!(entry.attr.kind, FileKind::File | FileKind::Directory);
+            simple && names.insert(&entry.name)
+        })
 }

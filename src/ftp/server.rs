@@ -10,6 +10,7 @@ use super::encoding;
 use super::in_place::InPlace;
 use super::intents::Intents;
 use super::links::LinkTargets;
+use super::named_listing::Sample;
 use super::options::FtpOptions;
 use super::pool::{Lease, Pool, Purpose};
 use super::reply::Reply;
@@ -76,6 +77,8 @@ pub(crate) struct FtpServer {
     pub(super) large: Locked<HashSet<RemotePath>>,
     /// Directories whose odd listing was mentioned in the log.
     pub(super) mentioned: Locked<HashSet<RemotePath>>,
+    /// What listing by names is to be compared with.
+    pub(super) sample: Locked<Option<Sample>>,
     /// Where a new file was stored last, under a temporary name first, and when.
     pub(super) stored: Locked<Option<(RemotePath, Instant)>>,
     /// Directories that refused new files.
@@ -134,6 +137,7 @@ impl FtpServer {
             space: Locked::default(),
             large: Locked::default(),
             mentioned: Locked::default(),
+            sample: Locked::default(),
             stored: Locked::default(),
             refused: Locked::default(),
             readied: Locked::default(),

@@ -84,19 +84,18 @@ impl FtpServer {
         replies: &mut Vec<Reply>,
         each: &mut dyn FnMut(usize, usize, Option<Listed>) -> More,
     ) -> Result<()> {
+        let bare = self.ways.with(|ways| ways.stat_bare == Some(true));
+        let verb: &[u8] = if bare { b"STAT " } else { b"STAT -a " };
         let mut lines = Vec::with_capacity(dirs.len());
         let mut meaning = Vec::with_capacity(dirs.len());
         for (place, dir) in dirs.iter().enumerate() {
             let path = self.spell(dir)?;
             if is_awkward(&path) {
-                lines.extend([
-                    self.line("CWD", dir)?,
-                    b"STAT -a .".to_vec(),
-                    self.way_back(),
-                ]);
+                let here = [verb, b"."].concat();
+                lines.extend([self.line("CWD", dir)?, here, self.way_back()]);
                 meaning.extend([Answer::Enter, Answer::Status(place), Answer::Back]);
             } else {
-                lines.push([b"STAT -a ".as_slice(), &path].concat());
+                lines.push([verb, &path].concat());
                 meaning.push(Answer::Status(place));
             }
         }
@@ -112,7 +111,7 @@ impl FtpServer {
                 let shown = if outside {
                     None
                 } else {
-                    self.read_status(&reply)
+                    self.read_status(&reply, bare)
                 };
                 each(*place, reply.len(), shown)
             }
@@ -139,16 +138,21 @@ impl FtpServer {
         asked
     }
 
-    fn read_status(&self, reply: &Reply) -> Option<Listed> {
+    fn read_status(&self, reply: &Reply, bare: bool) -> Option<Listed> {
         if !reply.is_ok() {
             return None;
         }
         let hints = self.hints();
         let text = reply.body().join(&b'\n');
-        let own = line_of_itself(&text)?;
+        let own = match line_of_itself(&text) {
+            Some(line) => Some(own_attr(line, &hints)?),
+            // No part of a listing shows itself and hides other names that begin with a dot.
+            None if bare && shows_all(reply) => None,
+            None => return None,
+        };
         let mut listed = Listed {
             itself: true,
-            own: Some(own_attr(own, &hints)?),
+            own,
             ..Listed::default()
         };
         let parsed = listing::parse_list(&text, &hints);
@@ -156,7 +160,7 @@ impl FtpServer {
         self.take(parsed.entries, &mut listed);
         // Pure-FTPd cuts a listing off after so many lines, and only LIST says so.
         let lines = reply.body().len();
-        (!lines.is_multiple_of(ROUND)).then_some(listed)
+        (lines == 0 || !lines.is_multiple_of(ROUND)).then_some(listed)
     }
 
     /// Compares STAT with what `LIST -a` has just said of `dir`, until it is known whether the two
@@ -203,6 +207,15 @@ impl FtpServer {
         log::info!("{dir}: STAT shows less than LIST; it is not used any more");
         self.ways.with(|ways| ways.stat_listing = Some(false));
     }
+}
+
+/// Whether this is pyftpdlib's answer to STAT with a path, of which it takes no options: a directory
+/// with all that is in it, without `.`; of a file, one line with its name.
+fn shows_all(reply: &Reply) -> bool {
+    let (first, last) = (reply.first_line(), reply.lines().last());
+    first.starts_with(b"Status of \"")
+        && first.ends_with(b"\":")
+        && last.is_some_and(|line| line == b"End of status.")
 }
 
 /// What a reply of a batch is about.

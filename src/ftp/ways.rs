@@ -1,5 +1,7 @@
 //! The ways of one server: which of several commands it takes for the same thing.
 
+use std::time::Duration;
+
 use super::listing::Dialect;
 use super::options::ListingMode;
 
@@ -94,6 +96,8 @@ pub(crate) struct Ways {
     pub(crate) stat: Option<bool>,
     /// `STAT -a dir` shows what `LIST -a dir` shows, without a data connection.
     pub(crate) stat_listing: Option<bool>,
+    /// `STAT dir` shows all there is, where `-a` is taken for a name (pyftpdlib).
+    pub(crate) stat_bare: Option<bool>,
     /// Comparisons of the two that were made.
     pub(crate) stat_tries: u8,
     /// STAT and MLST say of many directories what MLSD says, and sooner.
@@ -103,6 +107,8 @@ pub(crate) struct Ways {
     /// Names that a directory listed so may have, and has.
     pub(crate) names_most: usize,
     pub(crate) names_usual: usize,
+    /// What MLSD of one directory took at last.
+    pub(crate) mlsd_took: Duration,
     /// Directories ahead that are left to MLSD now.
     pub(crate) names_pause: usize,
     /// SIZE is understood.

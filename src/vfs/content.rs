@@ -22,7 +22,6 @@ mod behind;
 mod change;
 mod check;
 mod commit;
-mod detach;
 mod drop_behind;
 pub(super) mod extents;
 mod fetch;

@@ -165,6 +165,54 @@ fn a_row_of_listings_asks_for_the_next_before_the_end_of_one_is_told() {
 }
 
 #[test]
+fn stat_without_options_is_taken_where_it_shows_all() {
+    for (bare, dirs) in [(true, 60), (false, 60)] {
+        let mut quirks = Quirks::default().delay("MLSD", Duration::from_millis(30));
+        quirks.stat_bare = bare;
+        quirks.hides_dot_files = !bare;
+        if !bare {
+            // It may hide what begins with a dot.
+            quirks = quirks.answer("STAT -a*", "550 No such file or directory.");
+        }
+        let server = Ftpd::with(quirks);
+        plant(&server, dirs);
+        fs::create_dir(server.path("d07/empty")).unwrap();
+        let Some(mount) = mounting(&server).start() else {
+            return;
+        };
+        server.clear_log();
+        let found = mount.sh("find . -type f -printf '%P %s\n' | sort; find . -type d | wc -l");
+        assert_eq!(found.lines().count(), dirs * 4 + 1);
+        assert!(found.ends_with(&format!("\n{}\n", 2 * dirs + 2)), "{found}");
+        let listed = server.count("MLSD");
+        assert_eq!(listed < dirs, bare, "{listed}");
+        mount.finish();
+    }
+}
+
+#[test]
+fn names_are_not_asked_for_where_that_costs_the_server_more() {
+    let server = Ftpd::with(
+        Quirks::default()
+            .delay("MLST", Duration::from_millis(3))
+            .delay("MLSD", Duration::from_millis(60)),
+    );
+    for dir in 0..120 {
+        for file in 0..30 {
+            server.put(format!("d{dir:03}/f{file:02}"), "content");
+        }
+    }
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    server.clear_log();
+    assert_eq!(mount.sh("find . -type f | wc -l"), "3600\n");
+    let asked = server.count("MLST");
+    assert!(asked < 2_400, "{asked}");
+    mount.finish();
+}
+
+#[test]
 fn without_foresight_nothing_is_fetched_ahead() {
     let server = Ftpd::start();
     plant(&server, 30);

@@ -150,7 +150,8 @@ impl Ahead {
                 if state.running >= threads {
                     return Vec::new();
                 }
-                let first = state.walk.next(most, self.ttl, now);
+                let share = state.walk.share(threads, most);
+                let first = state.walk.next(share, self.ttl, now);
                 state.running += usize::from(!first.is_empty());
                 first
             });
@@ -175,10 +176,13 @@ impl Ahead {
     fn run(self: &Arc<Self>, mut dirs: Vec<RemotePath>) {
         while !dirs.is_empty() {
             let asked = self.fetch(&dirs);
-            let (_, most) = self.shape();
+            let (threads, most) = self.shape();
             dirs = self.state.with(|state| {
                 let next = match asked {
-                    true => state.walk.next(most, self.ttl, Instant::now()),
+                    true => {
+                        let share = state.walk.share(threads, most);
+                        state.walk.next(share, self.ttl, Instant::now())
+                    }
                     // The next step of the walk tries again.
                     false => Vec::new(),
                 };

@@ -135,6 +135,14 @@ impl Walk {
         self.queue.truncate(QUEUE);
     }
 
+    /// How many of those that wait are for one of so many threads, each of which can take `most`.
+    pub(super) fn share(&self, threads: usize, most: usize) -> usize {
+        match threads {
+            0 | 1 => most,
+            _ => most.min(self.queue.len().div_ceil(threads).max(NEAR)),
+        }
+    }
+
     /// What to fetch now, `most` at most: nothing while enough is ahead. Each must end in
     /// [`fetched`](Self::fetched), [`missed`](Self::missed) or [`put_back`](Self::put_back).
     pub(super) fn next(&mut self, most: usize, ttl: Duration, now: Instant) -> Vec<RemotePath> {

@@ -181,6 +181,15 @@ impl Session {
         let all = arg
             .strip_prefix(b"-a ")
             .or_else(|| arg.strip_prefix(b"-la "));
+        if quirks.stat_bare {
+            return match self.listing(quirks, "LIST", false, &self.real(arg)) {
+                Ok(text) => {
+                    let head = [b"213-Status of \"", arg, b"\":\r\n"].concat();
+                    self.say_bytes(&[&head[..], &text, b"213 End of status."].concat())
+                }
+                Err(err) => self.refuse(arg, &err),
+            };
+        }
         let name = all.unwrap_or(arg);
         match self.listing(quirks, "LIST", all.is_some(), &self.real(name)) {
             Ok(text) => {

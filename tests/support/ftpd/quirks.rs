@@ -103,6 +103,8 @@ pub struct Quirks {
     pub mdtm_sets: bool,
     /// The first byte of every piece of these transfers is another on the way.
     pub garbles: Option<String>,
+    /// STAT of a path takes no options, and is answered in pyftpdlib's words.
+    pub stat_bare: bool,
     /// Commands beyond the default ones: `MFF`, `SITE SYMLINK`, `AVBL`, `HASH SHA-256*;MD5`, `XCRC`.
     pub extras: Vec<&'static str>,
 }
@@ -273,6 +275,7 @@ impl Default for Quirks {
             site_utime: SiteUtime::None,
             mdtm_sets: false,
             garbles: None,
+            stat_bare: false,
             extras: Vec::new(),
         }
     }
