@@ -1,14 +1,17 @@
 //! The FUSE binding: unpacks each request, calls the [`Vfs`], replies. No decisions are made here.
 //!
 //! What memory can answer is answered on fuser's event threads; the rest is handed, with its
-//! reply, to threads that may wait for the network (`requests`), under a watchdog (`watch`).
+//! reply, to threads that may wait for the network (`requests`), or done in its place where that is
+//! quick (`in_place`), under a watchdog (`watch`).
 
 mod answers;
 mod attr;
 mod descriptors;
 mod errno;
+mod in_place;
 pub(crate) mod mounting;
 pub(crate) mod news;
+mod operations;
 mod pages;
 pub(crate) mod passthrough;
 mod requests;
@@ -31,17 +34,17 @@ use fuser::{
 };
 
 use self::answers::{
-    answer_entry, answer_lookup, answer_open, answer_space, answer_write, answer_xattr, failed,
-    how, look_again, open_flags, request, tune,
+    answer_open, answer_space, answer_write, answer_xattr, failed, how, look_again, open_flags,
+    request, tune,
 };
 use self::attr::{bare, file_attr, file_type, ino};
 use self::pages::Pages;
 use self::passthrough::Passthrough;
-use self::requests::{Class, Request, Requests};
+use self::requests::{Class, Requests};
 use self::writers::Writers;
 use crate::vfs::backend::OpenHow;
-use crate::vfs::error::{ErrorKind, Result};
-use crate::vfs::{Change, DirItemPlus, Entry, NewTime, RenameHow, Vfs};
+use crate::vfs::error::ErrorKind;
+use crate::vfs::{Change, DirItemPlus, NewTime, RenameHow, Vfs};
 
 /// The filesystem as fuser wants it.
 pub(crate) struct Filesystem {
@@ -71,40 +74,6 @@ impl Filesystem {
             passthrough,
         })
     }
-
-    /// `entry`-like operations: what they counted is forgotten if nobody waits any more.
-    fn entry_op(
-        &self,
-        what: Request,
-        reply: ReplyEntry,
-        work: impl FnOnce(&Vfs) -> Result<Entry> + Send + 'static,
-    ) {
-        let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
-        self.requests.hand_over(
-            what,
-            reply,
-            move || work(&vfs),
-            answer_entry,
-            move |entry| undoing.forget(entry.stat.ino, 1),
-        );
-    }
-
-    /// Operations without a result.
-    fn empty_op(
-        &self,
-        what: Request,
-        reply: ReplyEmpty,
-        work: impl FnOnce(&Vfs) -> Result<()> + Send + 'static,
-    ) {
-        let vfs = Arc::clone(&self.vfs);
-        self.requests.hand_over(
-            what,
-            reply,
-            move || work(&vfs),
-            |reply, ()| reply.ok(),
-            |()| {},
-        );
-    }
 }
 
 // fuser's signatures, one parameter a line, would fill half of this file.
@@ -118,27 +87,7 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if let Some(outcome) = answers::from_memory(self.vfs.lookup_cached(ino(parent), name)) {
-            return answer_lookup(reply, "lookup", parent, outcome);
-        }
-        let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
-        let name = name.to_os_string();
-        self.requests.hand_over(
-            request("lookup", Class::Metadata, req, parent),
-            reply,
-            // An absent name is an answer, too: it goes through the same door.
-            move || match vfs.lookup(ino(parent), &name) {
-                Err(err) if err.kind() == ErrorKind::NotFound => Ok(Err(err)),
-                Err(err) => Err(err),
-                Ok(entry) => Ok(Ok(entry)),
-            },
-            move |reply, outcome| answer_lookup(reply, "lookup", parent, outcome),
-            move |outcome| {
-                if let Ok(entry) = outcome {
-                    undoing.forget(entry.stat.ino, 1);
-                }
-            },
-        );
+        self.look_up(req, parent, name, reply);
     }
 
     fn forget(&self, _: &fuser::Request, of: INodeNo, lookups: u64) {
@@ -188,10 +137,16 @@ impl fuser::Filesystem for Filesystem {
             Class::Metadata
         };
         let vfs = Arc::clone(&self.vfs);
+        let caller = req.pid();
         self.requests.hand_over(
             request("setattr", class, req, of),
             reply,
-            move || vfs.setattr(ino(of), &change),
+            move || {
+                let changed = vfs.setattr(ino(of), &change);
+                let by_name = change.fh.is_none();
+                vfs.answers(caller, ino(of), changed.as_ref().err().filter(|_| by_name));
+                changed
+            },
             |reply, (stat, valid)| reply.attr(&valid, &file_attr(&stat)),
             |_| {},
         );
@@ -311,13 +266,15 @@ impl fuser::Filesystem for Filesystem {
     fn open(&self, req: &fuser::Request, of: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
         let (how, passthrough) = (how(flags), Arc::clone(&self.passthrough));
+        let caller = req.pid();
         self.requests.hand_over_with(
             request("open", Class::Metadata, req, of),
             reply,
             move |slot| {
                 let lend = |file: &_| slot.with(|reply| passthrough.lend(reply, file)).flatten();
-                let opened = vfs.open_lending(ino(of), how, Some(&lend));
-                opened.inspect(|(_, loan)| passthrough.opened(loan.as_ref())).map_err(look_again)
+                let opened = vfs.open_lending(ino(of), how, Some(&lend)).map_err(look_again);
+                vfs.answers(caller, ino(of), opened.as_ref().err());
+                opened.inspect(|(_, loan)| passthrough.opened(loan.as_ref()))
             },
             answer_open,
             move |(opened, _)| undoing.take_back(opened.fh),
@@ -332,10 +289,16 @@ impl fuser::Filesystem for Filesystem {
         let name = name.to_os_string();
         let how = how(OpenFlags(flags));
         let exclusive = flags & libc::O_EXCL != 0;
+        let caller = req.pid();
         self.requests.hand_over(
             request("create", Class::Metadata, req, parent),
             reply,
-            move || vfs.create(ino(parent), &name, mode & !umask & 0o7777, how, exclusive),
+            move || {
+                let mode = mode & !umask & 0o7777;
+                let created = vfs.create(ino(parent), &name, mode, how, exclusive);
+                vfs.answers_in(caller, (ino(parent), &name), created.as_ref().err());
+                created
+            },
             |reply, (entry, opened)| {
                 let attr = file_attr(&entry.stat);
                 let generation = Generation(entry.generation);
@@ -359,7 +322,7 @@ impl fuser::Filesystem for Filesystem {
         }
         let vfs = Arc::clone(&self.vfs);
         self.requests.hand_over(
-            request("read", Class::Content, req, of),
+            request("read", Class::Read, req, of),
             reply,
             move || vfs.read_chunk(fh.0, offset, len),
             |reply, chunk| reply.data(chunk.as_slice()),

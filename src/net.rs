@@ -1,5 +1,5 @@
 //! Sockets with a time limit from birth, and what their errors mean; which certificates are trusted
-//! ([`trust`]), proxies ([`proxy`]), and how a server on this machine is read ([`vigil`]).
+//! ([`trust`]), proxies ([`proxy`]), and how a server on this machine is read ([`vigil`], [`awake`]).
 
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::vfs::error::{Error, ErrorKind, Result, words};
 
+pub mod awake;
 pub mod bandwidth;
 pub mod certificate;
 mod client_cert;

@@ -21,6 +21,7 @@ mod inodes;
 mod journal;
 mod lending;
 mod mapped;
+mod moving;
 mod names;
 mod open_files;
 pub mod path;
@@ -47,6 +48,7 @@ use self::files::FileHandle;
 use self::handles::Handles;
 use self::inodes::{Inodes, Place};
 use self::mapped::Mapped;
+use self::moving::Moving;
 use self::open_files::{Fate, OpenFiles};
 use self::path::{Name, RemotePath};
 use self::writeback::Writeback;
@@ -144,6 +146,7 @@ pub struct Vfs {
     direct_writes: AtomicBool,
     writeback: OnceLock<Writeback>,
     mapped: OnceLock<Arc<Mapped>>,
+    moving: Moving,
 }
 
 impl std::fmt::Debug for Vfs {
@@ -169,6 +172,7 @@ impl Vfs {
             direct_writes: AtomicBool::new(false),
             writeback: OnceLock::new(),
             mapped: OnceLock::new(),
+            moving: Moving::default(),
         }
     }
 
@@ -195,8 +199,10 @@ impl Vfs {
     /// `NotFound` if there is no such name; `Invalid` if there cannot be.
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Entry> {
         let (name, path) = self.child(parent, name)?;
-        let (attr, valid) = self.attr_of_child(parent, &name, &path)?;
-        self.entry(parent, &name, &attr, valid)
+        let at = (parent, name);
+        self.moving.settle(&at);
+        let (attr, valid) = self.attr_of_child(parent, &at.1, &path)?;
+        self.entry(parent, &at.1, &attr, valid)
     }
 
     /// As [`lookup`](Self::lookup) from memory; `None`: only the server can tell.
@@ -205,8 +211,12 @@ impl Vfs {
             Ok(child) => child,
             Err(err) => return Some(Err(err)),
         };
-        let known = self.known_attr_of_child(parent, &name, &path)?;
-        Some(known.and_then(|(attr, valid)| self.entry(parent, &name, &attr, valid)))
+        let at = (parent, name);
+        if self.moving.has(&at) {
+            return None;
+        }
+        let known = self.known_attr_of_child(parent, &at.1, &path)?;
+        Some(known.and_then(|(attr, valid)| self.entry(parent, &at.1, &attr, valid)))
     }
 
     /// The kernel gives back `lookups` of `ino`.
@@ -377,6 +387,12 @@ impl Vfs {
         (fate == Fate::Named && file.is_dirty()).then(|| file.attr())
     }
 
+    /// Attributes of `ino` if it is open and its name is about to be another file's.
+    fn detached_attr(&self, ino: Ino) -> Option<Attr> {
+        let (file, fate) = self.open_files.get(ino)?;
+        (fate != Fate::Named).then(|| file.attr())
+    }
+
     /// Attributes of `ino` as only this mount knows them, or the path to ask the backend for.
     fn attr_here(&self, ino: Ino) -> std::result::Result<Result<(Stat, Duration)>, RemotePath> {
         let path = match self.place(ino) {
@@ -384,7 +400,9 @@ impl Vfs {
             Ok(Place::Orphan) => return Ok(self.stat_of_orphan(ino)),
             Err(err) => return Ok(Err(err)),
         };
-        match self.being_written(ino).or_else(|| self.frozen_attr(ino)) {
+        let here = self.being_written(ino);
+        let here = here.or_else(|| self.frozen_attr(ino));
+        match here.or_else(|| self.detached_attr(ino)) {
             Some(attr) => Ok(Ok((self.stat(ino, &attr), self.view.validity))),
             None => Err(path),
         }

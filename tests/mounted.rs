@@ -26,6 +26,7 @@ mod power;
 mod promises;
 mod proxies;
 mod ranges;
+mod replaced;
 mod replies;
 mod small_files;
 mod system;

@@ -551,6 +551,47 @@ fn a_rename_over_an_open_file_leaves_its_reader_the_old_content() {
     assert_eq!(mount.read(other).unwrap(), b"new");
 }
 
+/// Who comes while the server renames finds what was there or what is there then, and never a file
+/// that has the name for that moment only.
+#[test]
+fn who_asks_for_a_name_that_is_being_replaced_waits_for_it() {
+    let mount = Mount::caching();
+    mount.server.put("old", "old");
+    mount.server.put("new", "newer");
+    let reader = mount.open("old", READ).fh;
+    let (old, new) = (mount.ino("old"), mount.ino("new"));
+    mount.names.delay(Op::Rename, Duration::from_millis(300));
+    thread::scope(|scope| {
+        let renaming = scope.spawn(|| mount.rename("new", "old"));
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(mount.vfs.getattr(old).unwrap().0.size, 3);
+        assert!(mount.vfs.lookup_cached(ROOT, OsStr::new("old")).is_none());
+        let opening = scope.spawn(|| mount.vfs.open(old, READ));
+        assert_eq!(mount.ino("old"), new, "looked up when it had moved");
+        assert_eq!(kind(opening.join().unwrap()), ErrorKind::Stale);
+        renaming.join().unwrap().unwrap();
+    });
+    let other = mount.vfs.open(new, READ).unwrap().fh;
+    assert_eq!(mount.read(reader).unwrap(), b"old");
+    assert_eq!(mount.read(other).unwrap(), b"newer");
+    // Told so, he looks again, and finds the file there when he comes.
+    mount.names.heal();
+    mount.server.put("third", "3");
+    let stale = ErrorKind::Stale.into();
+    mount.vfs.answers(7, old, Some(&stale));
+    thread::scope(|scope| {
+        let renaming = scope.spawn(|| mount.rename("third", "old"));
+        thread::sleep(Duration::from_millis(100));
+        mount.vfs.looks_up(7, ROOT, OsStr::new("old"));
+        assert_eq!(mount.ino("old"), new);
+        let opened = mount.vfs.open(new, READ);
+        mount.vfs.answers(7, new, opened.as_ref().err());
+        renaming.join().unwrap().unwrap();
+        assert_eq!(mount.read(opened.unwrap().fh).unwrap(), b"newer");
+    });
+    assert_ne!(mount.ino("old"), new);
+}
+
 #[test]
 fn a_rename_that_fails_changes_nothing() {
     let mount = Mount::caching();

@@ -50,14 +50,15 @@ impl FtpServer {
         };
         // An earlier attempt may have made the directory, and its answer was lost, too.
         let again = matches!(before, Intent::Late { .. });
-        let _ = self.intents.begin(aside, late(false), false);
-        let made = self.ask(s, "MKD", aside)?;
-        let barred = made.is_ok()
+        // A directory that is not written down would stay, under a name that nobody sees.
+        let noted = self.note(aside, late(false));
+        let made = noted && self.ask(s, "MKD", aside)?.is_ok();
+        let barred = made
             || match self.look(s, aside)? {
                 Seen::Missing => false,
                 Seen::Directory if again => true,
                 _ => {
-                    let _ = self.intents.begin(aside, before, true);
+                    self.note(aside, before);
                     return Ok(false);
                 }
             };
@@ -69,6 +70,17 @@ impl FtpServer {
         self.wait_for_sweep(aside.clone());
         self.sweep_soon();
         Ok(true)
+    }
+
+    /// Writes down, on the disk, what is to become of `name`; whether it is there. If not, what was
+    /// there before holds for the next mount, and this for ours.
+    fn note(&self, name: &RemotePath, intent: Intent) -> bool {
+        let noted = self.intents.begin(name, intent.clone(), true);
+        if let Err(err) = &noted {
+            log::debug!("{name}: {err}");
+            let _ = self.intents.begin(name, intent, false);
+        }
+        noted.is_ok()
     }
 
     /// Sees to a name that was taken away from commands which may come late.

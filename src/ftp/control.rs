@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::reply::{Replies, Reply, Shown};
 use super::tls::TlsStream;
+use crate::net::awake::Awake;
 use crate::net::{self, Deadline};
 use crate::secret::Secret;
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -33,6 +34,7 @@ pub(super) struct Control {
     /// What is still to be answered though nobody waits for it, in order.
     owed: VecDeque<Owed>,
     odd: bool,
+    awake: Awake,
     /// What a server may repeat and the log may not.
     secrets: Vec<Secret>,
 }
@@ -64,6 +66,17 @@ pub(super) enum Channel {
     Tls(Box<TlsStream>),
 }
 
+impl Channel {
+    /// Whether a read would not wait.
+    fn has_come(&mut self) -> bool {
+        let readable = match self {
+            Self::Plain(tcp) => net::is_readable(tcp),
+            Self::Tls(tls) => tls.is_readable(),
+        };
+        !matches!(readable, Ok(false))
+    }
+}
+
 impl Control {
     pub(super) fn new(channel: Channel, number: u64, host: &str) -> Self {
         Self {
@@ -73,6 +86,7 @@ impl Control {
             host: host.into(),
             owed: VecDeque::new(),
             odd: false,
+            awake: Awake::default(),
             secrets: Vec::new(),
         }
     }
@@ -312,6 +326,7 @@ impl Control {
             host,
             owed,
             odd,
+            awake,
             secrets,
         } = self;
         let tcp = match channel {
@@ -326,6 +341,7 @@ impl Control {
             host,
             owed,
             odd,
+            awake,
             secrets,
         })
     }
@@ -335,10 +351,14 @@ impl Control {
         // A server's second reply waits until the first is acknowledged (Nagle), and our kernel
         // takes its time with that while we have nothing to send.
         net::acknowledge_at_once(self.tcp());
-        let got = match &mut self.channel {
-            Channel::Plain(tcp) => tcp.read(buf)?,
-            Channel::Tls(tls) => tls.read(buf)?,
-        };
+        let got = self.awake.read(
+            &mut self.channel,
+            Channel::has_come,
+            |channel| match channel {
+                Channel::Plain(tcp) => tcp.read(buf),
+                Channel::Tls(tls) => tls.read(buf),
+            },
+        )?;
         if got == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -347,11 +367,7 @@ impl Control {
 
     /// Whether nothing came that was not asked for: no reply too many, no farewell, no hang-up.
     pub(super) fn is_at_rest(&mut self) -> bool {
-        let readable = match &mut self.channel {
-            Channel::Plain(tcp) => net::is_readable(tcp),
-            Channel::Tls(tls) => tls.is_readable(),
-        };
-        self.replies.is_empty() && matches!(readable, Ok(false))
+        self.replies.is_empty() && !self.channel.has_come()
     }
 
     pub(super) const fn tcp(&self) -> &TcpStream {

@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two attempts: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
+/// At most between two looks at a name to which somebody's file may be moved any moment.
+const WATCHED: Duration = Duration::from_secs(2);
+
 /// A name that waits to be seen to.
 #[derive(Debug)]
 pub(super) struct Leftover {
@@ -336,7 +339,8 @@ impl FtpServer {
                 if over {
                     return;
                 }
-                pause = (pause * 2).clamp(PAUSES.0, PAUSES.1);
+                let most = if server.watches() { WATCHED } else { PAUSES.1 };
+                pause = (pause * 2).clamp(PAUSES.0, most);
             }
         };
         let spawned = std::thread::Builder::new()
@@ -370,6 +374,15 @@ impl FtpServer {
             .leftovers
             .with(|all| all.iter().map(|left| left.name.clone()).collect::<Vec<_>>());
         names.iter().any(|name| self.is_due(name))
+    }
+
+    /// Whether a command may come that moves something away, and nothing is in its way.
+    fn watches(&self) -> bool {
+        let names = self.intents.names();
+        names.iter().any(|name| {
+            let intent = self.intents.of(name);
+            matches!(intent, Some(Intent::Late { barred: false, .. }))
+        })
     }
 
     /// Puts right what an earlier mount left: now, or later if the server is not there.

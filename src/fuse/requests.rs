@@ -1,13 +1,15 @@
-//! Handing requests, with their replies, to threads that may wait.
+//! Handing requests, with their replies, to threads that may wait, unless that costs more than it
+//! saves.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::Errno;
 
 use super::errno;
+use super::in_place::InPlace;
 use super::watch::{Waiting, Watch};
-use super::workers::Workers;
+use super::workers::{self, Workers};
 use crate::caller;
 use crate::traffic::TRAFFIC;
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -24,8 +26,11 @@ const WRITE_THREADS: usize = 4;
 pub(super) enum Class {
     /// Names and attributes: answered, or timed out, within the mount's time limit.
     Metadata,
-    /// File contents: they take as long as bytes flow; the sockets' own limits end a stall.
+    /// What a file's content may have to come to the server for, or from there: it takes as long as
+    /// bytes flow; the sockets' own limits end a stall.
     Content,
+    /// As `Content`, and several are under way for one reader.
+    Read,
     /// Writes that take long: many may wait for one copy, and readers need not wait for them.
     Write,
     /// As `Content`, for nobody: the last close, after which nothing can be done any more.
@@ -60,6 +65,7 @@ pub(super) struct Requests {
     metadata: Workers,
     content: Workers,
     write: Workers,
+    in_place: InPlace,
     watch: Watch,
     limit: Option<Duration>,
 }
@@ -71,14 +77,17 @@ impl Requests {
             metadata: Workers::new("metadata", METADATA_THREADS),
             content: Workers::new("content", CONTENT_THREADS),
             write: Workers::new("write", WRITE_THREADS),
+            // Without a limit, work for a server that is gone would keep the session from its end.
+            in_place: InPlace::new(limit.is_some()),
             watch: Watch::start()?,
             limit,
         })
     }
 
-    /// Runs `work` on a thread of its class and gives its outcome to `answer`. If the caller has
-    /// been answered meanwhile (it was interrupted, or the deadline passed), `undo` takes back
-    /// what `work` did for the kernel: a lookup it counted, a handle it opened.
+    /// Runs `work` here, if it will be quick, or on a thread of its class, and gives its outcome to
+    /// `answer`. If the caller has been answered meanwhile (it was interrupted, or the deadline
+    /// passed), `undo` takes back what `work` did for the kernel: a lookup it counted, a handle it
+    /// opened.
     pub(super) fn hand_over<R: Reply, T>(
         &self,
         what: Request,
@@ -103,25 +112,46 @@ impl Requests {
         let slot = Arc::new(Slot(Mutex::new(Some(reply))));
         let (workers, limit) = match what.class {
             Class::Metadata => (&self.metadata, self.limit),
-            Class::Content | Class::Release => (&self.content, None),
+            Class::Content | Class::Read | Class::Release => (&self.content, None),
             Class::Write => (&self.write, None),
         };
         let waiting: Arc<dyn Waiting> = Arc::<Slot<R>>::clone(&slot);
         self.watch.add(Arc::downgrade(&waiting), what.caller, limit);
         drop(waiting);
-        workers.submit(move || {
+        let work = {
             let asked = Arc::clone(&slot);
             let last = what.class == Class::Release;
-            let outcome = caller::on_behalf(move || !last && asked.is_answered(), || work(&slot));
-            match (slot.take(), outcome) {
-                (Some(reply), Ok(value)) => answer(reply, value),
-                (Some(reply), Err(err)) => {
-                    report(what.name, what.ino, &err);
-                    reply.fail(errno::errno(err.kind()));
-                }
-                (None, Ok(value)) => undo(value),
-                (None, Err(err)) => report(what.name, what.ino, &err),
+            move |slot: &Slot<R>| {
+                caller::on_behalf(move || !last && asked.is_answered(), || work(slot))
             }
+        };
+        let tell = move |slot: &Slot<R>, outcome| match (slot.take(), outcome) {
+            (Some(reply), Ok(value)) => answer(reply, value),
+            (Some(reply), Err(err)) => {
+                report(what.name, what.ino, &err);
+                reply.fail(errno::errno(err.kind()));
+            }
+            (None, Ok(value)) => undo(value),
+            (None, Err(err)) => report(what.name, what.ino, &err),
+        };
+        // One who reads asks for several pieces at once.
+        let by_turns = !matches!(what.class, Class::Read | Class::Write);
+        let Some(turn) = by_turns.then(|| self.in_place.turn()).flatten() else {
+            let in_place = self.in_place.clone();
+            return workers.submit(move || {
+                let began = Instant::now();
+                let outcome = work(&slot);
+                if by_turns {
+                    in_place.took(began.elapsed());
+                }
+                tell(&slot, outcome);
+            });
+        };
+        workers::run(move || {
+            let outcome = work(&slot);
+            // Who is answered asks the next at once.
+            drop(turn);
+            tell(&slot, outcome);
         });
     }
 }

@@ -89,10 +89,7 @@ impl Workers {
 impl Shared {
     fn run(&self) {
         while let Some(job) = self.next() {
-            // A bug in one request must not end the mount: the reply answers EIO when dropped.
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
-                log::error!("a request panicked; this is a bug in ferryfs, please report it");
-            }
+            run(job);
         }
     }
 
@@ -118,6 +115,13 @@ impl Shared {
                 return None;
             }
         }
+    }
+}
+
+/// Does `job`. A bug in one request must not end the mount: the reply answers EIO when dropped.
+pub(super) fn run(job: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+        log::error!("a request panicked; this is a bug in ferryfs, please report it");
     }
 }
 

@@ -294,6 +294,10 @@ pub trait OpenFile: Send + Sync {
     /// created and not committed is dirty even if empty. Never blocks.
     fn is_dirty(&self) -> bool;
 
+    /// The name is to be removed or replaced: does beforehand what takes long in
+    /// [`detach`](Self::detach), if anything does.
+    fn bring(&self, _at: &RemotePath) {}
+
     /// The name is about to be removed or replaced: keep the content readable for the handles
     /// that have it, without the server, and never upload it again. `Ok(true)` if the file exists
     /// on the server (and so must be removed there), `Ok(false)` if no `commit` ever put it there.

@@ -22,6 +22,7 @@ mod behind;
 mod change;
 mod check;
 mod commit;
+mod detach;
 mod drop_behind;
 pub(super) mod extents;
 mod fetch;

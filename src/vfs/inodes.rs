@@ -76,6 +76,8 @@ struct Node {
     frozen: Option<Box<Version>>,
     /// An orphan's last attributes.
     last: Option<Box<Attr>>,
+    /// Where an orphan was.
+    was: Option<Box<(Ino, Name)>>,
 }
 
 impl Node {
@@ -90,6 +92,7 @@ impl Node {
             version: None,
             frozen: None,
             last: None,
+            was: None,
         }
     }
 }
@@ -238,6 +241,13 @@ impl Inodes {
         self.nodes.get(&ino).and_then(|node| node.at.clone())
     }
 
+    /// Directory and name that `ino` has, or had last.
+    pub(crate) fn last_entry(&self, ino: Ino) -> Option<(Ino, Name)> {
+        let node = self.nodes.get(&ino)?;
+        let was = || node.was.as_deref().cloned();
+        node.at.clone().or_else(was)
+    }
+
     /// Keeps `ino` until [`unpin`](Self::unpin).
     pub(crate) fn pin(&mut self, ino: Ino) {
         if let Some(node) = self.nodes.get_mut(&ino) {
@@ -343,7 +353,8 @@ impl Inodes {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.also.retain(|at| !gone(at));
             if node.at.as_ref().is_some_and(gone) {
-                node.at = node.also.pop();
+                let was = std::mem::replace(&mut node.at, node.also.pop());
+                node.was = was.filter(|_| node.at.is_none()).map(Box::new);
             }
         }
         if let Some(dir) = self.nodes.get_mut(&parent) {

@@ -23,7 +23,6 @@ use super::attr::Attr;
 use super::backend::{OpenFile, OpenHow};
 use super::error::{Error, ErrorKind, Result};
 use super::inodes::Version;
-use super::path::Name;
 use super::{Ino, Vfs};
 
 /// What the kernel keeps a lent file by.
@@ -133,16 +132,6 @@ impl Vfs {
         if self.open_files.end_loan(ino, writes) {
             self.inodes.with(|inodes| inodes.freeze(ino, None));
         }
-    }
-
-    /// `name` is about to go, or to be another file: a lent one keeps its content without that.
-    pub(super) fn leave_to_readers(&self, parent: Ino, name: &Name) {
-        self.inodes.with(|inodes| {
-            let lent = |ino: &Ino| inodes.frozen(*ino).is_some();
-            if let Some(ino) = inodes.find(parent, name).filter(lent) {
-                inodes.part(ino);
-            }
-        });
     }
 
     /// Attributes of `ino` if it is frozen.

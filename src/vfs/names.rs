@@ -83,8 +83,10 @@ impl Vfs {
         if known.as_ref().is_some_and(Attr::is_dir) {
             return Err(ErrorKind::IsADirectory.into());
         }
-        self.leave_to_readers(parent, &name);
         let open = self.join_child(parent, &name);
+        bring(open.as_ref(), &path);
+        let _on_its_way = self.moving.begin((parent, name.clone()));
+        let open = open.or_else(|| self.join_child(parent, &name));
         let removed = match self.detach(open.as_ref(), &path) {
             Ok(true) => match self.backend.unlink(&path) {
                 // It was only here, it turns out.
@@ -200,8 +202,8 @@ impl Vfs {
         moved.sort_unstable();
         moved.dedup();
         let gates: Vec<Arc<Gates>> = moved.iter().map(|ino| self.hold(*ino)).collect();
-        self.leave_to_readers(new_parent, new_name);
-        let target = self.join_child(new_parent, new_name);
+        let mut target = self.join_child(new_parent, new_name);
+        let on_its_way;
         let renamed = {
             // Until the name has moved, nothing is stored under the old one.
             let _naming: Vec<_> = gates
@@ -209,7 +211,12 @@ impl Vfs {
                 .map(|gates| gates.naming.write().unwrap_or_else(PoisonError::into_inner))
                 .collect();
             let source = self.inodes.with(|inodes| inodes.find(parent, name));
-            let renamed = self.rename_named(source, &moved, (from, to), &target, replaces);
+            let brought = self.bring_all(source, &moved, (target.as_ref(), to));
+            on_its_way = self.moving.begin((new_parent, new_name.clone()));
+            // Somebody may have opened it until then.
+            target = target.or_else(|| self.join_child(new_parent, new_name));
+            let renamed = brought
+                .and_then(|()| self.rename_named(source, &moved, (from, to), &target, replaces));
             if renamed.is_ok() {
                 let names = ((parent, name), (new_parent, new_name));
                 self.inodes
@@ -221,8 +228,32 @@ impl Vfs {
             self.inodes
                 .with(|inodes| inodes.orphan(new_parent, new_name, replaced));
         }
+        drop(on_its_way);
         moved.into_iter().for_each(|ino| self.leave_quietly(ino));
         renamed
+    }
+
+    /// What takes long, before the name is on its way: uploads what was written to the files in
+    /// `moved` that goes by the server, and fetches what those need who have the target open.
+    fn bring_all(
+        &self,
+        source: Option<Ino>,
+        moved: &[Ino],
+        (target, to): (Option<&Joined>, &RemotePath),
+    ) -> Result<()> {
+        if self.acknowledged(source).is_none() {
+            self.commit_written(moved)?;
+        }
+        bring(target, to);
+        Ok(())
+    }
+
+    /// The file `source` if it is in the journal only.
+    fn acknowledged(&self, source: Option<Ino>) -> Option<Arc<dyn OpenFile>> {
+        match self.open_files.get(source?) {
+            Some((file, Fate::Named)) => Some(file).filter(|file| file.is_acknowledged()),
+            _ => None,
+        }
     }
 
     /// The caller has `naming` of the files in `moved`.
@@ -245,10 +276,7 @@ impl Vfs {
         };
         // What is only in the journal yet is renamed there, and takes the place of the other when
         // it is uploaded.
-        if let Some(ino) = source
-            && let Some((file, Fate::Named)) = self.open_files.get(ino)
-            && file.is_acknowledged()
-        {
+        if let Some(file) = self.acknowledged(source) {
             self.detach(target.as_ref(), to)?;
             if file.moved(to, replaces)? {
                 return Ok(());
@@ -296,11 +324,12 @@ impl Vfs {
         Ok(())
     }
 
-    /// The file that is open under a name about to go, unless it has another.
+    /// The file that is open under a name about to go, unless it has another, or is lent: then it
+    /// keeps its content without that.
     fn join_child(&self, parent: Ino, name: &Name) -> Option<Joined> {
         let ino = self.inodes.with(|inodes| {
             let ino = inodes.find(parent, name)?;
-            (inodes.names(ino) == 1).then_some(ino)
+            (inodes.names(ino) == 1 && inodes.frozen(ino).is_none()).then_some(ino)
         })?;
         let file = self.join(ino)?;
         let dirty = file.is_dirty();
@@ -343,6 +372,13 @@ impl Vfs {
 /// Whether the name was, or would have been, one of a file that is being written.
 fn written(open: Option<&Joined>) -> bool {
     open.is_some_and(|open| open.dirty)
+}
+
+/// See [`OpenFile::bring`].
+fn bring(open: Option<&Joined>, path: &RemotePath) {
+    if let Some(open) = open {
+        open.file.bring(path);
+    }
 }
 
 /// A file that is open under a name about to go.

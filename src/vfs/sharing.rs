@@ -11,6 +11,7 @@ use super::lending::{Lend, Loan};
 use super::open_files::{Fate, Gates};
 use super::path::RemotePath;
 use super::{Ino, Vfs};
+use crate::caller;
 
 /// A file that was opened, and the server's attributes of it where it was not being written here.
 pub(super) struct Shared {
@@ -24,9 +25,16 @@ impl Vfs {
     /// Opens `ino`, or shares it with those who have it open, until [`leave`](Self::leave).
     pub(super) fn enter(&self, ino: Ino, how: OpenHow, lend: Lend<'_>) -> Result<Shared> {
         let gates = self.hold(ino);
-        let opened = {
-            let _opening = gates.opening.lock().unwrap_or_else(PoisonError::into_inner);
-            self.at_its_place(ino, |_| self.open_shared(ino, how, lend))
+        let opened = loop {
+            let at = self.inodes.with(|inodes| inodes.last_entry(ino));
+            let opening = gates.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            match at.filter(|at| self.moving.has(at) && !caller::has_gone()) {
+                None => break self.at_its_place(ino, |_| self.open_shared(ino, how, lend)),
+                Some(at) => {
+                    drop(opening);
+                    self.moving.settle(&at);
+                }
+            }
         };
         if opened.is_err() {
             self.leave_quietly(ino);

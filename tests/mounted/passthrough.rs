@@ -384,14 +384,21 @@ fn readers_see_every_write_at_once() {
         put(&server, "file", &bytes(SIZE + seed), 40);
         thread::sleep(Duration::from_millis(1100));
         drop(open_lent(&mount, "file"));
-        thread::sleep(Duration::from_millis(300));
-        let before = lent(&mount).unwrap();
         let maps = if seed % 2 == 0 { "map" } else { "nomap" };
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mounted/torture.py");
         let stored = server.path("file");
         let stored = stored.display();
-        mount.sh(&format!("python3 {script} file {stored} {seed} 150 {maps}"));
-        let opens = lent(&mount).unwrap() - before;
+        // While the last close is behind, a file is not lent, and not later to who joins.
+        let mut opens = 0;
+        for _ in 0..3 {
+            thread::sleep(Duration::from_millis(300));
+            let before = lent(&mount).unwrap();
+            mount.sh(&format!("python3 {script} file {stored} {seed} 150 {maps}"));
+            opens = lent(&mount).unwrap() - before;
+            if opens > 10 {
+                break;
+            }
+        }
         assert!(opens > 10, "{opens} opens");
     }
     mount.finish();

@@ -70,6 +70,18 @@ static SPELLINGS: LazyLock<HashMap<Vec<u8>, u32>> = LazyLock::new(|| {
     spellings
 });
 
+/// The names in ASCII, which are the same in every charset. To look among all takes a millisecond the
+/// first time, and most words that are no month are ASCII.
+static PLAIN: LazyLock<HashMap<&[u8], u32>> = LazyLock::new(|| {
+    let names = (1..).zip(NAMES).flat_map(|(month, names)| {
+        let names = names
+            .split_ascii_whitespace()
+            .filter(|name| name.is_ascii());
+        names.map(move |name| (name.as_bytes(), month))
+    });
+    names.collect()
+});
+
 /// A name in lower case, capitalized, and in capitals.
 fn cases(name: &str) -> [String; 3] {
     let (first, rest) = name.split_at(name.chars().next().map_or(0, char::len_utf8));
@@ -90,6 +102,9 @@ pub(super) fn month(word: &[u8]) -> Option<u32> {
     let folded = folded.get_mut(..word.len())?;
     folded.copy_from_slice(word);
     folded.make_ascii_lowercase();
+    if folded.is_ascii() {
+        return PLAIN.get(&*folded).copied();
+    }
     SPELLINGS.get(&*folded).copied()
 }
 

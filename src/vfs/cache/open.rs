@@ -176,6 +176,10 @@ impl OpenFile for CachedFile {
         self.inner.is_dirty() || self.is_entering()
     }
 
+    fn bring(&self, at: &RemotePath) {
+        self.inner.bring(at);
+    }
+
     fn detach(&self, at: &RemotePath) -> Result<bool> {
         self.inner.detach(at)
     }

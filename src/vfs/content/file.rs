@@ -25,7 +25,7 @@ pub struct Content {
     pub(super) transfers: Arc<dyn Transfers>,
     pub(super) state: Locked<State>,
     /// One commit at a time; held across the network.
-    committing: Mutex<()>,
+    pub(super) committing: Mutex<()>,
     /// One copy of what the journal has at a time.
     pub(super) thawing: Mutex<()>,
     /// For the name of what must be kept, no more: the file may be renamed.
@@ -448,35 +448,12 @@ impl OpenFile for Content {
         self.state.with(|state| state.is_dirty())
     }
 
+    fn bring(&self, at: &RemotePath) {
+        self.bring_now(at);
+    }
+
     fn detach(&self, at: &RemotePath) -> Result<bool> {
-        let _turn = lock(&self.committing);
-        let (base, readable, live, on_server) = self.state.with(|state| {
-            let on_server = state.is_on_server();
-            (
-                state.base.clone(),
-                state.readable,
-                state.live.take(),
-                on_server,
-            )
-        });
-        if let Some(live) = live {
-            live.give_up();
-        }
-        let mut exists = on_server;
-        // A handle that only writes never asks for the old content.
-        if readable {
-            match self.localize(at) {
-                // Another's version has this name, or nothing has: ours cannot be had any more.
-                Err(err) if err.kind() == ErrorKind::Stale => {}
-                Err(err) if err.kind() == ErrorKind::NotFound => exists = false,
-                other => other?,
-            }
-        }
-        if let Some(base) = base {
-            base.hang_up();
-        }
-        self.state.with(|state| state.detached = true);
-        Ok(exists)
+        self.detach_now(at)
     }
 
     fn close(&self, at: Option<&RemotePath>) -> Result<()> {

@@ -101,6 +101,10 @@ impl OpenFile for PatientFile {
         self.inner.is_dirty()
     }
 
+    fn bring(&self, at: &RemotePath) {
+        self.inner.bring(at);
+    }
+
     fn detach(&self, at: &RemotePath) -> Result<bool> {
         self.outage.patiently(|| self.inner.detach(at))
     }
