@@ -3,6 +3,7 @@
 mod abandon;
 mod admission;
 mod ahead;
+mod at_once;
 mod backend;
 mod bar;
 mod changes;

@@ -16,6 +16,7 @@ mod calls;
 mod changes;
 mod doctor;
 mod entries;
+mod logins;
 mod names;
 mod packed;
 mod programs;
@@ -134,6 +135,7 @@ macro_rules! servers {
                     git sqlite tar_and_diff sed_append_dd rsync_twice copies fsx);
                 cases!($server, "anon", anonymous:
                     everything_can_be_read nothing_can_be_written);
+                cases!($server, "user", logins: sent_at_once);
                 cases!($server, "anon", doctor: reads_where_nothing_can_be_written);
                 mod tls {
                     cases!($server, "user tls", calls: create write append);
@@ -141,6 +143,7 @@ macro_rules! servers {
                     cases!($server, "user tls", changes: big_file many_small_files);
                     cases!($server, "user tls", programs: git rsync_twice);
                     cases!($server, "user tls", tls_rounds: rounds);
+                    cases!($server, "user tls", logins: sent_at_once);
                     cases!($server, "user tls", doctor: tells_what_is_true);
                 }
                 mod v6 {

@@ -46,6 +46,8 @@ pub(super) struct State {
     limited: Option<Instant>,
     pub(super) queue: VecDeque<Waiter>,
     tickets: u64,
+    /// When a session that was open already was last lent.
+    pub(super) lent: Option<Instant>,
     pub(super) closed: bool,
     pub(super) last_error: Option<Error>,
 }

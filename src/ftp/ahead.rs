@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use super::control::Control;
 use super::host::Host;
 use super::options::DataMode;
-use super::pool::Purpose;
+use super::pool::{Pool, Purpose};
 use super::rendezvous::epsv_port;
 use super::reply::Reply;
 use super::server::FtpServer;
@@ -33,6 +33,9 @@ const RUN: Duration = Duration::from_secs(3);
 
 /// How long a second session is not made ready again.
 const READY: Duration = Duration::from_secs(10);
+
+/// Who asks so long after the last one is the first of others, most probably.
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// A connection unused for so long may have been forgotten by the server or a firewall.
 const FRESH: Duration = Duration::from_secs(15);
@@ -79,16 +82,37 @@ impl FtpServer {
         if !due {
             return;
         }
-        let server = Arc::clone(self);
+        self.pool.ready_another();
+    }
+}
+
+impl Pool {
+    /// A session is lent. To the first who asks after a pause others will follow soon, and a login
+    /// takes as long as several of their questions: another is made ready.
+    pub(super) fn foresee(self: &Arc<Self>) {
+        let now = Instant::now();
+        let due = self.state.with(|state| {
+            let before = state.lent.replace(now);
+            let paused = before.is_none_or(|before| now.duration_since(before) > PAUSE);
+            paused && state.open() == 1
+        });
+        if due && self.host().is_far() {
+            self.ready_another();
+        }
+    }
+
+    /// Makes another session ready for a transfer. Never blocks.
+    fn ready_another(self: &Arc<Self>) {
+        let pool = Arc::clone(self);
         let readying = std::thread::Builder::new().name("ftp-ready".into());
         let started = readying.spawn(move || {
-            let lease = server.pool.lease(Purpose::Foresight, false);
+            let lease = pool.lease(Purpose::Foresight, false);
             if let Err(err) = lease.and_then(|mut lease| lease.arrange_ahead()) {
-                log::debug!("no second session for stores: {err}");
+                log::debug!("no second session: {err}");
             }
         });
         if let Err(err) = started {
-            log::debug!("no second session for stores: {err}");
+            log::debug!("no second session: {err}");
         }
     }
 }
@@ -180,7 +204,8 @@ impl Session {
         if since.elapsed() > FRESH {
             return None;
         }
-        let limit = self.host().options().timeout;
+        let proven = self.host().facts(|facts| facts.epsv);
+        let limit = self.host().connect_limit(proven);
         let at_once = net::end_connect(&stream, Duration::ZERO);
         self.ahead.slow = matches!(&at_once, Err(err) if err.kind() == io::ErrorKind::TimedOut);
         let connected = match self.ahead.slow {
@@ -188,12 +213,21 @@ impl Session {
             false => at_once,
         };
         match connected {
-            Ok(()) if matches!(net::has_hung_up(&stream), Ok(false)) => Some(stream),
+            Ok(()) if matches!(net::has_hung_up(&stream), Ok(false)) => {
+                self.host().facts(|facts| facts.epsv = Some(true));
+                Some(stream)
+            }
             ended => {
                 log::debug!("a data connection made ahead: {ended:?}");
                 // A server that went away has taken it along.
                 if self.control.as_mut().is_some_and(Control::is_at_rest) {
-                    self.arrange_no_more("a data connection made ahead did not stand");
+                    match proven {
+                        Some(_) => {
+                            self.arrange_no_more("a data connection made ahead did not stand")
+                        }
+                        // A NAT box that does not understand EPSV opens no way for it.
+                        None => self.host().facts(|facts| facts.epsv = Some(false)),
+                    }
                 }
                 None
             }
@@ -215,14 +249,6 @@ impl Session {
     }
 
     pub(super) fn may_arrange_ahead(&self) -> bool {
-        let options = self.host().options();
-        matches!(options.data, DataMode::Passive)
-            && options.proxy.is_none()
-            && !self.features().has("PRET")
-            && self.host().facts(|facts| {
-                facts.pipelining == Some(true)
-                    && facts.epsv == Some(true)
-                    && facts.arranged_ahead != Some(false)
-            })
+        self.host().may_arrange_ahead(self.features())
     }
 }

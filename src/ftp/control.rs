@@ -317,6 +317,21 @@ impl Control {
         self.replies.allow(limit);
     }
 
+    /// The bare connection, in clear, to be encrypted, and its number.
+    ///
+    /// # Errors
+    /// If anything has come already: in clear, and perhaps of somebody else.
+    pub(super) fn into_tcp(mut self) -> Result<(TcpStream, u64)> {
+        let at_rest = self.is_at_rest();
+        match self.channel {
+            Channel::Plain(tcp) if at_rest => Ok((tcp, self.number)),
+            Channel::Plain(_) | Channel::Tls(_) => Err(Error::new(
+                ErrorKind::Disconnected,
+                format!("{}: out of step before TLS", self.host),
+            )),
+        }
+    }
+
     /// Takes the encryption off (CCC, which the server has agreed to).
     pub(super) fn uncover(self, limit: Duration) -> Result<Self> {
         let Self {

@@ -326,11 +326,19 @@ impl Examination<'_> {
 
     fn sum_up(&mut self) {
         let report = self.server.report();
-        let (epsv, unannounced) = self
+        let (epsv, unannounced, at_once) = self
             .server
             .pool
             .host()
-            .facts(|facts| (facts.epsv, facts.unannounced));
+            .facts(|facts| (facts.epsv, facts.unannounced, facts.at_once.works()));
+        if let Some(works) = at_once {
+            let outcome = match works {
+                true => Ok(String::new()),
+                false => Err("they are made step by step"),
+            };
+            self.findings
+                .tried("server", "logins sent at once", outcome);
+        }
         if let Some(epsv) = epsv {
             let way = if epsv { "EPSV" } else { "PASV" };
             self.findings.fact("server", "data connections by", way);

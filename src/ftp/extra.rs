@@ -25,6 +25,9 @@ const KEPT: Duration = Duration::from_secs(5);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long they come behind those that are waited for, at most: a round trip.
+const MOST_DELAY: Duration = Duration::from_millis(200);
+
 /// How long a server that refused one is not asked for more.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(600);
 
@@ -171,7 +174,9 @@ impl Pool {
     }
 
     fn bring_extra(self: &Arc<Self>) {
-        let opened = Session::connect(self.host()).and_then(|mut session| {
+        // Those that readers wait for log in first.
+        thread::sleep(self.host().round_trip().min(MOST_DELAY));
+        let opened = Session::connect(self.host(), true).and_then(|mut session| {
             session.arrange_ahead()?;
             Ok(session)
         });

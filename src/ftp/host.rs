@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::at_once::AtOnce;
 use super::features::Features;
 use super::mode::Packing;
-use super::options::FtpOptions;
+use super::options::{DataMode, FtpOptions};
 use super::round_trip::RoundTrips;
 use crate::net::trust::{Shown, TlsIdentity, Trust};
 use crate::sync::Locked;
@@ -19,6 +20,9 @@ const LOGIN_PAUSE: Duration = Duration::from_secs(60);
 /// How long commands wait for each other after a connection broke among some that did not: twice as
 /// long each time.
 const IN_TURN: Duration = Duration::from_secs(60);
+
+/// A round trip that takes so long.
+const FAR: Duration = Duration::from_millis(5);
 
 /// How often that time is doubled at most.
 const DOUBLINGS: u32 = 5;
@@ -73,6 +77,10 @@ pub struct Facts {
     pub sessions: usize,
     /// Whether a login ever worked.
     pub logged_in: bool,
+    /// What the last login that was USER and PASS and no more took, from the connection on.
+    pub(super) login_took: Option<Duration>,
+    /// Whether later logins are sent at once.
+    pub(super) at_once: AtOnce,
     /// When and how the login was last refused.
     login_refused: Option<(Instant, Error)>,
     /// The reply at the end of a download may be read later; `Some(false)` since that went wrong.
@@ -141,9 +149,37 @@ impl Host {
         self.trips.with(|trips| trips.add(took, Instant::now()));
     }
 
+    /// The shortest round trip to the server of late; none if that is not known.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.trips
+            .with(|trips| trips.shortest().unwrap_or_default())
+    }
+
+    /// Whether round trips to the server are what most things wait for.
+    pub(super) fn is_far(&self) -> bool {
+        self.round_trip() >= FAR
+    }
+
     /// Whether the link to the server seems to have as much on it as it carries.
     pub(super) fn is_link_full(&self) -> bool {
         self.trips.with(|trips| trips.queue_up(Instant::now()))
+    }
+
+    /// Whether the next data connection may be asked for before it is needed.
+    pub(super) fn may_arrange_ahead(&self, features: &Features) -> bool {
+        self.may_try_ahead(features) && self.facts(|facts| facts.epsv == Some(true))
+    }
+
+    /// The same, where it is not known whether EPSV works at all.
+    pub(super) fn may_try_ahead(&self, features: &Features) -> bool {
+        matches!(self.options.data, DataMode::Passive)
+            && self.options.proxy.is_none()
+            && !features.has("PRET")
+            && self.facts(|facts| {
+                facts.pipelining == Some(true)
+                    && facts.epsv != Some(false)
+                    && facts.arranged_ahead != Some(false)
+            })
     }
 
     /// A session is wanted: what was doubted long ago may be tried again.

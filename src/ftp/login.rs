@@ -7,7 +7,7 @@ use super::control::{Control, Owed};
 use super::features::Features;
 use super::host::Host;
 use super::opening::Failure;
-use super::options::Protection;
+use super::options::{FtpOptions, Protection};
 use super::refusal::{is_crowded, refusal};
 use super::reply::Reply;
 use crate::net::Deadline;
@@ -35,19 +35,16 @@ const FACTS: &[&str] = &[
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is known of a session once it is set up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Ready {
     pub(super) features: Arc<Features>,
     pub(super) home: Vec<u8>,
+    /// The answer to EPSV, if a data connection was asked for.
+    pub(super) connection: Option<Reply>,
 }
 
-/// USER, PASS and ACCT (RFC 959 section 5.4 has the state diagram).
-pub(super) fn log_in(
-    control: &mut Control,
-    host: &Host,
-    deadline: Deadline,
-) -> std::result::Result<(), Failure> {
-    let options = host.options();
+/// Keeps the log from showing what is secret.
+pub(super) fn conceal(control: &mut Control, options: &FtpOptions) {
     // What everybody may use as a password is a word of the language.
     if options.user != "anonymous" {
         control.conceal(&options.password);
@@ -56,21 +53,38 @@ pub(super) fn log_in(
             .iter()
             .for_each(|account| control.conceal(account));
     }
+}
+
+/// `VERB word`.
+pub(super) fn line(verb: &str, word: &str) -> Result<String> {
+    if word.contains(['\r', '\n', '\0']) {
+        // Not quoted: it may be the password.
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("{verb}: a line break or NUL in it"),
+        ));
+    }
+    Ok(format!("{verb} {word}"))
+}
+
+/// USER, PASS and ACCT (RFC 959 section 5.4 has the state diagram). Whether it was USER and PASS, and
+/// no more.
+pub(super) fn log_in(
+    control: &mut Control,
+    host: &Host,
+    deadline: Deadline,
+) -> std::result::Result<bool, Failure> {
+    let options = host.options();
+    conceal(control, options);
     let mut say = |verb: &str, word: &str| -> Result<Reply> {
-        let line = format!("{verb} {word}");
-        if line.contains(['\r', '\n', '\0']) {
-            // Not quoted: it may be the password.
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("{verb}: a line break or NUL in it"),
-            ));
-        }
-        control.send(&[line.as_bytes()])?;
+        control.send(&[line(verb, word)?.as_bytes()])?;
         control.final_reply(deadline)
     };
     let mut reply = say("USER", &options.user)?;
+    let mut usual = false;
     if reply.code() == 331 {
         reply = say("PASS", options.password.reveal())?;
+        usual = reply.is_ok();
     }
     if reply.code() == 332 {
         let Some(account) = &options.account else {
@@ -85,7 +99,7 @@ pub(super) fn log_in(
     }
     if reply.is_ok() {
         host.facts(|facts| facts.logged_in = true);
-        return Ok(());
+        return Ok(usual);
     }
     let words = control.concealed(reply.text());
     Err(refused(host, &reply, &words))
@@ -93,7 +107,7 @@ pub(super) fn log_in(
 
 /// 530 is a wrong password or one session too many; only the text, or a session that uses the same
 /// password at this moment, can tell.
-fn refused(host: &Host, reply: &Reply, words: &str) -> Failure {
+pub(super) fn refused(host: &Host, reply: &Reply, words: &str) -> Failure {
     let options = host.options();
     // The process behind it died; that says nothing of the password, nor of how many there are.
     let died = reply.is_farewell() && reply.code() != 421;
@@ -190,29 +204,26 @@ pub(super) fn set_up(control: &mut Control, host: &Host, deadline: Deadline) -> 
             Some(_) => ask_in_turn(control, deadline)?,
         },
     };
-    let mut lines: Vec<String> = Vec::new();
-    let utf8 = host
-        .options()
-        .charset
-        .is_none_or(|charset| charset == encoding_rs::UTF_8);
-    if features.has("CLNT") {
-        lines.push("CLNT ferryfs".into());
-    }
-    if utf8 && features.has("UTF8") {
-        lines.push("OPTS UTF8 ON".into());
-    }
-    lines.extend(features.opts_mlst(FACTS));
-    // Last: what came before are wishes. In ASCII every file would be damaged.
-    lines.push("TYPE I".into());
-    let lines: Vec<_> = lines.iter().map(String::as_bytes).collect();
+    let lines = settings(host, &features);
+    let mut lines: Vec<_> = lines.iter().map(String::as_bytes).collect();
     let pipelined = host.facts(|facts| facts.pipelining == Some(true));
     if proven && pipelined {
         control.send(&lines)?;
         lines.iter().skip(1).for_each(|_| control.owe(Owed::Wish));
         control.owe(Owed::Setting);
-        return Ok(Ready { features, home });
+        return Ok(Ready {
+            features,
+            home,
+            connection: None,
+        });
     }
-    let replies = control.exchange(&lines, pipelined, deadline)?;
+    // The first to ask for something of a server far away mostly asks for a listing.
+    let arranges = pipelined && host.is_far() && host.may_try_ahead(&features);
+    if arranges {
+        lines.push(b"EPSV");
+    }
+    let mut replies = control.exchange(&lines, pipelined, deadline)?;
+    let connection = if arranges { replies.pop() } else { None };
     match replies.last() {
         Some(image) if image.is_ok() => {}
         Some(image) => return Err(refusal("TYPE I", image)),
@@ -227,7 +238,29 @@ pub(super) fn set_up(control: &mut Control, host: &Host, deadline: Deadline) -> 
         facts.features = Some(Arc::clone(&features));
         facts.home = Some(home.clone());
     });
-    Ok(Ready { features, home })
+    Ok(Ready {
+        features,
+        home,
+        connection,
+    })
+}
+
+/// What a session is set to. All are wishes but the last: in ASCII every file would be damaged.
+pub(super) fn settings(host: &Host, features: &Features) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let utf8 = host
+        .options()
+        .charset
+        .is_none_or(|charset| charset == encoding_rs::UTF_8);
+    if features.has("CLNT") {
+        lines.push("CLNT ferryfs".into());
+    }
+    if utf8 && features.has("UTF8") {
+        lines.push("OPTS UTF8 ON".into());
+    }
+    lines.extend(features.opts_mlst(FACTS));
+    lines.push("TYPE I".into());
+    lines
 }
 
 type Found = (Arc<Features>, Vec<u8>);

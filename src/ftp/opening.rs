@@ -1,4 +1,5 @@
-//! Opening a control connection: address, greeting, TLS. This is where suppaftp works.
+//! Opening a control connection: address, greeting, TLS. This is where suppaftp works, for as long as
+//! nothing is known of the server ([`at_once`](super::at_once)).
 //!
 //! suppaftp reads the greeting and does the AUTH TLS exchange, but not where TLS comes first; then
 //! the bare connection is taken out of it. Past that point it would be in the way: its reader ends a reply at any three digits,
@@ -251,7 +252,7 @@ fn greeted(
 }
 
 /// Connects to the address that worked before, or to the first that works.
-fn dial(host: &Host, deadline: Deadline) -> Result<TcpStream> {
+pub(super) fn dial(host: &Host, deadline: Deadline) -> Result<TcpStream> {
     let options = host.options();
     let family = |ip: &std::net::IpAddr| match options.family {
         Family::Any => options
@@ -350,7 +351,7 @@ fn await_greeting(tcp: &TcpStream, deadline: Deadline) -> io::Result<Reply> {
     }
 }
 
-fn headline(greeting: &Reply) -> Option<String> {
+pub(super) fn headline(greeting: &Reply) -> Option<String> {
     let first = String::from_utf8_lossy(greeting.first_line());
     let first = first.trim();
     (!first.is_empty()).then(|| first.to_owned())

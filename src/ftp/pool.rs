@@ -86,9 +86,10 @@ impl Pool {
                 && session.is_alive()
             {
                 session.start_count();
+                self.foresee();
                 return Ok(self.lend(purpose, *session, true));
             }
-            let failure = match Session::connect(&self.host) {
+            let failure = match Session::connect(&self.host, purpose != Purpose::Metadata) {
                 Ok(session) => {
                     self.state.with(|state| state.last_error = None);
                     return Ok(self.lend(purpose, session, false));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use super::host::Host;
 use super::options::DataMode;
 use super::refusal::refusal;
 use super::reply::Reply;
@@ -32,6 +33,17 @@ pub(super) enum Rendezvous {
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn fuzz_rendezvous(reply: &Reply) -> (Option<u16>, Option<SocketAddrV4>) {
     (epsv_port(reply), pasv_address(reply))
+}
+
+impl Host {
+    /// How long a data connection may take, in a way that is `proven` or not.
+    pub(super) fn connect_limit(&self, proven: Option<bool>) -> Duration {
+        let limit = self.options().timeout;
+        match proven {
+            Some(true) => limit,
+            _ => limit.min(UNPROVEN_LIMIT),
+        }
+    }
 }
 
 impl Session {
@@ -101,10 +113,7 @@ impl Session {
     /// A way of connecting that is not proven yet leaves time for another.
     fn connect_data(&self, address: SocketAddr, proven: Option<bool>) -> Result<TcpStream> {
         let options = self.host().options();
-        let limit = match proven {
-            Some(true) => options.timeout,
-            _ => options.timeout.min(UNPROVEN_LIMIT),
-        };
+        let limit = self.host().connect_limit(proven);
         if let Some(proxy) = &options.proxy {
             let named = address.ip().to_string();
             let host = if address.ip().is_unspecified() {

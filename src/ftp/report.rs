@@ -74,15 +74,17 @@ impl FtpServer {
 
     /// What is done to save round trips, and whether it works here; nothing is asked.
     pub(super) fn savings(&self) -> Vec<Saving> {
-        let (pipelining, read_behind, ahead) = self.pool.host().facts(|facts| {
+        let (pipelining, at_once, read_behind, ahead) = self.pool.host().facts(|facts| {
             let ahead = facts.arranged_ahead.or(facts.gives_up_in_step);
-            (facts.pipelining, facts.read_behind, ahead)
+            let at_once = facts.at_once.works();
+            (facts.pipelining, at_once, facts.read_behind, ahead)
         });
         // Where there is MLSD, it is not tried: the times of MLSD are better.
         let stat_listing = self.ways.with(|ways| ways.stat_listing);
         let saving = |name, works| Saving { name, works };
         vec![
             saving("commands sent ahead of replies", pipelining),
+            saving("logins sent at once", at_once),
             saving("data connections made ahead", ahead),
             saving("226 read behind the reader", read_behind),
             saving("directories listed by STAT", stat_listing),

@@ -52,16 +52,21 @@ impl RoundTrips {
         });
     }
 
+    /// The shortest of late: what the way to the server takes.
+    pub(super) fn shortest(&self) -> Option<Duration> {
+        let (_, least) = self.least?;
+        Some(self.before.map_or(least, |before| before.min(least)))
+    }
+
     /// Whether what goes to the server, or comes from it, waits for what is on the way already.
     pub(super) fn queue_up(&mut self, now: Instant) -> bool {
         let good = |at: Instant| now.saturating_duration_since(at) < GOOD_FOR;
         if self.queued.is_some_and(good) {
             return true;
         }
-        let Some((_, least)) = self.least else {
+        let Some(least) = self.shortest() else {
             return false;
         };
-        let least = self.before.map_or(least, |before| before.min(least));
         let window = NOW.max(least * TRIPS);
         let recent = self.recent.iter();
         let recent = recent.filter(|(at, _)| now.saturating_duration_since(*at) <= window);

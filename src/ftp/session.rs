@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
+use super::at_once::{self, Trouble};
 use super::control::Control;
 pub(super) use super::control::More;
 use super::features::Features;
 use super::host::Host;
-use super::login;
+use super::login::{self, Ready};
 use super::opening::{self, Failure};
 use super::refusal::refusal;
 use super::reply::Reply;
@@ -62,17 +63,41 @@ pub struct Session {
 }
 
 impl Session {
-    /// Resolves, connects, reads the greeting, secures, logs in and sets up, in at most twice the
-    /// time limit of the options.
+    /// Resolves, connects, reads the greeting, secures, logs in and sets up, in at most three times
+    /// the time limit of the options.
     ///
     /// # Errors
     /// `Disconnected` or `TimedOut` if the server cannot be reached or has enough connections,
     /// `PermissionDenied` for a refused login or an untrusted certificate.
     pub fn open(host: &Arc<Host>) -> Result<Self> {
-        Self::connect(host).map_err(|failure| failure.error)
+        Self::connect(host, false).map_err(|failure| failure.error)
     }
 
-    pub(super) fn connect(host: &Arc<Host>) -> std::result::Result<Self, Failure> {
+    /// As [`open`](Self::open); with `arranges`, a data connection is asked for where that takes no
+    /// longer.
+    pub(super) fn connect(host: &Arc<Host>, arranges: bool) -> std::result::Result<Self, Failure> {
+        host.may_log_in()?;
+        let Some(attempt) = at_once::attempt(host, arranges) else {
+            return Self::connect_in_turn(host);
+        };
+        match attempt.connect() {
+            Ok(session) => {
+                attempt.worked();
+                Ok(session)
+            }
+            Err(Trouble::Failed(failure)) => Err(failure),
+            Err(Trouble::Odd { why, certain }) => {
+                log::debug!("{why}; logging in step by step");
+                let session = Self::connect_in_turn(host);
+                // Where that fails as well, it was not the haste.
+                let crowded = matches!(&session, Err(failure) if failure.crowded);
+                attempt.failed(&why, certain || crowded || session.is_ok());
+                session
+            }
+        }
+    }
+
+    fn connect_in_turn(host: &Arc<Host>) -> std::result::Result<Self, Failure> {
         let probed = || host.facts(|facts| facts.pipelining.is_some());
         let before = probed();
         match Self::connect_once(host) {
@@ -85,54 +110,54 @@ impl Session {
     fn connect_once(host: &Arc<Host>) -> std::result::Result<Self, Failure> {
         host.may_log_in()?;
         let limit = host.options().timeout;
+        let began = Instant::now();
         let mut opened = opening::open(host, host.next_number(), Deadline::after(limit))?;
         let deadline = Deadline::after(limit);
         let control = &mut opened.control;
-        login::log_in(control, host, deadline)?;
+        let usual = login::log_in(control, host, deadline)?;
         let logged_in = LoggedIn::new(host);
-        TRAFFIC.connections.count();
         if opened.unprotected && login::protects_data(host) {
             login::protect(control, host, deadline)?;
         }
-        host.facts(|facts| facts.banner = opened.greeting);
-        let tls13 = control.is_tls13();
+        host.facts(|facts| {
+            facts.banner = opened.greeting;
+            facts.login_took = usual.then(|| began.elapsed());
+        });
         let encrypted = opened.tls.is_some();
-        if let Some(tls) = &opened.tls {
-            let version = control.tls_version();
-            let shown = tls.shown();
-            host.facts(|facts| {
-                facts.tls_version = version;
-                // A resumed session shows none.
-                facts.certificate = shown.or(facts.certificate.take());
-            });
-        }
-        let tls = opened.tls.filter(|_| login::protects_data(host));
-        if encrypted && tls.is_none() {
+        if encrypted && !login::protects_data(host) {
             login::unprotect(control, host, deadline)?;
         }
         let mut control = opened.control;
+        let secured = Secured::new(host, &control, opened.tls);
         if encrypted && host.options().clear_control {
             control = login::uncover(control, host, deadline)?;
         }
         let ready = login::set_up(&mut control, host, deadline)?;
-        Ok(Self {
-            host: Arc::clone(host),
+        Ok(Self::new(host, control, secured, ready, logged_in))
+    }
+
+    /// One that is logged in and set up.
+    pub(super) fn new(
+        host: &Arc<Host>,
+        control: Control,
+        secured: Secured,
+        ready: Ready,
+        logged_in: LoggedIn,
+    ) -> Self {
+        let mut session = Self {
             control: Some(control),
-            tls,
-            tls13,
+            tls: secured.tls,
+            tls13: secured.tls13,
             features: ready.features,
             home: ready.home,
-            ahead: Ahead::default(),
-            goes_on: false,
-            transferring: false,
-            packed: false,
-            packs_next: None,
-            subject: None,
-            only_with_room: false,
             spent: false,
-            answered: 0,
             logged_in: Some(logged_in),
-        })
+            ..Self::gone(Arc::clone(host))
+        };
+        if ready.connection.is_some() {
+            session.connect_ahead(ready.connection, Instant::now());
+        }
+        session
     }
 
     /// A session that is broken from the start: what is left where one was taken away.
@@ -437,12 +462,40 @@ pub(super) fn check(line: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// How a session's data connections are encrypted.
+#[derive(Debug)]
+pub(super) struct Secured {
+    tls: Option<Arc<TlsIdentity>>,
+    tls13: bool,
+}
+
+impl Secured {
+    /// For a session whose `control` connection is encrypted by `tls`, or not. The host's facts tell
+    /// of it from now on.
+    pub(super) fn new(host: &Host, control: &Control, tls: Option<Arc<TlsIdentity>>) -> Self {
+        if let Some(tls) = &tls {
+            let version = control.tls_version();
+            let shown = tls.shown();
+            host.facts(|facts| {
+                facts.tls_version = version;
+                // A resumed session shows none.
+                facts.certificate = shown.or(facts.certificate.take());
+            });
+        }
+        Self {
+            tls: tls.filter(|_| login::protects_data(host)),
+            tls13: control.is_tls13(),
+        }
+    }
+}
+
 /// Counts a session among those that are logged in, for as long as it lives.
 #[derive(Debug)]
-struct LoggedIn(Arc<Host>);
+pub(super) struct LoggedIn(Arc<Host>);
 
 impl LoggedIn {
-    fn new(host: &Arc<Host>) -> Self {
+    pub(super) fn new(host: &Arc<Host>) -> Self {
+        TRAFFIC.connections.count();
         host.facts(|facts| facts.sessions += 1);
         Self(Arc::clone(host))
     }

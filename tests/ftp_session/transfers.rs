@@ -12,7 +12,7 @@ use ferryfs::ftp::session::{Begun, Session};
 
 use super::server::{Server, size};
 
-fn retrieve(session: &mut Session) -> Vec<u8> {
+pub(super) fn retrieve(session: &mut Session) -> Vec<u8> {
     match session.begin_data(b"RETR a", 0).unwrap() {
         Begun::Open(mut data) => {
             let mut content = Vec::new();

@@ -51,6 +51,7 @@ pub(super) fn tells_what_is_true(stage: &Stage) {
         "in UTF-8",
         "of 255 bytes",
         "several commands at once",
+        "logins sent at once",
     ] {
         assert_eq!(verdict(&report, works), "yes", "{works}: {report:#}");
     }

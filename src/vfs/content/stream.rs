@@ -384,9 +384,10 @@ impl Stream {
         }
     }
 
-    /// What the reader needs is there; a failure of the rest is told to who needs that.
+    /// What the reader needs is there; a failure of the rest is told to who needs that. Where many
+    /// jump about, none goes on where he was.
     fn reach_goal(&self, line: &mut Line, way: &mut Way<'_>) {
-        while self.position() < self.goal {
+        while self.position() < self.goal && !self.is_hurried(way.version) {
             let more = self.goal - self.position();
             let held = lock(&self.flow).window.counted() as u64;
             if held < self.position() - self.begin {
@@ -396,6 +397,11 @@ impl Stream {
                 break;
             }
         }
+    }
+
+    /// Whether it is one of many jumps, whose connection others need.
+    fn is_hurried(&self, version: &Version) -> bool {
+        self.goal > 0 && self.begin > 0 && version.behind().is_crowded()
     }
 
     /// How much is read at once at `pos`: more and more, up to a multiple of it.
@@ -420,7 +426,7 @@ impl Stream {
         let step = self.step(pos, version.size());
         let reserved = self.reserve(version, step);
         // What cannot be kept is not worth reading.
-        let most = if reserved == 0 {
+        let most = if reserved == 0 || self.is_hurried(version) {
             step.min(usize::try_from(needed).unwrap_or(step)).max(1)
         } else {
             step

@@ -1,0 +1,353 @@
+//! The login of all sessions but the first: what that one was asked in turn, in one write.
+//!
+//! A session costs seven round trips to its first byte: connection, greeting, USER, PASS, settings,
+//! EPSV, data connection. Once one was logged in, and the server found to take commands ahead of its
+//! replies, nothing of what a later one says depends on an answer. So all of it goes out right behind
+//! the connection, over TLS right behind the handshake, and four round trips are left.
+//!
+//! RFC 959 section 5.4 has the greeting come first, and a server may throw away what came before it,
+//! or what came with a password. So one session tries, and the others log in as ever until it is
+//! known how that ended. Every reply is checked in its order. At the first that is odd the host is
+//! not spoken to so any more, and the session is made anew.
+//!
+//! The password goes to a server only that has taken it before, and is not sent again when it is
+//! refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::control::{Channel, Control};
+use super::host::Host;
+use super::login::{self, Ready};
+use super::opening::{self, Failure};
+use super::options::TlsMode;
+use super::reply::Reply;
+use super::session::{LoggedIn, Secured, Session};
+use super::tls::TlsStream;
+use crate::net::trust::TlsIdentity;
+use crate::net::{self, Deadline};
+use crate::vfs::error::{Error, ErrorKind};
+
+/// Longest write: it fits into one packet, so that no line comes in two.
+const MOST: usize = 1024;
+
+/// How long the first that tries is waited for, at least; else twice as long as the first login took.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// So many connections lost one after the other are taken for the haste's fault.
+const MOST_LOST: u8 = 3;
+
+/// What is known of a host that is logged in to at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum AtOnce {
+    #[default]
+    Untried,
+    /// A session tries.
+    Trying,
+    Works {
+        /// Connections lost at it since one was not.
+        lost: u8,
+    },
+    GivenUp,
+}
+
+impl AtOnce {
+    /// For people.
+    pub(super) const fn works(self) -> Option<bool> {
+        match self {
+            Self::Untried | Self::Trying => None,
+            Self::Works { .. } => Some(true),
+            Self::GivenUp => Some(false),
+        }
+    }
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// As there would be none otherwise.
+    Failed(Failure),
+    /// The haste may be to blame; if `certain`, the server's words show it.
+    Odd { why: Error, certain: bool },
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// What a reply must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    User,
+    Pass,
+    /// The server may refuse it.
+    Wish,
+    Setting,
+    Connection,
+}
+
+/// One login, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Attempt<'a> {
+    host: &'a Arc<Host>,
+    lines: Vec<(Asks, String)>,
+    ready: Ready,
+    /// It is the one that tries.
+    tries: bool,
+    patience: Duration,
+}
+
+/// A login that may be sent at once; with `arranges`, a data connection is asked for with it, where
+/// that may be.
+pub(super) fn attempt(host: &Arc<Host>, arranges: bool) -> Option<Attempt<'_>> {
+    let options = host.options();
+    let (features, home, took) = host.facts(|facts| {
+        let known = facts.pipelining == Some(true) && facts.logged_in;
+        let known = known.then_some((facts.features.clone()?, facts.home.clone()?));
+        let (features, home) = known?;
+        Some((features, home, facts.login_took?))
+    })?;
+    if options.clear_control {
+        return None;
+    }
+    let mut lines = vec![
+        (Asks::User, login::line("USER", &options.user).ok()?),
+        (
+            Asks::Pass,
+            login::line("PASS", options.password.reveal()).ok()?,
+        ),
+    ];
+    if host.facts(|facts| facts.tls) == Some(true) {
+        let level = if login::protects_data(host) {
+            "PROT P"
+        } else {
+            "PROT C"
+        };
+        lines.push((Asks::Setting, "PBSZ 0".into()));
+        lines.push((Asks::Setting, level.into()));
+    }
+    let mut settings = login::settings(host, &features);
+    let last = settings.pop();
+    lines.extend(settings.into_iter().map(|line| (Asks::Wish, line)));
+    lines.extend(last.map(|line| (Asks::Setting, line)));
+    if arranges && host.may_arrange_ahead(&features) {
+        lines.push((Asks::Connection, "EPSV".into()));
+    }
+    if lines.iter().map(|(_, line)| line.len() + 2).sum::<usize>() > MOST {
+        return None;
+    }
+    let tries = host.facts(|facts| match facts.at_once {
+        AtOnce::Works { .. } => Some(false),
+        AtOnce::Untried => {
+            facts.at_once = AtOnce::Trying;
+            Some(true)
+        }
+        AtOnce::Trying | AtOnce::GivenUp => None,
+    })?;
+    Some(Attempt {
+        host,
+        lines,
+        ready: Ready {
+            features,
+            home,
+            connection: None,
+        },
+        tries,
+        patience: if tries {
+            (2 * took).max(LEAST_PATIENCE)
+        } else {
+            options.timeout
+        },
+    })
+}
+
+impl Attempt<'_> {
+    /// Connects and logs in.
+    pub(super) fn connect(&self) -> std::result::Result<Session, Trouble> {
+        let options = self.host.options();
+        let deadline = Deadline::after(options.timeout);
+        let tcp = opening::dial(self.host, deadline)?;
+        let deadline = deadline.at_most(self.patience);
+        let mut control = Control::new(Channel::Plain(tcp), self.host.next_number(), &options.host);
+        let secured = self.host.facts(|facts| facts.tls) == Some(true);
+        let mut tls = None;
+        let greeting = match options.tls {
+            TlsMode::Implicit => {
+                (control, tls) = self.secure(control, deadline)?;
+                self.send(&mut control)?;
+                self.greeting(&mut control, deadline)?
+            }
+            TlsMode::Explicit | TlsMode::Auto if secured => {
+                control.send(&[b"AUTH TLS"]).map_err(lost)?;
+                let greeting = self.greeting(&mut control, deadline)?;
+                let reply = control.final_reply(deadline).map_err(lost)?;
+                if reply.code() != 234 {
+                    return Err(self.odd("AUTH", &reply));
+                }
+                (control, tls) = self.secure(control, deadline)?;
+                self.send(&mut control)?;
+                greeting
+            }
+            TlsMode::Explicit => return Err(Error::from(ErrorKind::Untrusted).into()),
+            TlsMode::Auto | TlsMode::Off => {
+                self.send(&mut control)?;
+                self.greeting(&mut control, deadline)?
+            }
+        };
+        let connection = self.hear(&mut control, deadline)?;
+        self.host.facts(|facts| facts.banner = greeting);
+        let logged_in = LoggedIn::new(self.host);
+        let secured = Secured::new(self.host, &control, tls);
+        let ready = Ready {
+            connection,
+            ..self.ready.clone()
+        };
+        Ok(Session::new(self.host, control, secured, ready, logged_in))
+    }
+
+    fn send(&self, control: &mut Control) -> std::result::Result<(), Trouble> {
+        login::conceal(control, self.host.options());
+        let lines: Vec<_> = self.lines.iter().map(|(_, line)| line.as_bytes()).collect();
+        control.send(&lines).map_err(lost)
+    }
+
+    fn secure(
+        &self,
+        control: Control,
+        deadline: Deadline,
+    ) -> std::result::Result<(Control, Option<Arc<TlsIdentity>>), Trouble> {
+        let options = self.host.options();
+        let identity = self.host.tls_identity()?;
+        let limit = deadline
+            .left()
+            .map_err(|err| net::failure(&options.host, &err));
+        let limit = limit.map_err(lost)?.min(options.timeout);
+        // Whatever was said in clear text behind the reply would count as said over TLS.
+        let (tcp, number) = control.into_tcp().map_err(lost)?;
+        let stream = TlsStream::connect(&identity, tcp, limit).map_err(|err| {
+            let error = identity.failure(&err);
+            match error.kind() {
+                ErrorKind::Disconnected | ErrorKind::TimedOut => lost(error),
+                _ => error.into(),
+            }
+        })?;
+        identity.confirm()?;
+        let control = Control::new(Channel::Tls(Box::new(stream)), number, &options.host);
+        Ok((control, Some(identity)))
+    }
+
+    fn greeting(
+        &self,
+        control: &mut Control,
+        deadline: Deadline,
+    ) -> std::result::Result<Option<String>, Trouble> {
+        let greeting = control.final_reply(deadline).map_err(lost)?;
+        if greeting.code() != 220 {
+            let kind = ErrorKind::Disconnected;
+            return Err(Failure::refused(&self.host.options().host, kind, &greeting).into());
+        }
+        Ok(opening::headline(&greeting))
+    }
+
+    /// The replies to all lines; that about the data connection, if one was asked for.
+    fn hear(
+        &self,
+        control: &mut Control,
+        deadline: Deadline,
+    ) -> std::result::Result<Option<Reply>, Trouble> {
+        let mut connection = None;
+        for (asks, line) in &self.lines {
+            let reply = control.final_reply(deadline).map_err(lost)?;
+            let good = match asks {
+                Asks::User => reply.code() == 331,
+                Asks::Pass | Asks::Setting => reply.is_ok(),
+                Asks::Wish | Asks::Connection => !reply.is_farewell(),
+            };
+            // 50x: the server has not understood, or not heard, what came before.
+            let refused = matches!(reply.code(), 400..=499 | 505..);
+            match asks {
+                Asks::User | Asks::Pass if !good && refused => {
+                    let words = control.concealed(reply.text());
+                    return Err(login::refused(self.host, &reply, &words).into());
+                }
+                Asks::Connection if good => connection = Some(reply),
+                _ if good => {}
+                _ => {
+                    let verb = line.split(' ').next().unwrap_or_default();
+                    return Err(self.odd(verb, &reply));
+                }
+            }
+        }
+        if self.tries && !control.is_at_rest() {
+            let reply = control.receive(deadline).map_err(lost)?;
+            return Err(self.odd("nothing", &reply));
+        }
+        Ok(connection)
+    }
+
+    fn odd(&self, verb: &str, reply: &Reply) -> Trouble {
+        let host = &self.host.options().host;
+        Trouble::Odd {
+            why: Error::new(
+                ErrorKind::Disconnected,
+                format!("{host}: {verb} was answered with {}", reply.code()),
+            ),
+            certain: !reply.is_farewell(),
+        }
+    }
+
+    /// There is a session.
+    pub(super) fn worked(&self) {
+        let first = self.host.facts(|facts| {
+            let before = std::mem::replace(&mut facts.at_once, AtOnce::Works { lost: 0 });
+            !matches!(before, AtOnce::Works { .. })
+        });
+        if first {
+            log::debug!("{}: logins are sent at once", self.host.options().host);
+        }
+    }
+
+    /// There is none, and the haste is to `blame`; or it may be.
+    pub(super) fn failed(&self, why: &Error, blame: bool) {
+        let given_up = self.host.facts(|facts| {
+            let before = facts.at_once;
+            facts.at_once = match before {
+                AtOnce::Works { lost } if !blame && lost + 1 < MOST_LOST => {
+                    AtOnce::Works { lost: lost + 1 }
+                }
+                AtOnce::Trying if self.tries && !blame => AtOnce::Untried,
+                _ => AtOnce::GivenUp,
+            };
+            before != facts.at_once && facts.at_once == AtOnce::GivenUp
+        });
+        if given_up {
+            log::info!("{why}; logins are not sent at once any more");
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.host.facts(|facts| {
+            if self.tries && facts.at_once == AtOnce::Trying {
+                facts.at_once = AtOnce::Untried;
+            }
+        });
+    }
+}
+
+/// The connection is lost, or silent.
+const fn lost(why: Error) -> Trouble {
+    Trouble::Odd {
+        why,
+        certain: false,
+    }
+}
