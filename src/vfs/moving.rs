@@ -23,6 +23,9 @@ use crate::caller;
 /// wait for the directory, which the kernel locks for who wants to move the name.
 const COMING_BACK: Duration = Duration::from_millis(500);
 
+/// In all, however often he looks: a program that does nothing else must not keep a name in its place.
+const COMING_BACK_IN_ALL: Duration = Duration::from_secs(2);
+
 /// How often those who wait look whether anybody wants the outcome.
 const LOOKS: Duration = Duration::from_millis(100);
 
@@ -35,6 +38,8 @@ struct Expected {
     caller: u32,
     at: Spot,
     until: Instant,
+    /// No longer than this.
+    last: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -95,11 +100,17 @@ impl Moving {
     /// whoever was told so before: he will not come again.
     fn expect(&self, caller: u32, at: Spot) {
         let mut state = self.settled(&at);
-        let until = Instant::now() + COMING_BACK;
+        let now = Instant::now();
+        let (until, last) = (now + COMING_BACK, now + COMING_BACK_IN_ALL);
         let before = state.expected.len();
         state.expected.retain(|expected| expected.caller != caller);
         if state.expected.len() == before {
-            state.expected.push(Expected { caller, at, until });
+            state.expected.push(Expected {
+                caller,
+                at,
+                until,
+                last,
+            });
         }
         self.count(&state);
         drop(state);
@@ -111,7 +122,7 @@ impl Moving {
         let mut state = self.lock();
         let theirs = |expected: &&mut Expected| expected.caller == caller && expected.at == *at;
         if let Some(expected) = state.expected.iter_mut().find(theirs) {
-            expected.until = Instant::now() + COMING_BACK;
+            expected.until = expected.last.min(Instant::now() + COMING_BACK);
         }
     }
 
@@ -271,6 +282,22 @@ mod tests {
         moving.came(7);
         assert!(wait_to_move(&moving) < COMING_BACK / 2);
         assert!(moving.is_empty());
+    }
+
+    #[test]
+    fn who_only_looks_keeps_no_name_in_its_place() {
+        let moving = Moving::default();
+        moving.expect(7, spot());
+        thread::scope(|scope| {
+            let moves = scope.spawn(|| wait_to_move(&moving));
+            let began = Instant::now();
+            while !moves.is_finished() && began.elapsed() < COMING_BACK_IN_ALL * 5 {
+                moving.looked_up(7, &spot());
+                thread::sleep(Duration::from_millis(20));
+            }
+            moving.came(7);
+            assert!(moves.join().unwrap() < COMING_BACK_IN_ALL * 5);
+        });
     }
 
     #[test]
