@@ -316,6 +316,10 @@ fn complete_trust(settings: &mut Settings) -> Result<(), Failure> {
         (None, Some(_)) => return usage("-o key: whose? add cert=FILE"),
         (None, None) => None,
     };
+    if let Err(err) = trust.check() {
+        let line = format!("-o {}", err.detail());
+        return Err(Failure::new(Exit::Usage, line));
+    }
     if settings.first_use {
         let dir = settings.state_dir.clone().map_or_else(dirs::state, Ok)?;
         trust.first_use = Some(dir.join("known_hosts"));

@@ -493,6 +493,10 @@ pub(crate) fn refused(url: &str, err: &Error) -> Failure {
             "; check the host and the port, where ftps:// may be wanted"
         }
         Exit::Failed if told.contains("not an FTP server") => "; check the port",
+        Exit::Tls if told.contains("not speak TLS") && url.starts_with("pop3s:") => {
+            "; pop3:// is for ports that begin in clear text and go on in TLS"
+        }
+        Exit::Tls if url.starts_with("pop3") => "",
         Exit::Tls if told.contains(": no TLS") || told.contains("not speak TLS") => {
             "; only ftp:// with -o tls=off goes without, in clear text; ftps:// has its own port"
         }

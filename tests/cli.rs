@@ -176,6 +176,28 @@ fn words_that_mean_nothing_are_a_usage_error() {
 }
 
 #[test]
+fn a_file_of_certificates_that_is_none_is_a_usage_error() {
+    let home = Home::new();
+    home.write("empty.pem", 0o644, "");
+    home.write("password", 0o600, "secret");
+    let port = refused_port();
+    for url in [
+        format!("ftps://u@127.0.0.1:{port}/"),
+        format!("pop3s://u@127.0.0.1:{port}/"),
+    ] {
+        for (option, word) in [
+            ("cafile=none.pem", "none.pem: No such file or directory"),
+            ("cafile=empty.pem", "no certificate in it"),
+            ("cert=none.pem", "none.pem: No such file or directory"),
+        ] {
+            let options = format!("password_file=password,{option}");
+            let run = home.run([&*url, "mnt", "-o", &options]);
+            run.fails(Exit::Usage, word);
+        }
+    }
+}
+
+#[test]
 fn a_malformed_url_says_what_is_wrong_with_it() {
     let home = Home::new();
     for (url, word) in [

@@ -10,7 +10,7 @@ use rustls::{ClientConnection, StreamOwned};
 
 use super::failure::{Class, Failure, Result};
 use crate::net::proxy::Proxy;
-use crate::net::trust::{Shown, TlsIdentity, TlsOptions, Trust, is_about_certificate};
+use crate::net::trust::{Shown, TlsIdentity, TlsOptions, Trust, needs_the_user};
 use crate::net::{self, Deadline};
 use crate::vfs::error::ErrorKind;
 
@@ -161,8 +161,8 @@ impl Connector {
         })
         .map_err(|err: io::Error| {
             let failure = tls.failure(&err);
-            // What is no fault of the certificate may be better next time.
-            if failure.kind() == ErrorKind::Untrusted && !is_about_certificate(&err) {
+            // What is no fault of the certificate, or of the port, may be better next time.
+            if failure.kind() == ErrorKind::Untrusted && !needs_the_user(&err) {
                 return Failure::new(Class::Protocol, failure.detail());
             }
             failure.into()

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::secret::read_private;
-use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::error::{Error, ErrorKind, Result, words};
 
 /// Where the certificate and its key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,10 @@ pub(super) fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateD
     };
     let found: Vec<_> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
-        .map_err(|err| unusable(&err))?;
+        .map_err(|err| match err {
+            pem::Error::Io(err) => unusable(&words(&err)),
+            err => unusable(&err),
+        })?;
     if found.is_empty() {
         return Err(unusable(&"no certificate in it"));
     }

@@ -67,6 +67,21 @@ pub struct Trust {
     versions: (TlsVersion, TlsVersion),
 }
 
+impl TlsOptions {
+    /// Looks whether the files that are named are what they should be.
+    ///
+    /// # Errors
+    /// `Invalid`, with the name of the option.
+    pub fn check(&self) -> Result<()> {
+        if let Some(file) = &self.ca_file {
+            client_cert::certificates("cafile", file)?;
+        }
+        self.client
+            .as_ref()
+            .map_or(Ok(()), |client| client.load().map(drop))
+    }
+}
+
 impl Trust {
     /// Reads the files that `options` name, and the system's certificates.
     ///
@@ -340,12 +355,12 @@ pub(super) fn refused_ours(err: &std::io::Error) -> Option<String> {
     Some(format!("{said}; give it with -o cert=FILE,key=FILE"))
 }
 
-/// Whether a failed handshake failed for the server's certificate.
+/// Whether a failed handshake failed for the server's certificate, or since it speaks no TLS there.
 #[must_use]
-pub fn is_about_certificate(err: &std::io::Error) -> bool {
+pub fn needs_the_user(err: &std::io::Error) -> bool {
     matches!(
         err.get_ref().and_then(|e| e.downcast_ref()),
-        Some(rustls::Error::InvalidCertificate(_))
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidMessage(_))
     )
 }
 

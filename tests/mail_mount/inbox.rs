@@ -337,6 +337,7 @@ fn a_first_mount_tells_a_certificate_from_a_password() {
         ("pop3s", quirks(true, false), "certificate"),
         ("pop3", quirks(false, true), "certificate"),
         ("pop3", quirks(false, false), "offers no TLS (STLS)"),
+        ("pop3s", quirks(false, true), "does not speak TLS"),
     ] {
         let pop3d = Pop3d::start(vec![mail(1)], quirks);
         let place = Place::new();
