@@ -14,7 +14,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +82,7 @@ pub(crate) struct Claim {
 /// [`Exit::Locked`] if another process has them.
 pub(crate) fn claim(config: &Config) -> Result<Claim, Failure> {
     let dir = config.state_dir.clone();
-    let lock = lock_dir(&dir).map_err(|err| match err.kind() {
+    let lock = lock_dir_of_living(&dir).map_err(|err| match err.kind() {
         io::ErrorKind::WouldBlock => {
             let pid = record(&dir).map(|record| format!(" by process {}", record.pid));
             let line = format!(
@@ -146,6 +147,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Whether its process has ended, or was killed and has not ended yet.
+    pub(crate) fn is_dying(&self) -> bool {
+        !self.alive || is_killed(self.record.pid)
+    }
+
     /// Whether the process that was found alive still is.
     pub(crate) fn still_alive(&self) -> bool {
         is_locked(&self.dir)
@@ -186,6 +192,35 @@ impl Found {
             dir: self.dir,
             _lock: lock,
         });
+    }
+}
+
+/// Whether nothing keeps the process `pid` from ending any more.
+fn is_killed(pid: u32) -> bool {
+    const SIGKILL: u64 = 1 << (libc::SIGKILL - 1);
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return true;
+    };
+    status.lines().any(|line| match line.split_once(':') {
+        Some(("State", state)) => state.trim_start().starts_with(['Z', 'X']),
+        Some(("SigPnd" | "ShdPnd", set)) => {
+            u64::from_str_radix(set.trim(), 16).is_ok_and(|set| set & SIGKILL != 0)
+        }
+        _ => false,
+    })
+}
+
+/// As [`lock_dir`]; a process that was killed and has it is waited for.
+fn lock_dir_of_living(dir: &Path) -> io::Result<File> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let locked = lock_dir(dir);
+        let taken = |err: &io::Error| err.kind() == io::ErrorKind::WouldBlock;
+        let dying = || record(dir).is_some_and(|record| is_killed(record.pid));
+        if !locked.as_ref().is_err_and(taken) || !dying() || Instant::now() > deadline {
+            return locked;
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

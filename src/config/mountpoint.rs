@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::exit::{Exit, Failure, words};
-use crate::mounts;
+use crate::{mounts, state};
 
-/// How long a process that was just killed may still hold its mount.
-const DYING: Duration = Duration::from_millis(300);
+/// How long a process that was just killed may still hold its mount: where that is known, and where
+/// it cannot be seen.
+const DYING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(300));
 
 /// Checks `dir` and returns it absolute and without links. Nothing looks at it again: once mounted
 /// it leads to ourselves. What a ferryfs that died left there is taken away first.
@@ -30,14 +31,12 @@ pub(crate) fn check(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
         Err(err) => return Err(refuse(words(&err))),
     };
     if let Ok(Some(mount)) = mounts::find(&resolved) {
-        let dead = is_dead(
-            &resolved,
-            if mount.is_ours() {
-                DYING
-            } else {
-                Duration::ZERO
-            },
-        );
+        let patience = match mount.is_ours() {
+            true if is_dying(&resolved) => DYING.0,
+            true => DYING.1,
+            false => Duration::ZERO,
+        };
+        let dead = is_dead(&resolved, patience);
         let source = mount.source.display();
         match (mount.is_ours(), dead) {
             (true, true) => {
@@ -77,6 +76,14 @@ pub(crate) fn check(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
         ));
     }
     Ok(resolved)
+}
+
+/// Whether the ferryfs that has mounted something at `dir` is at its end, or was killed.
+fn is_dying(dir: &Path) -> bool {
+    let all = state::all().unwrap_or_default();
+    let here = all.iter().filter(|found| found.record.mountpoint == dir);
+    let here: Vec<_> = here.map(state::Found::is_dying).collect();
+    !here.is_empty() && here.into_iter().all(|dying| dying)
 }
 
 /// Whether nobody serves the mount at `dir`, or will in a moment.

@@ -1,6 +1,6 @@
 //! From the command to the mount and back: in the background, by signal, as an ordinary user.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -283,4 +283,54 @@ fn an_ordinary_user_mounts_through_fusermount3() {
     command.arg(dir.parent().unwrap()).arg(server.url(""));
     succeeds(&run(&mut command));
     assert_eq!(server.get("new"), b"new\n");
+}
+
+/// Who holds the mount may take a while to end, with all that he has open.
+#[test]
+fn who_was_just_killed_is_in_nobodys_way() {
+    if !can_mount() {
+        return;
+    }
+    let (server, place) = (Ftpd::start(), Place::new());
+    server.put("file", bytes(20 << 20));
+    let mount = || run(place.command().arg(server.url("")).arg(place.mountpoint()));
+    succeeds(&mount());
+    for _ in 0..6 {
+        fs::read(place.mountpoint().join("file")).unwrap();
+        let status = run(place.command().args(["status", "--json"]));
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        let pid = status[0]["pid"].as_u64().expect("a pid");
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        succeeds(&mount());
+    }
+    succeeds(&run(place.command().arg("umount").arg(place.mountpoint())));
+}
+
+/// Half a second is for who has just closed a file; who stays is named.
+#[test]
+fn umount_waits_a_moment_for_who_is_about_to_go() {
+    let server = Ftpd::start();
+    server.put("file", "content");
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let root = mount.root();
+    let stays = File::open(mount.path("file")).unwrap();
+    let began = Instant::now();
+    let refused = mount.ferryfs(&["umount", root.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(11), "{}", words(&refused));
+    assert!(words(&refused).contains("in use by"), "{}", words(&refused));
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_millis(500), "{waited:?}");
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            thread::sleep(Duration::from_millis(250));
+            drop(stays);
+        });
+        succeeds(&mount.ferryfs(&["umount", root.to_str().unwrap()]));
+    });
+    let (status, is_mounted) = mount.wait_for_its_end();
+    assert!(status.unwrap().success() && !is_mounted);
 }
