@@ -51,11 +51,15 @@ impl FtpServer {
             self.check_name(s, to)
         })?;
         let what = unknown(replaces);
-        if self.minds(&what) && !job.changes_case_only() {
-            self.rename_minding(&mut lease, &job, &what)?;
+        let renamed = if self.minds(&what) && !job.changes_case_only() {
+            self.rename_minding(&mut lease, &job, &what)
         } else {
-            self.replace(&mut lease, &job)?;
-        }
+            self.replace(&mut lease, &job)
+        };
+        renamed.map_err(|err| match job.may_be_into_itself() {
+            true => Error::new(ErrorKind::Invalid, err.detail()),
+            false => err,
+        })?;
         self.forget(to);
         self.times.with(|times| times.renamed(from, to));
         self.links.with(|links| links.forget(from));

@@ -77,6 +77,14 @@ impl<'a> Replacement<'a> {
         Ok(())
     }
 
+    /// Whether the new name is within the old one to a server that takes no notice of case, where
+    /// `mv Dir DIR` finds a directory to move it into.
+    pub(super) fn may_be_into_itself(&self) -> bool {
+        let [from, to] = [self.from, self.to].map(|path| path.to_string().to_lowercase());
+        to.strip_prefix(&from)
+            .is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// Whether both names are one to a server that takes no notice of case.
     pub(super) fn changes_case_only(&self) -> bool {
         let [from, to] = [self.from, self.to].map(|path| path.to_string().to_lowercase());

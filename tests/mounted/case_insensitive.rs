@@ -42,6 +42,26 @@ fn the_case_of_a_name_is_changed_and_nothing_is_lost() {
     }
 }
 
+/// mv(1) knows of the directory by its new name, too, and wants to move it in there; or it does not,
+/// and renames it.
+#[test]
+fn a_directory_is_not_moved_into_itself_under_another_case() {
+    for quirks in kinds() {
+        let server = Ftpd::with(quirks);
+        server.put("Dir/inside", "content");
+        let Some(mount) = mounting(&server).option("dir_cache=1s").start() else {
+            return;
+        };
+        let (status, said) = mount.try_sh("test -d DIR; mv Dir DIR");
+        assert!(!status.success(), "{:?}", server.commands());
+        assert!(said.contains("to a subdirectory of itself"), "{said}");
+        assert_eq!(names_there(&server), ["Dir"]);
+        mount.sh("sleep 1.5; ls; mv Dir DIR; cat DIR/inside");
+        assert_eq!(names_there(&server), ["DIR"]);
+        mount.finish();
+    }
+}
+
 #[test]
 fn a_name_that_is_taken_in_another_case_loses_no_content() {
     for quirks in kinds() {
