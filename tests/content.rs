@@ -1,6 +1,7 @@
 //! Open files over `Transfers`, against the model in memory.
 
 mod faults;
+mod filling;
 mod passing;
 mod reading;
 mod reference;

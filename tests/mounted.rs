@@ -10,6 +10,7 @@ mod case_insensitive;
 mod conflicts;
 mod doctor;
 mod faults;
+mod filling;
 mod foresight;
 mod half_done;
 mod hard;

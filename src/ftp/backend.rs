@@ -6,6 +6,7 @@ use super::intents::Intents;
 use super::options::FtpOptions;
 use super::report::Report;
 use super::server::FtpServer;
+use crate::traffic::TRAFFIC;
 use crate::vfs::Saved;
 use crate::vfs::attr::{Attr, DirEntry, SetAttr, Space};
 use crate::vfs::backend::{Backend, Download, OpenFile, OpenHow, Replaces, Transfers, Upload};
@@ -246,6 +247,10 @@ impl Transfers for FtpTransfers {
         with_room: bool,
     ) -> Result<Box<dyn Download>> {
         self.0.retrieve_beside(path, offset, with_room)
+    }
+
+    fn moved(&self) -> u64 {
+        TRAFFIC.received.get() + TRAFFIC.sent.get()
     }
 
     fn is_link_full(&self) -> bool {

@@ -29,6 +29,9 @@ const BLOCKS: &str = "blocks";
 /// Memory for whole small files, and as much for what is on its way to the disk, in bytes.
 const CACHE_MEMORY: usize = 6 << 20;
 
+/// What comes faster than this, in bytes a second, comes from the server as fast as from most disks.
+const AS_FROM_A_DISK: u64 = 500_000_000;
+
 /// Most files that wait to be uploaded.
 const MOST_FILES: usize = 20_000;
 
@@ -68,6 +71,7 @@ pub(super) fn connect(config: &Config, options: &FtpOptions) -> Result<Sides, Fa
         bytes: config.cache_size,
         age: Some(config.cache_max_age),
         memory: CACHE_MEMORY,
+        fast: AS_FROM_A_DISK,
     };
     let blocks = Blocks::open(&config.cache_dir.join(BLOCKS), limits);
     let keeping = Keeping {
@@ -157,6 +161,8 @@ impl Behind for Ftp {
                 "fetched_ahead": self.contents.fetches(),
                 "fetched_whole": files.whole_files,
                 "fetched_whole_bytes": files.whole_bytes,
+                "filled_behind": files.filled_files,
+                "filled_behind_bytes": files.filled_bytes,
             },
             "cache": {
                 "directory": cache.dir.map(|dir| dir.display().to_string()),
@@ -202,6 +208,7 @@ impl Behind for Ftp {
     }
 
     fn close(&self) {
+        self.contents.fill_nothing();
         self.ftp.close();
     }
 }

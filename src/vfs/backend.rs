@@ -367,6 +367,11 @@ pub trait Transfers: Send + Sync {
         self.retrieve(path, offset, false)
     }
 
+    /// Bytes that went over data connections so far, either way. Never blocks.
+    fn moved(&self) -> u64 {
+        0
+    }
+
     /// Whether what is under way seems to fill the link, by what was seen of it of late. Never
     /// blocks.
     fn is_link_full(&self) -> bool {

@@ -10,7 +10,9 @@
 //! **Nobody waits for the disk.** What was read from the server is handed to one thread
 //! (`writer.rs`) that runs when nothing else wants the CPU. Where it does not keep up, blocks are
 //! left out: a server that is faster than the disk need not be cached. Only who fetches for the
-//! cache waits ([`Cached::put_wait`]).
+//! cache waits ([`Cached::put_wait`]). Of what comes as fast as from a disk, and can be fetched once
+//! more, the disk gets what it takes by itself, and of what comes faster than that nothing
+//! ([`Cached::put_light`]): a copy in the page cache would take half of the reader's time.
 //!
 //! **Small files** come whole ([`Cached::put_whole`]) and stay in memory for a while, so that they
 //! can be read before the disk has them, and without a disk.
@@ -24,6 +26,7 @@ mod data_file;
 mod disk;
 mod entry;
 mod index;
+mod pace;
 mod print;
 mod store;
 mod takeover;
@@ -34,6 +37,7 @@ mod tests;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -48,7 +52,7 @@ use ahead::Ahead;
 use data_file::DataFile;
 use entry::Entry;
 use store::Store;
-use writer::Queue;
+use writer::{Patience, Queue};
 
 /// Bytes in a block. What is put begins at a multiple of it, and ends at one or at the file's end.
 pub const BLOCK: u64 = 64 << 10;
@@ -62,6 +66,9 @@ pub struct Limits {
     pub age: Option<Duration>,
     /// Bytes of memory for whole small files, and as much again on its way to the disk.
     pub memory: usize,
+    /// What comes faster than this, in bytes a second, comes from the server as fast as from a disk,
+    /// and may be left out if it can be fetched once more.
+    pub fast: u64,
 }
 
 /// What the cache holds and was good for, for `ferryfs status`.
@@ -101,6 +108,7 @@ impl Blocks {
             bytes: 0,
             age: None,
             memory,
+            fast: u64::MAX,
         };
         Self::with(Store::off(limits, None))
     }
@@ -188,6 +196,12 @@ impl Blocks {
             hit_bytes: self.hit_bytes.load(Ordering::Relaxed),
             ..self.store.report()
         }
+    }
+
+    /// Bytes of reads that were answered from it.
+    #[must_use]
+    pub fn hit_bytes(&self) -> u64 {
+        self.hit_bytes.load(Ordering::Relaxed)
     }
 
     /// Waits until all that was put is written, or was given up. For tests and the end.
@@ -280,32 +294,51 @@ impl Cached {
     /// Keeps `chunk`, whole blocks from `offset` on, unless the disk is behind. Whether it will be
     /// kept.
     pub fn put(&self, offset: u64, chunk: Chunk) -> bool {
-        self.keeps() && self.blocks.queue.offer(&self.entry, offset, chunk, None)
+        self.offer(offset, chunk, Patience::None)
+    }
+
+    /// The same with less work, where it comes so fast that it can as well be fetched again: see
+    /// [`left_out`](Self::left_out).
+    pub fn put_light(&self, offset: u64, chunk: Chunk) -> bool {
+        self.offer(offset, chunk, Patience::Light)
     }
 
     /// The same, but waits for the disk for a while.
     #[must_use]
     pub fn put_wait(&self, offset: u64, chunk: Chunk, patience: Duration) -> bool {
+        self.offer(offset, chunk, Patience::Wait(patience))
+    }
+
+    fn offer(&self, offset: u64, chunk: Chunk, patience: Patience) -> bool {
         self.keeps()
             && self
                 .blocks
                 .queue
-                .offer(&self.entry, offset, chunk, Some(patience))
+                .offer(&self.entry, offset, chunk, patience)
+    }
+
+    /// Where that lies, whole blocks, which [`put_light`](Self::put_light) left out and which is not
+    /// here yet; `None` also where more is missing there than was read.
+    #[must_use]
+    pub fn left_out(&self) -> Option<Range<u64>> {
+        let (span, bytes) = self.entry.left_out()?;
+        let missing = self.entry.missing(&span);
+        (self.keeps() && missing > 0 && missing <= bytes).then_some(span)
     }
 
     /// Keeps the whole content: in memory at once, and on disk behind. It waits for a while if the
     /// disk is far behind. Whether it is kept; `false` also if `content` has not the right size.
     pub fn put_whole(&self, content: Vec<u8>) -> bool {
         const PATIENCE: Duration = Duration::from_secs(5);
-        self.put_all(&Chunk::new(content), Some(PATIENCE))
+        self.put_all(&Chunk::new(content), Patience::Wait(PATIENCE))
     }
 
     /// The same without waiting: a disk that is far behind does not get it.
     pub fn put_whole_now(&self, content: &Chunk) -> bool {
-        self.put_all(content, None)
+        self.put_all(content, Patience::None)
     }
 
-    fn put_all(&self, content: &Chunk, patience: Option<Duration>) -> bool {
+    fn put_all(&self, content: &Chunk, patience: Patience) -> bool {
         if content.len() as u64 != self.entry.print.size || self.entry.is_gone() {
             return false;
         }

@@ -8,7 +8,7 @@ use memmap2::{Advice, MmapMut};
 use crate::sync::Locked;
 
 /// Bytes of spare buffers that are kept at most.
-const SPARE: usize = 4 << 20;
+const SPARE: usize = 6 << 20;
 
 /// From this length on a buffer is made of the kernel's pages.
 const PAGES: usize = 64 << 10;

@@ -27,12 +27,14 @@ mod drop_behind;
 pub(super) mod extents;
 mod fetch;
 mod file;
+mod fill;
 mod gathered;
 mod judge;
 mod leftover;
 mod line;
 mod live;
 mod missing;
+mod others;
 mod overlap;
 mod plan;
 mod pump;
@@ -63,6 +65,7 @@ use super::staging::StagingDir;
 use crate::sync::Locked;
 use fetch::Fetch;
 pub use file::Content;
+use fill::Fill;
 use live::Live;
 use pump::Pumps;
 use stream::Stream;
@@ -107,6 +110,11 @@ pub struct Report {
     pub whole_files: usize,
     /// Bytes of these that came so.
     pub whole_bytes: u64,
+    /// Files that were read faster than the disk took them, and of which the rest is being fetched,
+    /// or waits for that.
+    pub filled_files: usize,
+    /// Bytes that came so since the mount began.
+    pub filled_bytes: u64,
 }
 
 /// What becomes of content that is acknowledged before the server has it.
@@ -140,6 +148,7 @@ pub struct Contents {
     budget: Arc<Budget>,
     turns: Turns,
     fetch: Fetch,
+    fill: Arc<Fill>,
     open: Locked<Open>,
     epoch: Instant,
     sweeper: OnceLock<Thread>,
@@ -204,6 +213,7 @@ impl Contents {
             budget: Arc::new(Budget::new(buffer_budget)),
             turns: Turns::default(),
             fetch: Fetch::default(),
+            fill: Arc::default(),
             open: Locked::default(),
             epoch: Instant::now(),
             sweeper: OnceLock::new(),
@@ -229,6 +239,7 @@ impl Contents {
         known: Option<Attr>,
         how: OpenHow,
     ) -> Result<Arc<dyn OpenFile>> {
+        self.fill.leave(path);
         let content = Arc::new(Content::open(self, transfers, path, known, how)?);
         self.open.with(|open| {
             add(&mut open.files, Arc::downgrade(&content));
@@ -289,6 +300,8 @@ impl Contents {
             dirty_bytes: dirty.iter().sum(),
             whole_files: whole.len(),
             whole_bytes: whole.iter().sum(),
+            filled_files: self.fill.files(),
+            filled_bytes: self.fill.bytes(),
         }
     }
 
@@ -403,7 +416,7 @@ impl Contents {
     }
 
     /// Nothing is fetched that nobody asked for: of a file in which readers jump about, only what
-    /// they read.
+    /// they read; and of one that comes faster than the disk takes it nothing once more.
     pub fn fetch_nothing_ahead(&self) {
         self.ahead.store(false, Ordering::Relaxed);
     }
@@ -470,6 +483,7 @@ impl Contents {
 
 impl Drop for Contents {
     fn drop(&mut self) {
+        self.fill.close();
         self.wake();
     }
 }

@@ -17,7 +17,7 @@ use crate::support::mount::{TestMount, skip};
 pub(super) const SIZE: usize = 3_000_001;
 
 /// A number in `ferryfs status --json`.
-fn number(mount: &TestMount, before: &str) -> Option<u64> {
+pub(super) fn number(mount: &TestMount, before: &str) -> Option<u64> {
     let status = mount.ferryfs(&["status", "--json"]).stdout;
     let status = String::from_utf8_lossy(&status).into_owned();
     let (_, rest) = status.split_once(before)?;

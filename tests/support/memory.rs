@@ -365,6 +365,11 @@ impl State {
 }
 
 impl Transfers for MemoryServer {
+    fn moved(&self) -> u64 {
+        let traffic = self.traffic();
+        traffic.sent + traffic.received
+    }
+
     fn stat_now(&self, path: &RemotePath) -> Result<Attr> {
         let mut state = self.lock();
         state.traffic.stats += 1;
@@ -888,6 +893,10 @@ impl<T: Backend + ?Sized> Backend for Faulty<T> {
 }
 
 impl<T: Transfers + ?Sized> Transfers for Faulty<T> {
+    fn moved(&self) -> u64 {
+        self.inner.moved()
+    }
+
     fn stat_now(&self, path: &RemotePath) -> Result<Attr> {
         self.check(Op::StatNow)?;
         self.inner.stat_now(path)

@@ -61,6 +61,17 @@ struct Held {
     coming: Vec<(u64, Chunk)>,
     /// The whole content in memory.
     whole: Option<Chunk>,
+    left_out: LeftOut,
+}
+
+/// What was read from the server, and for which there was no room.
+#[derive(Debug, Default)]
+struct LeftOut {
+    /// All of it lies in there.
+    span: Option<Range<u64>>,
+    bytes: u64,
+    /// Some of it came as fast as from a disk.
+    fast: bool,
 }
 
 impl Entry {
@@ -144,6 +155,36 @@ impl Entry {
 
     pub(super) fn set_whole(&self, whole: Option<Chunk>) {
         self.held.with(|held| held.whole = whole);
+    }
+
+    /// There was no room for what lies at `place`, which came `fast` or not.
+    pub(super) fn leave_out(&self, place: Range<u64>, fast: bool) {
+        self.held.with(|held| {
+            let left_out = &mut held.left_out;
+            left_out.fast |= fast;
+            left_out.bytes += place.end - place.start;
+            let span = left_out.span.get_or_insert_with(|| place.clone());
+            *span = span.start.min(place.start)..span.end.max(place.end);
+        });
+    }
+
+    /// Where that lies and how much it is, if it came fast.
+    pub(super) fn left_out(&self) -> Option<(Range<u64>, u64)> {
+        self.held.with(|held| {
+            let left_out = &held.left_out;
+            let span = left_out.span.clone().filter(|_| left_out.fast)?;
+            Some((span, left_out.bytes))
+        })
+    }
+
+    /// How many bytes of `place`, whole blocks, are not here.
+    pub(super) fn missing(&self, place: &Range<u64>) -> u64 {
+        let end = place.end.min(self.print.size);
+        self.held.with(|held| {
+            let absent = (place.start / BLOCK..end.div_ceil(BLOCK))
+                .filter(|n| held.block(*n) == Block::Absent && held.in_memory(n * BLOCK).is_none());
+            absent.map(|n| end.min((n + 1) * BLOCK) - n * BLOCK).sum()
+        })
     }
 
     /// `chunk` is on its way to the disk.

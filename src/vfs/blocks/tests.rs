@@ -14,6 +14,7 @@ const LIMITS: Limits = Limits {
     bytes: 64 << 20,
     age: None,
     memory: 1 << 20,
+    fast: u64::MAX,
 };
 
 fn path(name: &str) -> RemotePath {
@@ -355,7 +356,6 @@ fn the_limit_holds_and_the_oldest_go() {
     assert!(!large.is_complete());
     assert!(taken(temp.path()) <= limits.bytes);
     drop((large, blocks));
-    // A smaller limit is kept from the start.
     let limits = Limits {
         bytes: 1 << 20,
         ..LIMITS
@@ -476,7 +476,7 @@ proptest! {
     #[test]
     fn it_never_lies(steps in steps()) {
         let temp = tempfile::tempdir().unwrap();
-        let limits = Limits { bytes: 700_000, age: None, memory: 300_000 };
+        let limits = Limits { bytes: 700_000, age: None, memory: 300_000, fast: u64::MAX };
         let sizes = [0, 60_000, 131_072, 390_001];
         let mut versions: HashMap<u64, u64> = HashMap::new();
         let mut blocks = Blocks::open(temp.path(), limits);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::BLOCK;
 use super::entry::Entry;
+use super::pace::Pace;
 use super::store::Store;
 use crate::vfs::chunk::Chunk;
 
@@ -24,6 +25,9 @@ const NICE: i32 = 19;
 const LULL: Duration = Duration::from_millis(100);
 const MANY: usize = 4096;
 
+/// So many times as fast as a disk, there is nothing left to do for the disk.
+const FASTER: u64 = 3;
+
 /// What is to be written.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -32,6 +36,8 @@ pub(super) struct Queue {
     /// For the thread, while it waits for a lull.
     hurry: Condvar,
     most: usize,
+    /// Bytes a second.
+    fast: u64,
 }
 
 #[derive(Debug)]
@@ -41,6 +47,20 @@ struct Job {
     chunk: Chunk,
     /// Whoever wanted it has it, in the page cache of the mount.
     read: bool,
+    /// It is worth no copy: it goes to the disk itself, which may not keep up.
+    light: bool,
+}
+
+/// What is done for a chunk for which there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Nobody waits.
+    None,
+    /// The same, and if it comes so fast that the server is as good as a disk, little or no work is
+    /// done for it: who reads it needs the processor. What is left out is [noted](Entry::left_out).
+    Light,
+    /// There is room within that time, or never.
+    Wait(Duration),
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +70,7 @@ struct Jobs {
     bytes: usize,
     /// When the last small file came, if what waits is nothing else.
     small: Option<Instant>,
+    pace: Pace,
     /// Who waits until all is written.
     settling: usize,
     closed: bool,
@@ -76,6 +97,7 @@ impl Queue {
             changed: Condvar::new(),
             hurry: Condvar::new(),
             most: store.limits.memory.max(1),
+            fast: store.limits.fast,
         });
         if store.disk().is_some() {
             let (queue, store) = (Arc::clone(&queue), Arc::clone(store));
@@ -92,7 +114,7 @@ impl Queue {
         queue
     }
 
-    /// Takes `chunk` if there is room for it; waits for that as long as `patience`.
+    /// Takes `chunk` if there is room for it, or will be within `patience`.
     #[allow(
         clippy::significant_drop_tightening,
         reason = "a condition variable holds its lock"
@@ -102,20 +124,30 @@ impl Queue {
         to: &Arc<Entry>,
         offset: u64,
         chunk: Chunk,
-        patience: Option<Duration>,
+        patience: Patience,
     ) -> bool {
         let full = |jobs: &mut Jobs| {
             jobs.running && !jobs.closed && jobs.bytes > 0 && jobs.bytes + chunk.len() > self.most
         };
-        let jobs = self.lock();
-        let mut jobs = match patience {
-            None => jobs,
-            Some(time) => {
-                let waited = self.changed.wait_timeout_while(jobs, time, full);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
+        let mut jobs = self.lock();
+        let waits = match patience {
+            Patience::Wait(time) => Some(time),
+            Patience::None | Patience::Light => None,
         };
-        if full(&mut jobs) || !jobs.running || jobs.closed {
+        if let Some(time) = waits {
+            let waited = self.changed.wait_timeout_while(jobs, time, full);
+            jobs = waited.unwrap_or_else(PoisonError::into_inner).0;
+        } else {
+            jobs.pace.comes(chunk.len(), Instant::now());
+        }
+        let rate = jobs.pace.rate();
+        let light = patience == Patience::Light && rate > self.fast;
+        let faster = light && rate / FASTER > self.fast;
+        if faster || full(&mut jobs) || !jobs.running || jobs.closed {
+            drop(jobs);
+            if patience == Patience::Light {
+                to.leave_out(offset..offset + chunk.len() as u64, light);
+            }
             return false;
         }
         to.comes(offset, chunk.clone());
@@ -127,7 +159,8 @@ impl Queue {
             to: Arc::clone(to),
             offset,
             chunk,
-            read: patience.is_none(),
+            read: waits.is_none(),
+            light,
         });
         let (first, pause) = (jobs.waiting.len() == 1, jobs.pause(self.most));
         drop(jobs);
@@ -176,6 +209,7 @@ impl Queue {
                         offset,
                         chunk,
                         read,
+                        light,
                     } = job;
                     let len = chunk.len();
                     // Most come one after the other.
@@ -183,7 +217,7 @@ impl Queue {
                         last = store.open_write(to.id).map(|file| (to.id, file));
                     }
                     if let Some((_, file)) = last.as_ref().filter(|(id, _)| *id == to.id) {
-                        store.write(&to, file, offset, &chunk, read && calm);
+                        store.write(&to, file, offset, &chunk, read && (calm || light));
                     }
                     to.came(offset);
                     drop(chunk);

@@ -480,6 +480,9 @@ impl OpenFile for Content {
         }
         if let Some(base) = base {
             base.hang_up();
+            if let Some(at) = at.filter(|_| staged.is_none()) {
+                self.contents.fill_gaps(&base, at, &self.transfers);
+            }
         }
         match (&committed, staged, at.or(nameless.as_ref())) {
             (Err(err), Some(staged), Some(at)) => {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Contents;
 use super::behind::{self, Behind};
 use super::check::Check;
+use super::fill;
 use super::missing::Missing;
 use super::pump;
 use super::spot;
@@ -311,7 +312,7 @@ impl Version {
         if first < last && cached.keeps() {
             let from = usize::try_from(first - offset).unwrap_or(usize::MAX);
             let len = usize::try_from(last - first).unwrap_or(0);
-            cached.put(first, chunk.part(from, len));
+            fill::keep(self, cached, first, chunk.part(from, len));
         }
     }
 

@@ -1,0 +1,234 @@
+//! What a fast reader left out of the cache comes behind the last close, and disturbs nobody.
+
+use std::path::Path;
+use std::thread::sleep;
+
+use ferryfs::vfs::backend::Transfers;
+use ferryfs::vfs::blocks::{Blocks, Limits};
+use ferryfs::vfs::content::Keeping;
+
+use super::*;
+use crate::support::memory::Op;
+use crate::support::small_disk::SmallDisk;
+
+const MB: usize = 1 << 20;
+const SIZE: usize = 66 * MB + 5;
+
+/// Longer than nothing else must have moved.
+const QUIET: Duration = Duration::from_millis(900);
+
+/// A mount with a cache, to which everything comes fast.
+fn mount_in(dir: &Path, server: MemoryServer) -> Mount {
+    let limits = Limits {
+        bytes: 400 << 20,
+        age: None,
+        memory: 2 << 20,
+        fast: 1,
+    };
+    let state = tempfile::tempdir().unwrap();
+    let faulty = Arc::new(Faulty::new(Arc::new(server.clone())));
+    let staging = state.path().join("staging");
+    let blocks = Blocks::open(dir, limits);
+    let contents = Contents::with_cache(&staging, 16 << 20, blocks, Keeping::default()).unwrap();
+    let backend = MemoryBackend::over(&server, Arc::clone(&faulty) as _, &contents);
+    Mount {
+        server,
+        faulty,
+        contents,
+        backend,
+        state,
+    }
+}
+
+fn server() -> MemoryServer {
+    let server = MemoryServer::new();
+    server.put("a", pattern(SIZE));
+    server
+}
+
+impl Mount {
+    fn read_and_close(&self) {
+        let file = self.open("a", READ);
+        assert!(file.read_all(MB) == self.server.get("a").unwrap());
+        file.close().unwrap();
+    }
+
+    fn is_whole(&self) -> bool {
+        let attr = self.server.peek("a").unwrap();
+        self.contents.blocks().is_complete(&path("a"), &attr)
+    }
+
+    fn filled(&self) -> u64 {
+        self.contents.report().filled_bytes
+    }
+
+    fn until_whole(&self) {
+        self.until("all of it is here", || self.is_whole());
+        self.until("nothing is left to do", || {
+            self.contents.report().filled_files == 0 && self.server.in_use() == 0
+        });
+    }
+}
+
+#[test]
+fn what_came_too_fast_for_the_cache_comes_once_more_when_nobody_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = mount_in(dir.path(), server());
+    mount.read_and_close();
+    assert!(!mount.is_whole() && mount.contents.report().filled_files == 1);
+    mount.until_whole();
+    assert!((1..=SIZE as u64).contains(&mount.filled()));
+    let before = mount.server.traffic();
+    assert!(before.sent <= 2 * SIZE as u64);
+    mount.read_and_close();
+    sleep(QUIET);
+    let after = mount.server.traffic();
+    assert_eq!(
+        (after.sent, after.retrieves),
+        (before.sent, before.retrieves)
+    );
+}
+
+#[test]
+fn only_what_was_read_comes_once_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = mount_in(dir.path(), server());
+    let file = mount.open("a", READ);
+    for at in 0..40 {
+        file.read(at * MB as u64, MB);
+    }
+    file.close().unwrap();
+    drop(file);
+    mount.until("it came", || mount.filled() > 0);
+    mount.until("and ended", || mount.contents.report().filled_files == 0);
+    assert!(mount.filled() <= 44 * MB as u64 && !mount.is_whole());
+}
+
+#[test]
+fn who_opens_it_ends_that_until_the_next_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = mount_in(dir.path(), server());
+    mount.read_and_close();
+    let file = mount.open("a", READ);
+    sleep(QUIET);
+    assert_eq!((mount.filled(), mount.server.in_use()), (0, 0));
+    assert!(file.read(50 * MB as u64, 10) == pattern(SIZE)[50 * MB..50 * MB + 10]);
+    file.close().unwrap();
+    drop(file);
+    // In the middle of it.
+    mount.faulty.delay(Op::Read, Duration::from_millis(20));
+    mount.until("it has begun", || mount.filled() > 0);
+    let writer = mount.open("a", WRITE);
+    mount.until("it ended", || mount.server.in_use() == 0);
+    writer.write(3, b"new");
+    mount.faulty.heal();
+    writer.commit();
+    writer.close().unwrap();
+    drop(writer);
+    let mut expected = pattern(SIZE);
+    expected[3..6].copy_from_slice(b"new");
+    assert!(mount.server.get("a").unwrap() == expected);
+    mount.read_and_close();
+}
+
+#[test]
+fn nothing_comes_once_more_without_foresight_or_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = mount_in(dir.path(), server());
+    mount.contents.fetch_nothing_ahead();
+    mount.read_and_close();
+    assert_eq!(mount.contents.report().filled_files, 0);
+    drop(mount);
+    let dir = tempfile::tempdir().unwrap();
+    let mount = mount_in(dir.path(), server());
+    mount.read_and_close();
+    mount.faulty.delay(Op::Read, Duration::from_millis(20));
+    mount.until("it has begun", || mount.filled() > 0);
+    mount.contents.fill_nothing();
+    mount.until("it ended", || mount.server.in_use() == 0);
+    assert!(!mount.is_whole());
+    // The next mount has what came, asks for the rest, and has all of it in the end.
+    let server = mount.server.clone();
+    drop(mount);
+    let mount = mount_in(dir.path(), server);
+    let before = mount.server.traffic().sent;
+    mount.read_and_close();
+    mount.until_whole();
+    assert!(mount.server.traffic().sent - before < 2 * SIZE as u64);
+    mount.read_and_close();
+}
+
+#[test]
+fn others_come_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = mount_in(dir.path(), server());
+    mount.server.put("b", pattern(100));
+    let mut other = mount.server.retrieve(&path("b"), 0, false).unwrap();
+    mount.read_and_close();
+    for _ in 0..60 {
+        other.read(&mut [0]).unwrap();
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(mount.filled(), 0, "something else moved all the time");
+    mount.faulty.delay(Op::Read, Duration::from_millis(20));
+    mount.until("it has begun", || mount.filled() > 0);
+    other.read(&mut [0]).unwrap();
+    mount.until("it leaves its connection", || mount.server.in_use() == 1);
+    drop(other);
+    mount.faulty.heal();
+    mount.until_whole();
+}
+
+#[test]
+fn another_version_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = mount_in(dir.path(), server());
+    mount.read_and_close();
+    // Somebody else's: that shows when it is asked for.
+    mount.server.put("a", vec![7; SIZE]);
+    mount.until("nothing is done", || {
+        mount.contents.report().filled_files == 0
+    });
+    assert_eq!(mount.filled(), 0);
+    mount.read_and_close();
+    mount.faulty.delay(Op::Read, Duration::from_millis(20));
+    mount.until("it has begun", || mount.filled() > 0);
+    // Ours, as a rename and a removal are.
+    mount.contents.blocks().forget(&path("a"));
+    mount.until("it ended", || {
+        mount.server.in_use() == 0 && mount.contents.report().filled_files == 0
+    });
+    mount.faulty.heal();
+    mount.read_and_close();
+    mount.until_whole();
+}
+
+#[test]
+fn a_broken_connection_or_a_full_disk_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = mount_in(dir.path(), server());
+    mount.read_and_close();
+    mount
+        .faulty
+        .cut(Op::Read, 9 * MB as u64, ErrorKind::Disconnected);
+    mount.until("it ended", || {
+        mount.filled() > 0 && mount.contents.report().filled_files == 0
+    });
+    assert!(!mount.is_whole() && mount.filled() < 12 * MB as u64);
+    mount.read_and_close();
+    mount.until_whole();
+    drop(mount);
+    let Some(disk) = SmallDisk::mount("20m") else {
+        return;
+    };
+    let mount = mount_in(&disk.path().join("cache"), server());
+    mount.read_and_close();
+    mount.until("it ended", || {
+        mount.filled() > 0 && mount.contents.report().filled_files == 0
+    });
+    assert!(!mount.is_whole());
+    assert!(mount.filled() < 60 * MB as u64, "{}", mount.filled());
+    mount.read_and_close();
+    drop(mount);
+    disk.unmount();
+}
