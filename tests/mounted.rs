@@ -9,6 +9,7 @@ mod cache;
 mod case_insensitive;
 mod conflicts;
 mod doctor;
+mod extra;
 mod faults;
 mod filling;
 mod foresight;

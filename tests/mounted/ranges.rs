@@ -14,10 +14,10 @@ use crate::support::mount::TestMount;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
 
-const MB: usize = 1 << 20;
+pub(super) const MB: usize = 1 << 20;
 
 /// Each transfer gets so many bytes a second, and every command takes a while.
-fn slow_link(rate: u64) -> Ftpd {
+pub(super) fn slow_link(rate: u64) -> Ftpd {
     slow(rate, 96, Quirks::default())
 }
 
@@ -178,7 +178,7 @@ fn jump(file: &File, content: &[u8], from: usize, count: usize) -> Duration {
     took.max().unwrap_or_default()
 }
 
-fn status(mount: &TestMount) -> String {
+pub(super) fn status(mount: &TestMount) -> String {
     let told = mount.ferryfs(&["status", "--json"]).stdout;
     String::from_utf8_lossy(&told).replace(char::is_whitespace, "")
 }
