@@ -8,7 +8,7 @@ mod answers;
 mod attr;
 mod descriptors;
 mod errno;
-mod in_place;
+pub(crate) mod in_place;
 pub(crate) mod mounting;
 pub(crate) mod news;
 mod operations;
@@ -38,6 +38,7 @@ use self::answers::{
     request, tune,
 };
 use self::attr::{bare, file_attr, file_type, ino};
+use self::in_place::OnEnd;
 use self::pages::Pages;
 use self::passthrough::Passthrough;
 use self::requests::{Class, Requests};
@@ -58,17 +59,19 @@ pub(crate) struct Filesystem {
 
 impl Filesystem {
     /// Serves `vfs` on `directory`. `limit` is the longest a metadata request may take, if there is
-    /// one.
+    /// one. `on_end` is called when the session ends while a request is under way that the end of
+    /// [`Session::run`](fuser::Session::run) waits for.
     pub(crate) fn new(
         vfs: Arc<Vfs>,
         directory: &Path,
         limit: Option<Duration>,
         passthrough: Arc<Passthrough>,
+        on_end: OnEnd,
     ) -> std::io::Result<Self> {
         Ok(Self {
             vfs,
             directory: directory.to_owned(),
-            requests: Requests::new(limit)?,
+            requests: Requests::new(limit, on_end)?,
             pages: Pages::default(),
             writers: Arc::default(),
             passthrough,

@@ -70,8 +70,8 @@ enum Event {
 pub(crate) fn serve(config: &Config, ready: Ready) -> Result<(), Failure> {
     allow_descriptors();
     let mount = Arc::new(Mount::connect(config)?);
-    let session = mount.attach(config)?;
     let (events, happened) = mpsc::channel();
+    let session = mount.attach(config, events.clone())?;
     // Nobody would answer at the directory when we are gone.
     let (control, metrics) = serve_beside(&mount, config, session, events).inspect_err(|_| {
         let _ = mounts::detach(&mount.directory, true);
@@ -218,7 +218,11 @@ impl Mount {
         })
     }
 
-    fn attach(&self, config: &Config) -> Result<Session<Filesystem>, Failure> {
+    fn attach(
+        &self,
+        config: &Config,
+        events: Sender<Event>,
+    ) -> Result<Session<Filesystem>, Failure> {
         let flags = &config.flags;
         let view = MountView {
             source: config.fsname.clone(),
@@ -239,9 +243,12 @@ impl Mount {
         };
         let limit = (!self.hard).then_some(self.timeout);
         let passthrough = Arc::clone(&self.passthrough);
+        let on_end = Box::new(move || {
+            let _ = events.send(Event::Ended(Ok(())));
+        });
+        let vfs = Arc::clone(&self.vfs);
         let filesystem =
-            Filesystem::new(Arc::clone(&self.vfs), &self.directory, limit, passthrough)
-                .map_err(failed)?;
+            Filesystem::new(vfs, &self.directory, limit, passthrough, on_end).map_err(failed)?;
         let session = mounting::mount(filesystem, &self.directory, &view).map_err(failed)?;
         let directory = self.directory.clone();
         let news = News::start(session.notifier(), &self.vfs, move |dir, names| {

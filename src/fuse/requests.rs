@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fuser::Errno;
 
 use super::errno;
-use super::in_place::InPlace;
+use super::in_place::{InPlace, OnEnd};
 use super::watch::{Waiting, Watch};
 use super::workers::{self, Workers};
 use crate::caller;
@@ -71,14 +71,14 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// `limit` is the longest a metadata request may take, if there is one.
-    pub(super) fn new(limit: Option<Duration>) -> std::io::Result<Self> {
+    /// `limit` is the longest a metadata request may take, if there is one; `on_end` is called when
+    /// the session ends before its requests do.
+    pub(super) fn new(limit: Option<Duration>, on_end: OnEnd) -> std::io::Result<Self> {
         Ok(Self {
             metadata: Workers::new("metadata", METADATA_THREADS),
             content: Workers::new("content", CONTENT_THREADS),
             write: Workers::new("write", WRITE_THREADS),
-            // Without a limit, work for a server that is gone would keep the session from its end.
-            in_place: InPlace::new(limit.is_some()),
+            in_place: InPlace::new(on_end),
             watch: Watch::start()?,
             limit,
         })

@@ -53,6 +53,33 @@ fn can_be_killed(stalled: &str, command: &str) {
     mount.finish();
 }
 
+/// Work for a caller who was killed does not keep the mount from its end, on whatever thread it is
+/// done: at once after a server was quick it is done by one that the session's end waits for.
+#[test]
+fn an_unmount_waits_for_no_work_of_those_who_were_killed() {
+    let server = Ftpd::start();
+    let mounting = Mounting::of(server.url("")).option("timeout=60s");
+    let Some(mount) = mounting.expect_log("").start() else {
+        return;
+    };
+    for _ in 0..20 {
+        fs::create_dir(mount.path("quick")).unwrap();
+        fs::remove_dir(mount.path("quick")).unwrap();
+    }
+    server.change(|quirks| *quirks = quirks.clone().stall("MKD"));
+    let mut waiting = Command::new("mkdir")
+        .arg(mount.path("new"))
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(500));
+    kill_process(Pid::from_child(&waiting), Signal::KILL).unwrap();
+    waiting.wait().unwrap();
+    let before = Instant::now();
+    mount.finish();
+    let took = before.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
 /// What an open would have cut is not cut when nobody gets the file.
 #[test]
 fn an_open_that_was_interrupted_leaves_the_old_version() {
