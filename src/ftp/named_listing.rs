@@ -28,6 +28,13 @@ const FEW: usize = 128;
 const SMALL: usize = 32;
 const FAR: Duration = Duration::from_millis(25);
 
+/// A directory with as many names is entered for them: a name alone is a fifth of a path, and as many
+/// more of them may be unanswered.
+const WORTH: usize = 8;
+
+/// Names in a batch of which the time tells what they cost the server.
+const TELLING: usize = 100;
+
 /// Directories that are left to MLSD after some that were mostly large.
 const PAUSE: usize = 256;
 
@@ -164,10 +171,14 @@ impl FtpServer {
         });
     }
 
-    /// So many directories were listed by names on one session in that time. MLSD goes on where that
+    /// These directories were listed by names on one session in that time. MLSD goes on where that
     /// is more than it takes: names cost some servers ten times the work (pyftpdlib).
-    pub(super) fn weigh_names(&self, listed: usize, took: Duration) {
-        let each = took / u32::try_from(listed.max(1)).unwrap_or(u32::MAX);
+    pub(super) fn weigh_names(&self, named: &Named, took: Duration) {
+        // A batch of a few names takes its round trips, and on a new session those of the login.
+        if named.names < TELLING {
+            return;
+        }
+        let each = took / u32::try_from(named.listed.len().max(1)).unwrap_or(u32::MAX);
         self.ways.with(|ways| {
             if ways.mlsd_took > FAR && each > ways.mlsd_took {
                 ways.names_pause = PAUSE;
@@ -210,18 +221,39 @@ impl FtpServer {
             More::Wanted
         })?;
         let mut lines = Vec::new();
+        let mut meaning = Vec::new();
         for (place, entries) in &shown {
-            if let Some(dir) = dirs.get(*place) {
-                for entry in entries {
-                    lines.push(self.line("MLST", &dir.join(&entry.name))?);
-                }
+            let Some(dir) = dirs.get(*place) else {
+                continue;
+            };
+            let inside = entries.len() >= WORTH;
+            if inside {
+                lines.push(self.line("CWD", dir)?);
+                meaning.push(Answer::Enter);
             }
+            for entry in entries {
+                let line = self.line("MLST", &dir.join(&entry.name))?;
+                lines.push(if inside { from_inside(line) } else { line });
+                meaning.push(Answer::Name { inside });
+            }
+            named.names += entries.len();
         }
-        named.names = lines.len();
-        let mut told = Vec::with_capacity(lines.len());
+        if meaning.contains(&Answer::Enter) {
+            lines.push(self.way_back());
+            meaning.push(Answer::Back);
+        }
+        let mut told = Vec::with_capacity(named.names);
         let mut asked = shown.iter().flat_map(|(_, entries)| entries);
-        s.batch_each(&lines, 0, &mut |_, reply| {
-            told.push(asked.next().and_then(|entry| self.told(entry, &reply)));
+        let mut outside = false;
+        s.batch_each(&lines, 0, &mut |at, reply| {
+            match meaning.get(at) {
+                Some(Answer::Enter) => outside = !reply.is_ok(),
+                Some(Answer::Name { inside }) => {
+                    let entry = asked.next().filter(|_| !(outside && *inside));
+                    told.push(entry.and_then(|entry| self.told(entry, &reply)));
+                }
+                Some(Answer::Back) | None => {}
+            }
             More::Wanted
         })?;
         let mut told = told.into_iter();
@@ -259,6 +291,32 @@ impl FtpServer {
             name: entry.name.clone(),
             attr,
         })
+    }
+}
+
+/// What a reply of a batch is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// The directory that the next names are in.
+    Enter,
+    /// One name, maybe as it is called in the directory that was entered.
+    Name {
+        inside: bool,
+    },
+    Back,
+}
+
+/// A command with a path, for a session that is in the directory: the last part is enough, unless it
+/// looks like an option, a home directory or a part of something longer.
+fn from_inside(line: Vec<u8>) -> Vec<u8> {
+    let Some(slash) = line.iter().rposition(|b| *b == b'/') else {
+        return line;
+    };
+    let name = line.get(slash + 1..).unwrap_or_default();
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.');
+    match name.first().is_some_and(plain) {
+        true => [b"MLST ", name].concat(),
+        false => line,
     }
 }
 
