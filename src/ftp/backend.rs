@@ -93,7 +93,7 @@ impl Backend for FtpBackend {
         self.server.list_ahead(dirs, each)
     }
 
-    fn lists_together(&self) -> usize {
+    fn lists_together(&self) -> Option<usize> {
         self.server.lists_together()
     }
 

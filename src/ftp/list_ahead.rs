@@ -46,14 +46,14 @@ impl FtpServer {
     }
 
     /// See [`Backend::lists_together`](crate::vfs::backend::Backend::lists_together).
-    pub(super) fn lists_together(&self) -> usize {
+    pub(super) fn lists_together(&self) -> Option<usize> {
         if self.lists_by_stat(&RemotePath::root()) {
-            return usize::MAX;
+            return None;
         }
-        match self.lists_by_names() {
+        Some(match self.lists_by_names() {
             Some(true) => self.share(),
             _ => 1,
-        }
+        })
     }
 
     /// Directories that one batch of MLST is for.

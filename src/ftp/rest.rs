@@ -59,7 +59,13 @@ impl FtpServer {
     /// Whether REST may be sent. A server may say 350, and name REST in FEAT, and send from the
     /// beginning all the same, or forget the upper half of an offset: how much comes is the only
     /// witness. So it is tried on the last byte of a file before anything is believed.
-    pub(super) fn rests(&self, lease: &mut Lease, path: &RemotePath, offset: u64) -> Result<bool> {
+    pub(super) fn rests(
+        &self,
+        lease: &mut Lease,
+        path: &RemotePath,
+        offset: u64,
+        only_with_room: bool,
+    ) -> Result<bool> {
         let known = || self.ways.with(|ways| ways.rest.known(offset));
         if let Some(known) = known() {
             return Ok(known);
@@ -72,7 +78,8 @@ impl FtpServer {
         let Some(last) = self.last_byte(lease, path)?.filter(|last| *last > 0) else {
             return Ok(false);
         };
-        let mut data = match lease.begin_data(&self.line("RETR", path)?, last)? {
+        let line = self.line("RETR", path)?;
+        let mut data = match lease.begin_data_where(&line, last, only_with_room)? {
             Begun::Open(data) => data,
             Begun::Refused(reply) if is_unknown(&reply) => {
                 self.ways.with(|ways| ways.rest.learn(0, false));

@@ -39,7 +39,7 @@ impl FtpServer {
         offset: u64,
         wait: bool,
     ) -> Result<Box<dyn Download>> {
-        self.retrieve_for(Purpose::Transfer, path, offset, wait)
+        self.retrieve_for(Purpose::Transfer, path, offset, wait, false)
     }
 
     /// See [`Transfers::retrieve_beside`](crate::vfs::backend::Transfers::retrieve_beside).
@@ -49,12 +49,7 @@ impl FtpServer {
         offset: u64,
         with_room: bool,
     ) -> Result<Box<dyn Download>> {
-        let retrieval = self.repeating(|| {
-            let mut lease = self.pool.lease(Purpose::Help, false)?;
-            lease.only_with_room = with_room;
-            self.retrieve_on(lease, path, offset)
-        })?;
-        Ok(Box::new(retrieval))
+        self.retrieve_for(Purpose::Help, path, offset, false, with_room)
     }
 
     /// See [`Transfers::retrieve_spot`](crate::vfs::backend::Transfers::retrieve_spot).
@@ -64,13 +59,13 @@ impl FtpServer {
         offset: u64,
         wait: bool,
     ) -> Result<Box<dyn Download>> {
-        self.retrieve_for(Purpose::Spot, path, offset, wait)
+        self.retrieve_for(Purpose::Spot, path, offset, wait, false)
     }
 
     /// See [`Transfers::retrieve_ahead`](crate::vfs::backend::Transfers::retrieve_ahead).
     pub(super) fn retrieve_ahead(self: &Arc<Self>, path: &RemotePath) -> Result<Box<dyn Download>> {
         let lease = self.pool.lease(Purpose::Foresight, false)?;
-        Ok(Box::new(self.retrieve_on(lease, path, 0)?))
+        Ok(Box::new(self.retrieve_on(lease, path, 0, false)?))
     }
 
     fn retrieve_for(
@@ -79,11 +74,12 @@ impl FtpServer {
         path: &RemotePath,
         offset: u64,
         wait: bool,
+        only_with_room: bool,
     ) -> Result<Box<dyn Download>> {
         // Reading twice does no harm.
         let retrieval = self.repeating(|| {
             let lease = self.pool.lease(purpose, wait)?;
-            self.retrieve_on(lease, path, offset)
+            self.retrieve_on(lease, path, offset, only_with_room)
         })?;
         Ok(Box::new(retrieval))
     }
@@ -93,10 +89,9 @@ impl FtpServer {
         mut lease: Lease,
         path: &RemotePath,
         offset: u64,
+        only_with_room: bool,
     ) -> Result<Retrieval> {
-        let begun = self.begin_at(&mut lease, path, offset);
-        lease.only_with_room = false;
-        let (begun, to_discard) = begun?;
+        let (begun, to_discard) = self.begin_at(&mut lease, path, offset, only_with_room)?;
         match begun {
             Begun::Open(mut data) => {
                 data.is_for(path.to_string());
@@ -115,15 +110,22 @@ impl FtpServer {
     }
 
     /// Sends RETR, for what is at `offset` and behind it, and tells how much comes before that.
-    fn begin_at(&self, lease: &mut Lease, path: &RemotePath, offset: u64) -> Result<(Begun, u64)> {
+    fn begin_at(
+        &self,
+        lease: &mut Lease,
+        path: &RemotePath,
+        offset: u64,
+        only_with_room: bool,
+    ) -> Result<(Begun, u64)> {
         let line = self.line("RETR", path)?;
-        let rests = offset > 0 && self.rests(lease, path, offset)?;
-        let mut begun = lease.begin_data(&line, if rests { offset } else { 0 })?;
+        let rests = offset > 0 && self.rests(lease, path, offset, only_with_room)?;
+        let start = if rests { offset } else { 0 };
+        let mut begun = lease.begin_data_where(&line, start, only_with_room)?;
         let mut to_discard = if rests { 0 } else { offset };
         if rests && let Begun::Refused(reply) = &begun {
             // Either of REST and RETR may have been refused: only RETR alone tells.
             let first = reply.clone();
-            begun = lease.begin_data(&line, 0)?;
+            begun = lease.begin_data_where(&line, 0, only_with_room)?;
             if let Begun::Open(_) = &begun {
                 // An offset behind the end of the file is refused too, by servers that know REST.
                 if is_unknown(&first) {

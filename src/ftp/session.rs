@@ -53,8 +53,6 @@ pub struct Session {
     pub(super) packs_next: Option<bool>,
     /// The file that the next transfer is of, where the command does not name it.
     pub(super) subject: Option<String>,
-    /// The next transfer is not begun on a link that is full.
-    pub(super) only_with_room: bool,
     /// Not to be used for another operation, though it is in step.
     pub(super) spent: bool,
     /// Replies read since [`start_count`](Self::start_count).
@@ -175,7 +173,6 @@ impl Session {
             packed: false,
             packs_next: None,
             subject: None,
-            only_with_room: false,
             spent: true,
             answered: 0,
             logged_in: None,

@@ -50,16 +50,27 @@ impl Session {
     /// As [`command`](Self::command). If no data connection can be made, `Protocol`, `TimedOut` or
     /// `Disconnected`, and the session is still good (see [`is_broken`](Self::is_broken)).
     pub fn begin_data(&mut self, command: &[u8], offset: u64) -> Result<Begun> {
+        self.begin_data_where(command, offset, false)
+    }
+
+    /// As [`begin_data`](Self::begin_data); `only_with_room`: not on a link that is full, which is
+    /// `Busy`.
+    pub(super) fn begin_data_where(
+        &mut self,
+        command: &[u8],
+        offset: u64,
+        only_with_room: bool,
+    ) -> Result<Begun> {
         check(command)?;
         // A distributed server (drftpd) must know what for before it names the address of data.
         if self.features().has("PRET") {
             self.command(&[b"PRET ", command].concat())?;
         }
         let ahead = self.has_ahead();
-        match self.begin_data_once(command, offset) {
+        match self.begin_data_once(command, offset, only_with_room) {
             Ok(Begun::Refused(reply)) if ahead && matches!(reply.code(), 425 | 426) => {
                 self.arrange_no_more("a data connection made ahead was not used");
-                self.begin_data_once(command, offset)
+                self.begin_data_once(command, offset, only_with_room)
             }
             begun => begun,
         }
@@ -91,7 +102,12 @@ impl Session {
         Ok(Some(watch(data, command, 0, None, limit)))
     }
 
-    fn begin_data_once(&mut self, command: &[u8], offset: u64) -> Result<Begun> {
+    fn begin_data_once(
+        &mut self,
+        command: &[u8],
+        offset: u64,
+        only_with_room: bool,
+    ) -> Result<Begun> {
         let way = direction(command);
         let named = || suffix_of(&path_of(command)).filter(|_| way.is_some());
         let suffix = self
@@ -102,7 +118,7 @@ impl Session {
         let packs = packs.unwrap_or_else(|| self.packs(way, suffix.as_deref()));
         self.set_mode(packs)?;
         let rendezvous = self.arrange()?;
-        if self.only_with_room && self.host.is_link_full() {
+        if only_with_room && self.host.is_link_full() {
             return Err(Error::new(ErrorKind::Busy, "no room on the link"));
         }
         let rest = (offset > 0).then(|| format!("REST {offset}").into_bytes());

@@ -94,9 +94,9 @@ pub trait Backend: Send + Sync {
     }
 
     /// Of how many directories one [`list_ahead`](Self::list_ahead) takes about as long as of a
-    /// single one; with more, several side by side are better. Never blocks.
-    fn lists_together(&self) -> usize {
-        usize::MAX
+    /// single one; with more, several side by side are better. `None`: of any number. Never blocks.
+    fn lists_together(&self) -> Option<usize> {
+        None
     }
 
     /// Files that may be opened soon, the first first, with their attributes in the listing. What is

@@ -289,7 +289,7 @@ impl<B: Backend + 'static> Backend for Patient<B> {
         self.inner.list_ahead(dirs, each)
     }
 
-    fn lists_together(&self) -> usize {
+    fn lists_together(&self) -> Option<usize> {
         self.inner.lists_together()
     }
 

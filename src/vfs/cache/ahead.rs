@@ -138,8 +138,8 @@ impl Ahead {
     /// How many threads there may be, and how many directories for each at a time.
     fn shape(&self) -> (usize, usize) {
         match self.inner.lists_together() {
-            usize::MAX => (1, usize::MAX),
-            few => (SIDE_BY_SIDE, few),
+            None => (1, usize::MAX),
+            Some(few) => (SIDE_BY_SIDE, few),
         }
     }
 
