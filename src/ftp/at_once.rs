@@ -315,15 +315,20 @@ impl Attempt<'_> {
         }
     }
 
-    /// There is none, and the haste is to `blame`; or it may be.
-    pub(super) fn failed(&self, why: &Error, blame: bool) {
+    /// There is none, for this reason: the haste, if that is `certain`. Step by step there is one, or
+    /// `not`.
+    pub(super) fn failed(&self, why: &Error, certain: bool, not: Option<&Failure>) {
+        // Where that fails as well it was not the haste, but a server with room for one more would
+        // fail so each time.
+        let blame = certain || not.is_none_or(|failure| failure.crowded);
         let given_up = self.host.facts(|facts| {
             let before = facts.at_once;
             facts.at_once = match before {
-                AtOnce::Works { lost } if !blame && lost + 1 < MOST_LOST => {
-                    AtOnce::Works { lost: lost + 1 }
-                }
+                AtOnce::Works { lost } if !certain && lost + 1 < MOST_LOST => AtOnce::Works {
+                    lost: lost + u8::from(blame),
+                },
                 AtOnce::Trying if self.tries && !blame => AtOnce::Untried,
+                AtOnce::Works { .. } if !blame => before,
                 _ => AtOnce::GivenUp,
             };
             before != facts.at_once && facts.at_once == AtOnce::GivenUp

@@ -87,9 +87,7 @@ impl Session {
             Err(Trouble::Odd { why, certain }) => {
                 log::debug!("{why}; logging in step by step");
                 let session = Self::connect_in_turn(host);
-                // Where that fails as well, it was not the haste.
-                let crowded = matches!(&session, Err(failure) if failure.crowded);
-                attempt.failed(&why, certain || crowded || session.is_ok());
+                attempt.failed(&why, certain, session.as_ref().err());
                 session
             }
         }

@@ -270,3 +270,25 @@ fn what_is_lost_with_the_server_is_not_given_up() {
     assert!(pool.lease(Purpose::Metadata, true).is_ok());
     assert_eq!(server.count("PASS"), 2);
 }
+
+/// A connection may be cut at any time.
+#[test]
+fn what_worked_before_is_given_up_when_it_is_lost_three_times_in_a_row() {
+    // At once, lost, in steps, at once; lost and in steps three times; in steps.
+    let server = Server::start(|peer, line| {
+        let hasty = line.is_empty() && !early(peer).is_empty();
+        match peer.number {
+            1 | 2 | 5 => Some(false),
+            _ => (!hasty).then_some(false),
+        }
+    });
+    let mut options = server.options();
+    options.connections = 9;
+    let pool = Pool::new(options);
+    let mut leases = Vec::new();
+    for number in [1, 2, 4, 5, 7, 9, 11, 12] {
+        let mut lease = pool.lease(Purpose::Metadata, true).unwrap();
+        assert_eq!(size(&mut lease).unwrap(), format!("213 {number}"));
+        leases.push(lease);
+    }
+}
