@@ -884,6 +884,19 @@ fn commands_that_come_late_do_no_harm() {
     }
 }
 
+/// Writes `many/1` while one of its last commands is stuck on the way.
+fn write_with_a_command_stuck(lab: &Lab, backend: &FtpBackend) {
+    write(backend, "many/first", 0, b"first", true).unwrap();
+    lab.wire.heal();
+    write(backend, "many/0", 0, b"zero", true).unwrap();
+    settle(&lab.wire);
+    // In the middle of the last commands.
+    let stuck = lab.wire.lane_bytes(Lane::ControlUp) - 60;
+    lab.wire.heal();
+    lab.wire.fault_at(Lane::ControlUp, stuck, Fault::Stall);
+    write(backend, "many/1", 0, &new(), true).unwrap();
+}
+
 /// A mount that is killed or ends leaves nothing that the next one does not know of.
 #[test]
 fn nothing_bars_late_commands_that_cannot_be_written_down() {
@@ -895,14 +908,7 @@ fn nothing_bars_late_commands_that_cannot_be_written_down() {
     assert!(std::fs::write(small.path().join("full"), vec![1; 2 << 20]).is_err());
     let contents = Contents::new(&lab.staging.path().join("staging"), 4 << 20).unwrap();
     let backend = FtpBackend::with_intents(lab.options.clone(), contents, intents).unwrap();
-    write(&backend, "many/first", 0, b"first", true).unwrap();
-    lab.wire.heal();
-    write(&backend, "many/0", 0, b"zero", true).unwrap();
-    settle(&lab.wire);
-    let stuck = lab.wire.lane_bytes(Lane::ControlUp) - 60;
-    lab.wire.heal();
-    lab.wire.fault_at(Lane::ControlUp, stuck, Fault::Stall);
-    write(&backend, "many/1", 0, &new(), true).unwrap();
+    write_with_a_command_stuck(&lab, &backend);
     // What was stuck comes, and is put back if it has done anything.
     lab.wire.heal();
     settle(&lab.wire);
@@ -941,15 +947,7 @@ fn what_bars_late_commands_is_hidden_and_does_not_stay() {
         there.filter(|entry| entry.as_ref().unwrap().path().is_dir())
     };
     let backend = connect().unwrap();
-    write(&backend, "many/first", 0, b"first", true).unwrap();
-    lab.wire.heal();
-    write(&backend, "many/0", 0, b"zero", true).unwrap();
-    settle(&lab.wire);
-    // In the middle of the last commands.
-    let stuck = lab.wire.lane_bytes(Lane::ControlUp) - 60;
-    lab.wire.heal();
-    lab.wire.fault_at(Lane::ControlUp, stuck, Fault::Stall);
-    write(&backend, "many/1", 0, &new(), true).unwrap();
+    write_with_a_command_stuck(&lab, &backend);
     assert_eq!(bars().count(), 1);
     lab.wire.heal();
     settle(&lab.wire);
