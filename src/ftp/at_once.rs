@@ -324,11 +324,12 @@ impl Attempt<'_> {
         let given_up = self.host.facts(|facts| {
             let before = facts.at_once;
             facts.at_once = match before {
-                AtOnce::Works { lost } if !certain && lost + 1 < MOST_LOST => AtOnce::Works {
-                    lost: lost + u8::from(blame),
-                },
+                AtOnce::Works { lost } if !certain && lost + u8::from(blame) < MOST_LOST => {
+                    AtOnce::Works {
+                        lost: lost + u8::from(blame),
+                    }
+                }
                 AtOnce::Trying if self.tries && !blame => AtOnce::Untried,
-                AtOnce::Works { .. } if !blame => before,
                 _ => AtOnce::GivenUp,
             };
             before != facts.at_once && facts.at_once == AtOnce::GivenUp
