@@ -6,7 +6,8 @@
 //! happens, it happens in bounded time, the old version or the new one is there, nothing short
 //! passes for complete, and the next operation succeeds.
 //!
-//! `FERRYFS_CUTS=every` leaves no byte out, TLS handshakes and all (half an hour).
+//! `FERRYFS_CUTS=every` leaves no byte out, TLS handshakes and all (hours, in which few places are
+//! waited for at a time); `FERRYFS_CUTS=every:2/5` plays the second of five parts of that.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -632,8 +633,10 @@ fn play_fairly(lab: &Lab, point: &Point, demands: Demands) -> (Played, usize) {
     }
 }
 
-/// Plays all points on a few labs at once.
+/// Plays all points of [`part`] on a few labs at once.
 fn campaign(name: &str, quirks: &Quirks, demands: Demands, points: &[Point]) {
+    let (part, parts) = part();
+    let points: Vec<_> = points.iter().skip(part).step_by(parts).collect();
     let next = AtomicUsize::new(0);
     let start = Instant::now();
     let tallies: Vec<Tally> = thread::scope(|scope| {
@@ -745,8 +748,20 @@ fn points(
 
 /// `step`, or every byte if that is asked for.
 fn sample(step: usize) -> usize {
-    let every = std::env::var("FERRYFS_CUTS").is_ok_and(|value| value == "every");
+    let every = std::env::var("FERRYFS_CUTS").is_ok_and(|value| value.starts_with("every"));
     if every { 1 } else { step }
+}
+
+/// Which of how many parts of each campaign is played: the first of one, unless another is asked for.
+fn part() -> (usize, usize) {
+    let asked = std::env::var("FERRYFS_CUTS").unwrap_or_default();
+    let Some((_, part)) = asked.split_once(':') else {
+        return (0, 1);
+    };
+    let (part, parts) = part.split_once('/').expect("FERRYFS_CUTS=every:PART/PARTS");
+    let (part, parts): (usize, usize) = (part.parse().unwrap(), parts.parse().unwrap());
+    assert!((1..=parts).contains(&part), "no part {part} of {parts}");
+    (part - 1, parts)
 }
 
 fn plain() -> Quirks {
