@@ -10,6 +10,7 @@ mod case_insensitive;
 mod conflicts;
 mod doctor;
 mod extra;
+mod far;
 mod faults;
 mod filling;
 mod foresight;

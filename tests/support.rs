@@ -4,6 +4,7 @@
 // not the lab's business.
 #![allow(dead_code, unused_imports)]
 
+pub mod far;
 pub mod ftpd;
 pub mod memory;
 pub mod mount;

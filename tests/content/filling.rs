@@ -19,8 +19,13 @@ const QUIET: Duration = Duration::from_millis(900);
 
 /// A mount with a cache, to which everything comes fast.
 fn mount_in(dir: &Path, server: MemoryServer) -> Mount {
+    mount_with(dir, server, 400 << 20)
+}
+
+/// The same, with a cache of so many bytes.
+fn mount_with(dir: &Path, server: MemoryServer, bytes: u64) -> Mount {
     let limits = Limits {
-        bytes: 400 << 20,
+        bytes,
         age: None,
         memory: 2 << 20,
         fast: 1,
@@ -158,6 +163,19 @@ fn nothing_comes_once_more_without_foresight_or_at_the_end() {
     mount.read_and_close();
 }
 
+/// Of a thread of ours with this name; the least, if there are several.
+fn niceness_of(name: &str) -> Option<i32> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let niceness = tasks.flatten().filter_map(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (named, rest) = stat.rsplit_once(") ")?;
+        // Of proc(5)'s fields, the 19th; this is the third.
+        let nice = rest.split(' ').nth(16)?.parse().ok()?;
+        named.ends_with(&format!("({name}")).then_some(nice)
+    });
+    niceness.min()
+}
+
 #[test]
 fn others_come_first() {
     let dir = tempfile::tempdir().unwrap();
@@ -172,11 +190,40 @@ fn others_come_first() {
     assert_eq!(mount.filled(), 0, "something else moved all the time");
     mount.faulty.delay(Op::Read, Duration::from_millis(20));
     mount.until("it has begun", || mount.filled() > 0);
+    assert_eq!(niceness_of("cache-fill"), Some(19));
     other.read(&mut [0]).unwrap();
     mount.until("it leaves its connection", || mount.server.in_use() == 1);
     drop(other);
     mount.faulty.heal();
     mount.until_whole();
+}
+
+#[test]
+fn what_others_read_meanwhile_takes_its_room() {
+    const OTHERS: [&str; 3] = ["b", "c", "d"];
+    let room = 150 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mount = mount_with(dir.path(), server(), room);
+    let other = pattern(60 * MB + 1);
+    for name in OTHERS {
+        mount.server.put(name, other.clone());
+    }
+    mount.read_and_close();
+    mount.faulty.delay(Op::Read, Duration::from_millis(10));
+    mount.until("it has begun", || mount.filled() > 0);
+    mount.faulty.heal();
+    for name in OTHERS {
+        let file = mount.open(name, READ);
+        assert!(file.read_all(MB) == other);
+        file.close().unwrap();
+    }
+    mount.until("nothing is left to do", || {
+        mount.contents.report().filled_files == 0 && mount.server.in_use() == 0
+    });
+    mount.until("there is no more than may be", || {
+        mount.contents.blocks().report().bytes <= room
+    });
+    mount.read_and_close();
 }
 
 #[test]

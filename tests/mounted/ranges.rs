@@ -355,6 +355,46 @@ fn jumps_and_listings_come_before_what_nobody_asked_for() {
 }
 
 #[test]
+fn readers_of_a_slow_link_share_it_and_listings_come_first() {
+    let rate = 16 << 20;
+    let server = slow(rate, 96, Quirks::default());
+    fs::copy(server.path("big"), server.path("big2")).unwrap();
+    for number in 0..30 {
+        server.put(format!("d{number}/f"), "x");
+    }
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let (content, began) = (server.get("big"), Instant::now());
+    std::thread::scope(|scope| {
+        let readers = ["big", "big2"].map(|name| {
+            let (path, content) = (mount.path(name), &content);
+            scope.spawn(move || assert!(fs::read(path).unwrap() == *content))
+        });
+        let mut number = 0;
+        while readers.iter().any(|reader| !reader.is_finished()) {
+            let began = Instant::now();
+            let dir = format!("d{}", number % 30);
+            assert_eq!(fs::read_dir(mount.path(&dir)).unwrap().count(), 1);
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(1), "listing: {took:?}");
+            assert_eq!(fs::read(mount.path(dir).join("f")).unwrap(), b"x");
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(2), "reading: {took:?}");
+            number += 1;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    // One after the other, by one connection.
+    let alone = Duration::from_secs(2 * content.len() as u64 / rate);
+    let took = began.elapsed();
+    assert!(took < alone, "{took:?}, one connection takes {alone:?}");
+    let peak = server.sessions_peak();
+    assert!((4..=8).contains(&peak), "{peak} connections");
+    mount.finish();
+}
+
+#[test]
 fn without_rest_one_stream_fetches_the_file_once() {
     for server in [
         slow(48 << 20, 24, Quirks::default().without(&["REST"])),

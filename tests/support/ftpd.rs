@@ -30,6 +30,7 @@ pub use quirks::{Quirks, matches};
 pub struct Ftpd {
     shared: Arc<Shared>,
     address: SocketAddr,
+    listener: Mutex<Option<TcpListener>>,
     root: TempDir,
 }
 
@@ -79,6 +80,7 @@ impl Ftpd {
         let server = Self {
             shared,
             address,
+            listener: Mutex::default(),
             root,
         };
         server.listen(listener);
@@ -87,6 +89,7 @@ impl Ftpd {
 
     fn listen(&self, listener: TcpListener) {
         let shared = Arc::clone(&self.shared);
+        *self.listener.lock().unwrap() = listener.try_clone().ok();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if shared.down.load(SeqCst) {
@@ -212,9 +215,7 @@ impl Ftpd {
     /// As [`hang_up`](Self::hang_up), and new connections are refused until
     /// [`come_back`](Self::come_back).
     pub fn go_down(&self) {
-        self.shared.down.store(true, SeqCst);
-        // Wakes the listening thread, which closes the port.
-        drop(TcpStream::connect(self.address));
+        self.listen_no_more();
         while TcpStream::connect(self.address).is_ok() {
             thread::yield_now();
         }
@@ -226,13 +227,21 @@ impl Ftpd {
         self.shared.down.store(false, SeqCst);
         self.listen(TcpListener::bind(self.address).expect("the port we had"));
     }
+
+    /// Wakes the listening thread, which closes the port: from here it may not be in reach.
+    fn listen_no_more(&self) {
+        self.shared.down.store(true, SeqCst);
+        let listener = self.listener.lock().unwrap().take();
+        if let Some(listener) = listener {
+            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+        }
+    }
 }
 
 impl Drop for Ftpd {
     fn drop(&mut self) {
         self.shared.ended.store(true, SeqCst);
-        self.shared.down.store(true, SeqCst);
-        drop(TcpStream::connect(self.address));
+        self.listen_no_more();
         self.shared.hang_up();
     }
 }

@@ -1,0 +1,113 @@
+//! A server far away, where a round trip is what things cost: which are saved, and who gives way on
+//! a link that has enough to carry.
+
+use std::fs::{self, File};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ranges::{MB, status};
+use super::{bytes, mounting};
+use crate::support::far::Far;
+use crate::support::ftpd::{Command, Ftpd, Quirks};
+use crate::support::mount::TestMount;
+
+/// In milliseconds.
+const ROUND_TRIP: u32 = 40;
+
+/// A mount of `server` at this end of the link.
+fn mount_over(far: &Far, server: &Ftpd) -> Option<TestMount> {
+    far.at_client(|| mounting(server).option("timeout=10s").start())
+}
+
+/// What the server was told in `session`, and when.
+fn told(server: &Ftpd, session: usize) -> Vec<Command> {
+    let log = server.log().into_iter();
+    log.filter(|command| command.session == session).collect()
+}
+
+/// Waits until the server has been told something like it in `session`.
+fn until_told(server: &Ftpd, session: usize, what: &str) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !told(server, session).iter().any(|it| it.line == what) {
+        assert!(Instant::now() < deadline, "{:?}", server.commands());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn the_first_listing_costs_one_round_trip() {
+    let Some(far) = Far::link(ROUND_TRIP, 0) else {
+        return;
+    };
+    let server = far.server(Quirks::default().without(&["STAT"]));
+    server.put("dir/file", "content");
+    let Some(mount) = mount_over(&far, &server) else {
+        return;
+    };
+    // Asked for with the login, and answered before anybody asks for a listing.
+    until_told(&server, 0, "EPSV");
+    server.clear_log();
+    assert_eq!(fs::read_dir(mount.root()).unwrap().count(), 1);
+    let listed = told(&server, 0);
+    assert!(listed[0].line.starts_with("MLSD"), "{listed:?}");
+    mount.finish();
+}
+
+#[test]
+fn who_begins_to_use_a_mount_far_away_has_a_second_session() {
+    let Some(far) = Far::link(ROUND_TRIP, 0) else {
+        return;
+    };
+    let server = far.server(Quirks::default());
+    server.put("dir/file", "content");
+    let Some(mount) = mount_over(&far, &server) else {
+        return;
+    };
+    fs::read_dir(mount.path("dir")).unwrap().for_each(drop);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !status(&mount).contains("\"idle\":2") {
+        assert!(Instant::now() < deadline, "{}", status(&mount));
+        thread::sleep(Duration::from_millis(5));
+    }
+    server.clear_log();
+    assert_eq!(fs::read(mount.path("dir/file")).unwrap(), b"content");
+    assert_eq!(server.count("USER"), 0, "{:?}", server.commands());
+    assert_eq!(server.count("RETR"), 1, "{:?}", server.commands());
+    assert_eq!(server.sessions_opened(), 2);
+    mount.finish();
+}
+
+#[test]
+fn a_server_nearby_is_not_asked_for_what_may_not_be_needed() {
+    let server = Ftpd::with(Quirks::default().without(&["STAT"]));
+    server.put("dir/file", "content");
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    assert_eq!(server.count("EPSV"), 0, "{:?}", server.commands());
+    fs::read_dir(mount.path("dir")).unwrap().for_each(drop);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.sessions_opened(), 1);
+    mount.finish();
+}
+
+#[test]
+fn on_a_link_that_is_full_one_stream_goes_on() {
+    // As long as one download carries all that the link does, others would only take from it. What
+    // helps on links that are not full is in `ranges.rs`.
+    let Some(far) = Far::link(20, 200) else {
+        return;
+    };
+    let server = far.server(Quirks::default());
+    let file = server.put("big", bytes(MB).repeat(96));
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(86_400);
+    let opened = File::options().write(true).open(file).unwrap();
+    opened.set_modified(long_ago).unwrap();
+    let Some(mount) = mount_over(&far, &server) else {
+        return;
+    };
+    assert!(fs::read(mount.path("big")).unwrap() == server.get("big"));
+    let downloads = server.count("RETR");
+    assert!(downloads <= 2, "{downloads} downloads");
+    mount.finish();
+}
