@@ -7,7 +7,7 @@ mod upload;
 
 use ferryfs::ftp::FtpBackend;
 use ferryfs::vfs::attr::Attr;
-use ferryfs::vfs::backend::{Backend, Publish, Replaces};
+use ferryfs::vfs::backend::{Backend, Need, Publish, Replaces};
 use ferryfs::vfs::error::Result;
 use ferryfs::vfs::path::RemotePath;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,7 +37,10 @@ fn put(backend: &FtpBackend, at: &str, content: &str) -> Result<Attr> {
 }
 
 fn get(backend: &FtpBackend, at: &str, offset: u64) -> Result<String> {
-    let mut download = backend.transfers().retrieve(&path(at), offset, true)?;
+    let mut download =
+        backend
+            .transfers()
+            .retrieve(&path(at), offset, Need::Stream { wait: true })?;
     let mut content = Vec::new();
     let mut buf = [0; 7];
     loop {

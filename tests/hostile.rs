@@ -52,7 +52,7 @@ use std::time::{Duration, Instant};
 
 use ferryfs::ftp::FtpBackend;
 use ferryfs::ftp::options::{ListingMode, TlsMode};
-use ferryfs::vfs::backend::{Backend, OpenHow, Replaces};
+use ferryfs::vfs::backend::{Backend, Need, OpenHow, Replaces};
 use ferryfs::vfs::content::Contents;
 use ferryfs::vfs::error::{ErrorKind, Result};
 use ferryfs::vfs::path::RemotePath;
@@ -713,7 +713,7 @@ fn a_transfer_that_breaks_off_does_not_show_that_rest_is_ignored() {
     let reads = |backend: &FtpBackend| {
         let mut download = backend
             .transfers()
-            .retrieve(&path("long"), 40_000, true)
+            .retrieve(&path("long"), 40_000, Need::Stream { wait: true })
             .unwrap();
         let mut bytes = [0; 100];
         assert!(download.read(&mut bytes).unwrap() > 0);

@@ -9,7 +9,9 @@ use super::server::FtpServer;
 use crate::traffic::TRAFFIC;
 use crate::vfs::Saved;
 use crate::vfs::attr::{Attr, DirEntry, SetAttr, Space};
-use crate::vfs::backend::{Backend, Download, OpenFile, OpenHow, Replaces, Transfers, Upload};
+use crate::vfs::backend::{
+    Backend, Download, Need, OpenFile, OpenHow, Replaces, Transfers, Upload,
+};
 use crate::vfs::checksum::{Algorithm, Checksum};
 use crate::vfs::content::Contents;
 use crate::vfs::error::Result;
@@ -193,17 +195,8 @@ impl Transfers for FtpTransfers {
         self.0.stat(path)
     }
 
-    fn retrieve(&self, path: &RemotePath, offset: u64, wait: bool) -> Result<Box<dyn Download>> {
-        self.0.retrieve(path, offset, wait)
-    }
-
-    fn retrieve_spot(
-        &self,
-        path: &RemotePath,
-        offset: u64,
-        wait: bool,
-    ) -> Result<Box<dyn Download>> {
-        self.0.retrieve_spot(path, offset, wait)
+    fn retrieve(&self, path: &RemotePath, offset: u64, need: Need) -> Result<Box<dyn Download>> {
+        self.0.retrieve(path, offset, need)
     }
 
     fn expect_spots(&self, readers: usize, others: usize) {
@@ -240,25 +233,12 @@ impl Transfers for FtpTransfers {
         self.0.append(path, base)
     }
 
-    fn retrieve_beside(
-        &self,
-        path: &RemotePath,
-        offset: u64,
-        with_room: bool,
-    ) -> Result<Box<dyn Download>> {
-        self.0.retrieve_beside(path, offset, with_room)
-    }
-
     fn moved(&self) -> u64 {
         TRAFFIC.received.get() + TRAFFIC.sent.get()
     }
 
     fn is_link_full(&self) -> bool {
         self.0.pool.host().is_link_full()
-    }
-
-    fn retrieve_ahead(&self, path: &RemotePath) -> Result<Box<dyn Download>> {
-        self.0.retrieve_ahead(path)
     }
 
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()> {

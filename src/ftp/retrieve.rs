@@ -14,7 +14,7 @@ use super::session::Session;
 use super::stat::size_of;
 use super::transfer::Begun;
 use crate::net;
-use crate::vfs::backend::Download;
+use crate::vfs::backend::{Download, Need};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
@@ -37,51 +37,25 @@ impl FtpServer {
         self: &Arc<Self>,
         path: &RemotePath,
         offset: u64,
-        wait: bool,
+        need: Need,
     ) -> Result<Box<dyn Download>> {
-        self.retrieve_for(Purpose::Transfer, path, offset, wait, false)
-    }
-
-    /// See [`Transfers::retrieve_beside`](crate::vfs::backend::Transfers::retrieve_beside).
-    pub(super) fn retrieve_beside(
-        self: &Arc<Self>,
-        path: &RemotePath,
-        offset: u64,
-        with_room: bool,
-    ) -> Result<Box<dyn Download>> {
-        self.retrieve_for(Purpose::Help, path, offset, false, with_room)
-    }
-
-    /// See [`Transfers::retrieve_spot`](crate::vfs::backend::Transfers::retrieve_spot).
-    pub(super) fn retrieve_spot(
-        self: &Arc<Self>,
-        path: &RemotePath,
-        offset: u64,
-        wait: bool,
-    ) -> Result<Box<dyn Download>> {
-        self.retrieve_for(Purpose::Spot, path, offset, wait, false)
-    }
-
-    /// See [`Transfers::retrieve_ahead`](crate::vfs::backend::Transfers::retrieve_ahead).
-    pub(super) fn retrieve_ahead(self: &Arc<Self>, path: &RemotePath) -> Result<Box<dyn Download>> {
-        let lease = self.pool.lease(Purpose::Foresight, false)?;
-        Ok(Box::new(self.retrieve_on(lease, path, 0, false)?))
-    }
-
-    fn retrieve_for(
-        self: &Arc<Self>,
-        purpose: Purpose,
-        path: &RemotePath,
-        offset: u64,
-        wait: bool,
-        only_with_room: bool,
-    ) -> Result<Box<dyn Download>> {
-        // Reading twice does no harm.
-        let retrieval = self.repeating(|| {
+        let (purpose, wait) = match need {
+            Need::Stream { wait } => (Purpose::Transfer, wait),
+            Need::Spot { wait } => (Purpose::Spot, wait),
+            Need::Beside { .. } => (Purpose::Help, false),
+            Need::Ahead => (Purpose::Foresight, false),
+        };
+        let with_room = need == Need::Beside { with_room: true };
+        let begin = || {
             let lease = self.pool.lease(purpose, wait)?;
-            self.retrieve_on(lease, path, offset, only_with_room)
-        })?;
-        Ok(Box::new(retrieval))
+            self.retrieve_on(lease, path, offset, with_room)
+        };
+        // Reading twice does no harm. What nobody asked for is not worth it.
+        let retrieval = match need {
+            Need::Ahead => begin(),
+            _ => self.repeating(begin),
+        };
+        Ok(Box::new(retrieval?))
     }
 
     fn retrieve_on(

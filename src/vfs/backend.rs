@@ -349,23 +349,8 @@ pub trait Transfers: Send + Sync {
     /// or dropped.
     ///
     /// # Errors
-    /// `Busy` at once (not after a wait) when no connection is free, if `wait` is false.
-    fn retrieve(&self, path: &RemotePath, offset: u64, wait: bool) -> Result<Box<dyn Download>>;
-
-    /// As [`retrieve`](Self::retrieve) without a wait, beside a download that is under way: not on
-    /// the connection that others would ask next; `with_room`, only if those under way leave room on
-    /// the link, as far as can be told before anything moves.
-    ///
-    /// # Errors
-    /// As those of `retrieve`; `Busy` where there is no room.
-    fn retrieve_beside(
-        &self,
-        path: &RemotePath,
-        offset: u64,
-        _with_room: bool,
-    ) -> Result<Box<dyn Download>> {
-        self.retrieve(path, offset, false)
-    }
+    /// `Busy` at once (not after a wait) when there is no connection for this `need`.
+    fn retrieve(&self, path: &RemotePath, offset: u64, need: Need) -> Result<Box<dyn Download>>;
 
     /// Bytes that went over data connections so far, either way. Never blocks.
     fn moved(&self) -> u64 {
@@ -376,20 +361,6 @@ pub trait Transfers: Send + Sync {
     /// blocks.
     fn is_link_full(&self) -> bool {
         false
-    }
-
-    /// As [`retrieve`](Self::retrieve), for a few bytes from `offset` on, with which the download is
-    /// dropped.
-    ///
-    /// # Errors
-    /// As [`retrieve`](Self::retrieve).
-    fn retrieve_spot(
-        &self,
-        path: &RemotePath,
-        offset: u64,
-        wait: bool,
-    ) -> Result<Box<dyn Download>> {
-        self.retrieve(path, offset, wait)
     }
 
     /// So many readers jump about at once: they can use more connections than others, while so many
@@ -443,15 +414,6 @@ pub trait Transfers: Send + Sync {
     /// `Unsupported` where this server is not known to do it right: store the whole file instead.
     fn append(&self, path: &RemotePath, base: u64) -> Result<Box<dyn Upload>>;
 
-    /// As [`retrieve`](Self::retrieve) from the beginning, of what nobody has asked for yet: only on
-    /// a connection that nobody needs.
-    ///
-    /// # Errors
-    /// `Busy` at once if there is none.
-    fn retrieve_ahead(&self, _path: &RemotePath) -> Result<Box<dyn Download>> {
-        Err(super::error::ErrorKind::Busy.into())
-    }
-
     /// Sets times or mode of a file.
     fn set_attr(&self, path: &RemotePath, change: &SetAttr) -> Result<()>;
 
@@ -467,6 +429,30 @@ pub trait Transfers: Send + Sync {
     fn compare(&self, _path: &RemotePath, _ours: &Checksum) -> Result<()> {
         Ok(())
     }
+}
+
+/// What a download is for, and so which connection it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// What a reader goes on with; with `wait`, when a connection is free.
+    Stream {
+        /// Else `Busy` at once.
+        wait: bool,
+    },
+    /// A few bytes, with which the download is dropped; with `wait`, when a connection is free.
+    Spot {
+        /// Else `Busy` at once.
+        wait: bool,
+    },
+    /// The same as another download under way, elsewhere: not on the connection that others would
+    /// ask next.
+    Beside {
+        /// Only if those under way leave room on the link, as far as can be told before anything
+        /// moves; `Busy` where they do not.
+        with_room: bool,
+    },
+    /// What nobody has asked for yet: only on a connection that nobody needs.
+    Ahead,
 }
 
 /// A content on its way from the server. Dropping it closes the transfer early, without blocking

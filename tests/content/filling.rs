@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::thread::sleep;
 
-use ferryfs::vfs::backend::Transfers;
+use ferryfs::vfs::backend::{Need, Transfers};
 use ferryfs::vfs::blocks::{Blocks, Limits};
 use ferryfs::vfs::content::Keeping;
 
@@ -181,7 +181,10 @@ fn others_come_first() {
     let dir = tempfile::tempdir().unwrap();
     let mount = mount_in(dir.path(), server());
     mount.server.put("b", pattern(100));
-    let mut other = mount.server.retrieve(&path("b"), 0, false).unwrap();
+    let mut other = mount
+        .server
+        .retrieve(&path("b"), 0, Need::Stream { wait: false })
+        .unwrap();
     mount.read_and_close();
     for _ in 0..60 {
         other.read(&mut [0]).unwrap();

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ferryfs::ftp::options::UploadMode;
-use ferryfs::vfs::backend::{Backend, Publish, Replaces};
+use ferryfs::vfs::backend::{Backend, Need, Publish, Replaces};
 use ferryfs::vfs::error::ErrorKind;
 
 use super::server::{Kind, Server};
@@ -231,7 +231,10 @@ fn an_abandoned_download_gives_its_session_back() {
     let server = Server::start(MODERN);
     server.file("/f", &"x".repeat(10_000_000));
     let backend = server.mount();
-    let mut download = backend.transfers().retrieve(&path("f"), 0, true).unwrap();
+    let mut download = backend
+        .transfers()
+        .retrieve(&path("f"), 0, Need::Stream { wait: true })
+        .unwrap();
     download.read(&mut [0; 10]).unwrap();
     let begin = Instant::now();
     drop(download);

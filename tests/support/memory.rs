@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use ferryfs::vfs::Saved;
 use ferryfs::vfs::attr::{Attr, DirEntry, FileKind, SetAttr, Space};
 use ferryfs::vfs::backend::{
-    Backend, Download, OpenFile, OpenHow, Publish, Replaces, Transfers, Upload,
+    Backend, Download, Need, OpenFile, OpenHow, Publish, Replaces, Transfers, Upload,
 };
 use ferryfs::vfs::content::Contents;
 use ferryfs::vfs::error::{Error, ErrorKind, Result};
@@ -376,7 +376,12 @@ impl Transfers for MemoryServer {
         Ok(state.attr(state.node(path)?))
     }
 
-    fn retrieve(&self, path: &RemotePath, offset: u64, wait: bool) -> Result<Box<dyn Download>> {
+    fn retrieve(&self, path: &RemotePath, offset: u64, need: Need) -> Result<Box<dyn Download>> {
+        let wait = match need {
+            Need::Stream { wait } | Need::Spot { wait } => wait,
+            Need::Beside { .. } => false,
+            Need::Ahead => return Err(ErrorKind::Busy.into()),
+        };
         let connection = self.connect(wait)?;
         let mut state = self.lock();
         state.traffic.retrieves += 1;
@@ -902,7 +907,10 @@ impl<T: Transfers + ?Sized> Transfers for Faulty<T> {
         self.inner.stat_now(path)
     }
 
-    fn retrieve(&self, path: &RemotePath, offset: u64, wait: bool) -> Result<Box<dyn Download>> {
+    fn retrieve(&self, path: &RemotePath, offset: u64, need: Need) -> Result<Box<dyn Download>> {
+        if need == Need::Ahead {
+            return self.inner.retrieve(path, offset, need);
+        }
         self.check(Op::Retrieve)?;
         let mut plan = self.plan();
         let end = plan
@@ -918,7 +926,7 @@ impl<T: Transfers + ?Sized> Transfers for Faulty<T> {
         };
         drop(plan);
         Ok(Box::new(FaultyDownload {
-            inner: self.inner.retrieve(path, offset, wait)?,
+            inner: self.inner.retrieve(path, offset, need)?,
             plan: Arc::clone(&self.plan),
             moved: 0,
             end,

@@ -7,7 +7,7 @@ use crate::finding::Verdict;
 use crate::ftp::options::Verify;
 use crate::ftp::xattrs::CHECKSUMS;
 use crate::vfs::attr::SetAttr;
-use crate::vfs::backend::{Publish, Replaces};
+use crate::vfs::backend::{Need, Publish, Replaces};
 use crate::vfs::checksum::Algorithm;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::{Name, RemotePath};
@@ -49,7 +49,9 @@ impl Examination<'_> {
 
     /// Reads a file as a mount does, at most `limit` bytes of it.
     pub(super) fn read(&self, path: &RemotePath, offset: u64, limit: usize) -> Result<Vec<u8>> {
-        let mut download = self.server.retrieve(path, offset, true)?;
+        let mut download = self
+            .server
+            .retrieve(path, offset, Need::Stream { wait: true })?;
         let mut data = Vec::new();
         let mut buf = vec![0; 64 * 1024];
         while data.len() < limit {

@@ -6,7 +6,7 @@ use super::Examination;
 use super::files::{below, content};
 use crate::finding::Verdict;
 use crate::vfs::attr::FileKind;
-use crate::vfs::backend::{Publish, Replaces};
+use crate::vfs::backend::{Need, Publish, Replaces};
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
 
@@ -59,7 +59,7 @@ impl Examination<'_> {
 
     fn down(&mut self, path: &RemotePath) -> Result<()> {
         let began = Instant::now();
-        let mut download = match self.server.retrieve(path, 0, true) {
+        let mut download = match self.server.retrieve(path, 0, Need::Stream { wait: true }) {
             Ok(download) => download,
             Err(err) => {
                 self.findings

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Contents, lock};
 use crate::vfs::attr::Attr;
-use crate::vfs::backend::Transfers;
+use crate::vfs::backend::{Need, Transfers};
 use crate::vfs::checksum::Algorithm;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
@@ -125,7 +125,7 @@ impl Contents {
         let Some((size, slot)) = size.zip(self.blocks.version(&file.path, &file.attr)) else {
             return Ok(());
         };
-        let mut download = file.transfers.retrieve_ahead(&file.path)?;
+        let mut download = file.transfers.retrieve(&file.path, 0, Need::Ahead)?;
         let mut content = vec![0; size];
         let mut filled = 0;
         while let Some(rest) = content.get_mut(filled..).filter(|rest| !rest.is_empty()) {

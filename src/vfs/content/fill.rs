@@ -19,7 +19,7 @@ use super::others::Others;
 use super::version::Version;
 use super::{Contents, lock};
 use crate::vfs::attr::Attr;
-use crate::vfs::backend::{Download, Transfers};
+use crate::vfs::backend::{Download, Need, Transfers};
 use crate::vfs::blocks::Cached;
 use crate::vfs::chunk::{Chunk, Pool};
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -337,7 +337,8 @@ impl Filling<'_> {
     }
 
     fn begin(&self, offset: u64) -> Result<Box<dyn Download>> {
-        self.transfers.retrieve_beside(&self.at, offset, false)
+        let need = Need::Beside { with_room: false };
+        self.transfers.retrieve(&self.at, offset, need)
     }
 
     /// Reads on, a little way.

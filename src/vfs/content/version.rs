@@ -14,7 +14,7 @@ use super::spot;
 use super::stream::{SMALL, Served, Stream};
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, SetAttr};
-use crate::vfs::backend::{Download, Transfers};
+use crate::vfs::backend::{Download, Need, Transfers};
 use crate::vfs::blocks::{BLOCK, Cached};
 use crate::vfs::chunk::{Buffer, Chunk};
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -438,14 +438,13 @@ impl Version {
         in_turn: bool,
     ) -> Result<Option<Box<dyn Download>>> {
         self.unconfirmed.store(true, Ordering::Relaxed);
-        let retrieve = |wait| self.transfers.retrieve(at, offset, wait);
+        let begin = |need| self.transfers.retrieve(at, offset, need);
+        let contents = &self.contents;
         let begun = if in_turn {
-            let group = self.behind.in_line();
-            self.contents.connection_among(group, retrieve)
+            contents.connection_among(self.behind.in_line(), |wait| begin(Need::Stream { wait }))
         } else {
             let with_room = !self.behind.has_begun_ranges();
-            let retrieve = |_| self.transfers.retrieve_beside(at, offset, with_room);
-            self.contents.connection_now(retrieve)
+            contents.connection_now(|_| begin(Need::Beside { with_room }))
         };
         let download = match begun {
             Ok(download) => download,
@@ -468,7 +467,8 @@ impl Version {
             if self.has_kept(offset) {
                 return Ok(None);
             }
-            self.transfers.retrieve_spot(at, offset, wait).map(Some)
+            let need = Need::Spot { wait };
+            self.transfers.retrieve(at, offset, need).map(Some)
         })
     }
 
@@ -540,7 +540,7 @@ impl Version {
         }
         self.unconfirmed.store(true, Ordering::Relaxed);
         self.contents
-            .connection(|wait| self.transfers.retrieve(at, offset, wait))
+            .connection(|wait| self.transfers.retrieve(at, offset, Need::Stream { wait }))
     }
 
     fn known_end(&self) -> Option<u64> {
