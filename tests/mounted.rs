@@ -7,6 +7,7 @@ use crate::support::mount::{Mounting, TestMount};
 mod bandwidth;
 mod cache;
 mod case_insensitive;
+mod closing;
 mod conflicts;
 mod doctor;
 mod extra;
