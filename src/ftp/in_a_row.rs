@@ -18,6 +18,14 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 const ENTERS_EXTENDED: u16 = 229;
 
 impl Session {
+    /// Does `listing`, behind which another one is likely to come on this session.
+    pub(super) fn in_a_row<T>(&mut self, listing: impl FnOnce(&mut Self) -> T) -> T {
+        self.goes_on = true;
+        let listed = listing(self);
+        self.goes_on = false;
+        listed
+    }
+
     /// Whether EPSV is to be sent behind a listing of which all came.
     pub(super) fn asks_for_next(&self) -> bool {
         self.goes_on

@@ -158,11 +158,9 @@ impl FtpServer {
                 else {
                     return;
                 };
-                lease.goes_on = true;
                 let began = Instant::now();
-                let listed = self.list_on(&mut lease, dir);
+                let listed = lease.in_a_row(|s| self.list_on(s, dir));
                 self.time_mlsd(began.elapsed());
-                lease.goes_on = false;
                 let listed = listed.and_then(|entries| self.complete(&mut lease, dir, entries));
                 match listed {
                     Ok(entries) => each(place, entries.into()),
