@@ -70,6 +70,9 @@ const CACHE_SIZE: u64 = 4 << 30;
 const CONNECTIONS: usize = 8;
 const EXTRA_CONNECTIONS: usize = 24;
 
+/// How long a connection is kept that nobody uses.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// How long what nobody reads is kept.
 const CACHE_MAX_AGE: Duration = Duration::from_secs(30 * 86_400);
 
@@ -484,6 +487,7 @@ fn ftp_options(
             None if settings.bwlimit.is_none() => EXTRA_CONNECTIONS,
             _ => 0,
         },
+        idle: IDLE,
         data,
         family,
         bind: settings.bind,

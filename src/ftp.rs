@@ -21,6 +21,7 @@ mod examine;
 mod extra;
 pub mod features;
 pub mod host;
+mod idle;
 mod in_a_row;
 mod in_place;
 pub mod intents;

@@ -8,9 +8,6 @@ use super::extra::Extra;
 use super::session::Session;
 use crate::vfs::error::Error;
 
-/// How long a session is kept idle. Servers hang up after one to five minutes.
-const IDLE_MAX: Duration = Duration::from_secs(60);
-
 /// How long a limit that the server taught us holds.
 const LIMIT_HOLDS: Duration = Duration::from_secs(60);
 
@@ -36,6 +33,8 @@ pub enum Purpose {
 pub(super) struct State {
     /// The one used last is at the end, and is taken first: so the others grow old.
     pub(super) idle: Vec<Idle>,
+    /// There is a thread that closes what is [idle](super::idle) for too long.
+    pub(super) minded: bool,
     metadata: usize,
     pub(super) transfers: usize,
     pub(super) spots: usize,
@@ -212,11 +211,17 @@ impl State {
         None
     }
 
-    pub(super) fn take_stale(&mut self) -> Vec<Idle> {
+    /// What was idle for so long.
+    pub(super) fn take_stale(&mut self, most: Duration) -> Vec<Idle> {
         let fresh = self
             .idle
-            .partition_point(|idle| idle.since.elapsed() > IDLE_MAX);
+            .partition_point(|idle| idle.since.elapsed() >= most);
         self.idle.drain(..fresh).collect()
+    }
+
+    /// How long the one has been idle that was so first.
+    pub(super) fn oldest_idle(&self) -> Option<Duration> {
+        self.idle.first().map(|idle| idle.since.elapsed())
     }
 
     /// The server will not have more than there are.

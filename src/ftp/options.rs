@@ -42,6 +42,8 @@ pub struct FtpOptions {
     pub connections: usize,
     /// How many more there may be for a moment, where several readers jump about in files.
     pub extra_connections: usize,
+    /// How long a connection is kept that nobody uses. Servers hang up after one to five minutes.
+    pub idle: Duration,
     /// Passive, or active with these addresses and ports.
     pub data: DataMode,
     /// Address family to use.

@@ -1,7 +1,7 @@
 //! The pool: sessions on loan, at most as many as the server allows.
 //!
-//! Sessions are opened when they are needed, outside the lock, and closed when they have been idle
-//! for a minute, by whoever comes next: there is no thread. Of a limit of *n*, transfers get *n* - 1
+//! Sessions are opened when they are needed, outside the lock, and closed when they have been
+//! [idle](super::idle) for a minute. Of a limit of *n*, transfers get *n* - 1
 //! at most, so that `ls` never waits for a download. A refusal for want of room ("421 Too many
 //! connections") makes the limit what is open at that moment; a minute later it may grow by one.
 //! For a moment there may be more ([`extra`](super::extra)).
@@ -204,7 +204,7 @@ impl Pool {
     fn admit(&self, purpose: Purpose, wait: bool, deadline: Deadline) -> Result<Grant> {
         let (admission, stale) = self.state.with(|state| {
             state.raise_limit(self.host.options().connections);
-            let stale = state.take_stale();
+            let stale = state.take_stale(self.host.options().idle);
             (state.admit(purpose, wait), stale)
         });
         for stale in stale {
@@ -236,19 +236,17 @@ impl Pool {
         }
     }
 
-    fn give_back(&self, purpose: Purpose, session: Session) {
-        let (left_over, stale) = self.state.with(|state| {
+    fn give_back(self: &Arc<Self>, purpose: Purpose, session: Session) {
+        let left_over = self.state.with(|state| {
             state.leave(purpose);
             let left_over = state.keep(session);
             state.serve();
-            (left_over, state.take_stale())
+            left_over
         });
         if let Some(session) = left_over {
             session.quit();
         }
-        for stale in stale {
-            stale.session.quit();
-        }
+        self.mind_idle();
     }
 }
 

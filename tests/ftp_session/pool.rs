@@ -170,6 +170,32 @@ fn an_idle_session_that_the_server_closed_is_replaced_unseen() {
 }
 
 #[test]
+fn what_nobody_uses_is_closed_though_nobody_comes() {
+    let server = Server::start(|_, _| Some(false));
+    let mut options = server.options();
+    options.idle = Duration::from_millis(500);
+    let pool = Pool::new(options);
+    for _ in 0..2 {
+        let leases = [0, 1].map(|_| pool.lease(Purpose::Metadata, true).unwrap());
+        assert_eq!(pool.report().open, 2);
+        drop(leases);
+        assert_eq!((pool.report().open, pool.report().idle), (2, 2));
+        let began = Instant::now();
+        while pool.report().open > 0 {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(began.elapsed() > Duration::from_millis(300));
+    }
+    let heard = || server.count("QUIT");
+    let began = Instant::now();
+    while heard() < 4 && began.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!((heard(), server.count("USER")), (4, 4));
+}
+
+#[test]
 fn a_fresh_session_that_dies_is_not_tried_again() {
     let server = Server::start(|_, line| (line != "SIZE a").then_some(false));
     let pool = server.pool();

@@ -146,6 +146,7 @@ impl Server {
             timeout: Duration::from_secs(2),
             connections: 4,
             extra_connections: 0,
+            idle: Duration::from_secs(60),
             data: DataMode::Passive,
             family: Family::Any,
             bind: None,
