@@ -1,9 +1,10 @@
 //! Requests that are done where they come in.
 //!
 //! To hand a request to another thread and to wake that costs as much as a server on this machine
-//! takes for it. So one event thread at a time may do what it has read, where the work before was
-//! done in no time: the others stay free to answer what memory can answer. Where the server is far
-//! away or slow, all goes to the threads that may wait.
+//! takes for it. So one event thread at a time may do what it has read, if that is of names and
+//! attributes and the work before was done in no time: the others stay free to answer what memory
+//! can answer. Where the server is far away or slow, all goes to the threads that may wait; what
+//! brings contents goes there always.
 //!
 //! The session ends when the last event thread does, and one that works may take its time until it
 //! sees that the kernel has gone. So the others tell, by their own end, while one works.

@@ -134,8 +134,8 @@ impl Requests {
             (None, Ok(value)) => undo(value),
             (None, Err(err)) => report(what.name, what.ino, &err),
         };
-        // One who reads asks for several pieces at once.
-        let by_turns = !matches!(what.class, Class::Read | Class::Write);
+        // The rest may take as long as bytes flow, and an event thread with it.
+        let by_turns = what.class == Class::Metadata;
         let Some(turn) = by_turns.then(|| self.in_place.turn()).flatten() else {
             let in_place = self.in_place.clone();
             return workers.submit(move || {
@@ -206,6 +206,50 @@ impl<R: Reply> Waiting for Slot<R> {
     fn give_up(&self, errno: Errno) {
         if let Some(reply) = self.take() {
             reply.fail(errno);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Reply for Nobody {
+        fn fail(self, _: Errno) {}
+    }
+
+    /// Whether what comes in on this thread is done on it.
+    fn stays(requests: &Requests, class: Class) -> bool {
+        let what = Request {
+            name: "close",
+            ino: 1,
+            caller: 0,
+            class,
+        };
+        let (tell, told) = mpsc::channel();
+        let work = move || {
+            tell.send(thread::current().id()).unwrap();
+            Ok(())
+        };
+        requests.hand_over(what, Nobody, work, |_, ()| (), |()| ());
+        told.recv().unwrap() == thread::current().id()
+    }
+
+    #[test]
+    fn an_event_thread_does_nothing_that_may_take_as_long_as_bytes_flow() {
+        let requests = Requests::new(None, Box::new(|| ())).unwrap();
+        let another = || assert!(!stays(&requests, Class::Metadata), "the only one");
+        thread::scope(|scope| scope.spawn(another).join().unwrap());
+        // Unless the machine is busy, at the first.
+        assert!((0..1000).any(|_| stays(&requests, Class::Metadata)));
+        for class in [Class::Content, Class::Read, Class::Write, Class::Release] {
+            assert!(!(0..20).any(|_| stays(&requests, class)));
         }
     }
 }
