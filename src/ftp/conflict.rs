@@ -116,9 +116,9 @@ impl FtpServer {
                 None
             }
             [size, time] => {
-                let (size, mtime) = (Some(size_of(size)?), time_of(time));
+                let (size, mtime) = (size_of(size)?, time_of(time));
                 Some(Attr {
-                    size,
+                    size: self.believes_size().then_some(size),
                     mtime,
                     mtime_exact: mtime.is_some(),
                     ..Attr::new(FileKind::File)

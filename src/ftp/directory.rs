@@ -87,7 +87,7 @@ impl FtpServer {
     }
 
     /// The commands to try, best first.
-    fn modes(&self, s: &Session) -> Vec<ListingMode> {
+    pub(super) fn modes(&self, s: &Session) -> Vec<ListingMode> {
         let forced = self.options().listing;
         if forced != ListingMode::Auto {
             return vec![forced];

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use super::list_command::Answer;
+use super::options::ListingMode;
 use super::replace::Replacement;
 use super::reply::Reply;
 use super::server::FtpServer;
@@ -85,11 +87,7 @@ impl FtpServer {
     ) -> Result<Option<SystemTime>> {
         let mut replies = replies.iter();
         if let Some(reply) = replies.next() {
-            match size_of(reply) {
-                Some(size) if size == what.size => {}
-                Some(size) => return Err(s.misunderstood(short(name, size, what.size, reply))),
-                None => self.verify_without_size(s, name, what.size)?,
-            }
+            self.verify_size(s, name, what.size, reply)?;
         }
         let mut set = None;
         if let Some(mtime) = dressing.time
@@ -166,21 +164,67 @@ impl FtpServer {
         dressed.map(Some)
     }
 
-    /// Guests may often not even ask for the SIZE of what they stored; then the listing tells, or
-    /// nobody.
-    fn verify_without_size(&self, s: &mut Session, name: &RemotePath, sent: u64) -> Result<()> {
-        let listed = match self.stat_by_listing(s, name) {
-            Ok(listed) => listed.and_then(|attr| attr.size),
-            Err(err) if s.is_broken() => return Err(err),
-            Err(_) => None,
-        };
-        match listed {
-            Some(size) if size != sent => Err(Error::new(
-                ErrorKind::Protocol,
-                format!("STOR {name}: the server has {size} of {sent} bytes"),
-            )),
-            _ => Ok(()),
+    /// Makes sure that `sent` bytes are at `name`, of which `reply` is the answer to SIZE. Guests may
+    /// often not even ask for it, and some servers say anything: then what else shows the file
+    /// decides. Where nothing does, a size that was told counts, and one that was not is no failure.
+    fn verify_size(
+        &self,
+        s: &mut Session,
+        name: &RemotePath,
+        sent: u64,
+        reply: &Reply,
+    ) -> Result<()> {
+        let told = size_of(reply);
+        if told == Some(sent) {
+            return Ok(());
         }
+        let shown = match self.size_shown(s, name) {
+            Err(err) if s.is_broken() => return Err(err),
+            shown => shown.unwrap_or_default(),
+        };
+        if shown != Some(sent)
+            && let Some(found) = told.or(shown)
+        {
+            return Err(s.misunderstood(short(name, found, sent, reply)));
+        }
+        if told.is_some() || matches!(reply.code(), 500 | 502 | 504) {
+            let before = self.ways.with(|ways| ways.size.replace(false));
+            if before.is_none()
+                && let Some(told) = told
+            {
+                log::warn!(
+                    "{name}: SIZE says {told}, all {sent} bytes are there: not believed any more"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The size that anything but SIZE tells of the file at `path`, also of one that our listings
+    /// hide yet.
+    fn size_shown(&self, s: &mut Session, path: &RemotePath) -> Result<Option<u64>> {
+        if self.has_mlst(s)
+            && let Some(Ok(attr)) = self.mlst(s, path)?
+        {
+            return Ok(attr.size);
+        }
+        if let Some(attr) = self.stat_by_stat(s, path)? {
+            return Ok(attr.size);
+        }
+        let Some((dir, name)) = path.split() else {
+            return Ok(None);
+        };
+        // NLST itself goes by SIZE.
+        let modes = self.modes(s);
+        let mode = modes.first().filter(|mode| **mode != ListingMode::Nlst);
+        let Some(mode) = mode.copied() else {
+            return Ok(None);
+        };
+        let Answer::Listed(listed) = self.list_by(s, &dir, mode)? else {
+            return Ok(None);
+        };
+        let found = listed.entries.into_iter().find(|entry| entry.name == name);
+        Ok(found.and_then(|entry| entry.attr.size))
     }
 
     /// The attributes of a file that was just published at `at`, whose time was set to `mtime`.

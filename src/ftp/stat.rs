@@ -153,11 +153,12 @@ impl FtpServer {
     /// taken from the listing of their directory.
     fn stat_without_mlst(&self, s: &mut Session, path: &RemotePath) -> Result<Attr> {
         let [size, mdtm] = self.ask_all(s, [("SIZE", path), ("MDTM", path)])?;
-        let (size, mtime) = (size_of(&size), time_of(&mdtm));
+        let (told, mtime) = (size_of(&size), time_of(&mdtm));
+        let size = told.filter(|_| self.believes_size());
         if let Some(mtime) = mtime {
             self.times.with(|times| times.told(path, size, mtime));
         }
-        let listed = match size {
+        let listed = match told {
             Some(_) => self.stat_by_stat(s, path)?,
             None => None,
         };
@@ -172,7 +173,7 @@ impl FtpServer {
             None => self.stat_by_listing(s, path)?,
         };
         let Some(mut attr) = listed else {
-            if size.is_some() {
+            if told.is_some() {
                 // The listing hides it (a dot file), yet it is there.
                 return Ok(Attr {
                     size,
@@ -199,6 +200,11 @@ impl FtpServer {
         Ok(attr)
     }
 
+    /// Whether what SIZE says is true, as far as known.
+    pub(super) fn believes_size(&self) -> bool {
+        self.ways.with(|ways| ways.size != Some(false))
+    }
+
     /// The listing of the directory, which exists, has no such name. Servers without `LIST -a` hide
     /// directories that begin with a dot.
     fn hidden_or_missing(&self, s: &mut Session, path: &RemotePath) -> Result<Attr> {
@@ -212,7 +218,7 @@ impl FtpServer {
 
     /// One line of LIST without a data connection, for what is known to be a file: of a directory,
     /// STAT would send the whole listing through the control connection.
-    fn stat_by_stat(&self, s: &mut Session, path: &RemotePath) -> Result<Option<Attr>> {
+    pub(super) fn stat_by_stat(&self, s: &mut Session, path: &RemotePath) -> Result<Option<Attr>> {
         let argument = self.spell(path)?;
         if is_awkward(&argument) || self.ways.with(|ways| ways.stat == Some(false)) {
             return Ok(None);

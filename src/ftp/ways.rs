@@ -111,7 +111,7 @@ pub(crate) struct Ways {
     pub(crate) mlsd_took: Duration,
     /// Directories ahead that are left to MLSD now.
     pub(crate) names_pause: usize,
-    /// SIZE is understood.
+    /// SIZE is understood, and tells the truth.
     pub(crate) size: Option<bool>,
     /// MDTM is understood.
     pub(crate) mdtm: Option<bool>,
@@ -164,7 +164,7 @@ impl Ways {
         );
         say(
             self.size == Some(false),
-            "no SIZE: uploads cannot be verified by it",
+            "SIZE is unknown or lies: uploads are verified by MLST, STAT or the listing",
         );
         say(
             self.rest.known(0) == Some(false),

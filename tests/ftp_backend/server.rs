@@ -38,8 +38,8 @@ pub struct State {
     pub listing: Option<Vec<u8>>,
     /// Reply to a listing that was sent.
     pub list_reply: Option<String>,
-    /// SIZE says so many bytes less than there are.
-    pub size_is_short_by: u64,
+    /// So many bytes of what is sent are not stored.
+    pub stores_short_by: usize,
     /// Reply to a STOR that was received.
     pub store_reply: Option<String>,
 }
@@ -304,10 +304,7 @@ impl Peer {
                 format!("229 (|||{port}|)")
             }
             "SIZE" => match self.target(&path) {
-                Some(Node::File(content)) => {
-                    let short = self.state.lock().unwrap().size_is_short_by;
-                    format!("213 {}", content.len() as u64 - short)
-                }
+                Some(Node::File(content)) => format!("213 {}", content.len()),
                 _ => "550 Could not get file size.".into(),
             },
             "MDTM" if !modern && is_stamp(argument) => self.set_time(argument),
@@ -560,6 +557,7 @@ impl Peer {
         };
         let whole = data.read_to_end(&mut content).is_ok();
         let mut state = self.state.lock().unwrap();
+        content.truncate(content.len() - state.stores_short_by);
         state.tree.insert(path.into(), Node::File(content));
         match &state.store_reply {
             Some(reply) => reply.clone(),

@@ -173,7 +173,7 @@ fn a_full_disk_found_at_the_end_is_told() {
 fn a_wrong_size_is_never_published() {
     let server = Server::start(MODERN);
     server.file("/f", "old content");
-    server.state().size_is_short_by = 1;
+    server.state().stores_short_by = 1;
     let err = put(&server.mount(), "f", "new").unwrap_err();
     assert!(err.to_string().contains("2 of 3 bytes"), "{err}");
     assert_eq!(server.names(), ["/f"]);

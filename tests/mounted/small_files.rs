@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{mounting, names_there};
-use crate::support::ftpd::{Ftpd, Quirks};
+use crate::support::ftpd::{Break, Ftpd, Quirks};
 use crate::support::mount::TestMount;
 
 /// A mount that knows what is in its root.
@@ -75,7 +75,8 @@ fn a_new_file_of_the_wrong_size_does_not_keep_its_name() {
     };
     store(&server, &mount, "first");
     mount.expect_log("");
-    server.change(|quirks| *quirks = Quirks::default().answer("SIZE", "213 3"));
+    let cut = || Break::CloseData("226 Transfer complete.".into());
+    server.change(|quirks| *quirks = Quirks::default().fault("STOR", 3, 100, cut()));
     let (status, said) = mount.try_sh("cp first second && echo fine");
     assert!(!status.success(), "{said}");
     // The last attempt is made when the file is released, which nobody waits for.

@@ -320,19 +320,53 @@ fn an_upload_cut_short_is_never_taken_for_complete() {
         "426 Connection closed.",
         "451 Local error.",
     ] {
-        let quirks = Quirks::default().fault("STOR", 70_000, 1, Break::CloseData(words.into()));
-        let Some((server, mut mount)) = stage(quirks) else {
-            return;
-        };
-        mount.expect_log("");
-        server.put("file", OLD);
-        let content = bytes(200_000);
-        let stored = store(&mount.path("file"), &content);
-        one_whole_version(&stored, &server.get("file"), &content);
-        store(&mount.path("file"), &content).unwrap();
-        assert!(server.get("file") == content, "{words}");
-        assert_eq!(names_there(&server), ["file"]);
-        mount.finish();
+        // Guests may often not ask for the size of what they stored.
+        for guest in [false, true] {
+            let cut = Break::CloseData(words.into());
+            let mut quirks = Quirks::default().fault("STOR", 70_000, 1, cut);
+            if guest {
+                quirks = quirks.answer("SIZE", "550 Could not get file size.");
+            }
+            let Some((server, mut mount)) = stage(quirks) else {
+                return;
+            };
+            mount.expect_log("");
+            server.put("file", OLD);
+            let content = bytes(200_000);
+            let stored = store(&mount.path("file"), &content);
+            one_whole_version(&stored, &server.get("file"), &content);
+            store(&mount.path("file"), &content).unwrap();
+            assert!(server.get("file") == content, "{words}");
+            assert_eq!(names_there(&server), ["file"]);
+            mount.finish();
+        }
+    }
+}
+
+#[test]
+fn what_is_stored_is_there_whatever_size_says() {
+    for quirks in [Quirks::default(), Quirks::like_vsftpd()] {
+        for said in ["213 0", "213 4294967295"] {
+            let server = Ftpd::with(quirks.clone().answer("SIZE", said));
+            let mounting = mounting(&server).option("upload=rename");
+            let Some(mount) = mounting.expect_log("not believed any more").start() else {
+                return;
+            };
+            for round in 1..4 {
+                let content = bytes(round * 30_000);
+                for name in ["file", "other"] {
+                    store(&mount.path(name), &content).unwrap();
+                    assert!(server.get(name) == content, "{said}");
+                    assert!(fs::read(mount.path(name)).unwrap() == content, "{said}");
+                    let shown = fs::metadata(mount.path(name)).unwrap();
+                    assert_eq!(shown.len(), content.len() as u64, "{said}");
+                }
+                fs::rename(mount.path("other"), mount.path("file")).unwrap();
+                assert_eq!(names_there(&server), ["file"]);
+            }
+            assert_eq!(mount.log().matches("SIZE says").count(), 1);
+            mount.finish();
+        }
     }
 }
 
