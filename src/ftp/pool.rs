@@ -140,14 +140,6 @@ impl Pool {
         drop(self.state.with(|state| std::mem::take(&mut state.idle)));
     }
 
-    /// Whether somebody waits for a session for `purpose`: a holder that could do without should
-    /// give back.
-    #[must_use]
-    pub fn contended(&self, purpose: Purpose) -> bool {
-        self.state
-            .with(|state| state.queue.iter().any(|waiter| waiter.purpose == purpose))
-    }
-
     /// Whether anybody waits for a session.
     pub(super) fn is_contended(&self) -> bool {
         self.state.with(|state| !state.queue.is_empty())

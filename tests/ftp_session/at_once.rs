@@ -194,7 +194,7 @@ fn a_server_that_has_enough_says_so_at_any_step() {
         let second = pool.lease(Purpose::Metadata, true).unwrap();
         thread::scope(|scope| {
             let third = scope.spawn(|| pool.lease(Purpose::Metadata, true).map(drop));
-            while !pool.contended(Purpose::Metadata) {
+            while pool.report().waiting == 0 {
                 thread::sleep(Duration::from_millis(5));
             }
             drop(first);

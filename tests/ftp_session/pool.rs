@@ -37,7 +37,7 @@ fn the_servers_limit_is_learned_and_kept_to() {
         let _second = pool.lease(Purpose::Metadata, true).unwrap();
         let third = thread::scope(|scope| {
             let third = scope.spawn(|| pool.lease(Purpose::Metadata, true));
-            while !pool.contended(Purpose::Metadata) {
+            while pool.report().waiting == 0 {
                 thread::sleep(Duration::from_millis(5));
             }
             drop(first);
