@@ -25,13 +25,25 @@ impl Awake {
         read: impl FnOnce(&mut S) -> Result<T, E>,
     ) -> Result<T, E> {
         let began = Instant::now();
-        while self.near && !has_come(source) && began.elapsed() < AWAKE {
-            thread::yield_now();
+        if self.near {
+            stay_awake(AWAKE, || has_come(source));
         }
         let got = read(source);
         self.near = began.elapsed() < AWAKE;
         got
     }
+}
+
+/// Gives way to whoever wants to run until `has_come`, or for as long as `most`. Whether it came.
+pub(super) fn stay_awake(most: Duration, mut has_come: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    while !has_come() {
+        if began.elapsed() >= most {
+            return false;
+        }
+        thread::yield_now();
+    }
+    true
 }
 
 #[cfg(test)]

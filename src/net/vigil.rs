@@ -7,8 +7,9 @@
 //! to run, and then takes more at once.
 
 use std::net::TcpStream;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::awake::stay_awake;
 
 /// How long a reader stays awake at most.
 const LIMIT: Duration = Duration::from_micros(300);
@@ -50,14 +51,10 @@ impl Vigil {
             self.sleeps -= 1;
             return;
         }
-        let began = Instant::now();
         // What is wrong with the socket the read will tell.
-        while rustix::io::ioctl_fionread(stream).is_ok_and(|there| there < ENOUGH) {
-            if began.elapsed() >= LIMIT {
-                self.sleeps = MORE_SLEEPS;
-                return;
-            }
-            thread::yield_now();
+        let enough = || !rustix::io::ioctl_fionread(stream).is_ok_and(|there| there < ENOUGH);
+        if !stay_awake(LIMIT, enough) {
+            self.sleeps = MORE_SLEEPS;
         }
     }
 }
@@ -67,6 +64,8 @@ impl Vigil {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::thread;
+    use std::time::Instant;
 
     use super::*;
 
