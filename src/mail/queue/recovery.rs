@@ -103,6 +103,28 @@ impl Queue {
                 recovered.unqueued.push(id);
             }
         }
+        let records = self.settle(&entries, same_boot, &mut recovered);
+        self.book.with(|book| {
+            book.entries = entries;
+            book.texts = texts;
+        });
+        self.journal.append(&records, || {
+            self.book
+                .with(|book| records.iter().for_each(|r| book.apply(r)));
+        })?;
+        // One state, one journal: what was torn or damaged is not read a second time.
+        self.compact()?;
+        Ok(recovered)
+    }
+
+    /// What the journal is to be told of attempts that were cut off.
+    fn settle(
+        &self,
+        entries: &BTreeMap<Id, Entry>,
+        same_boot: bool,
+        recovered: &mut Recovered,
+    ) -> Vec<Record> {
+        let damaged = recovered.damaged > 0;
         let mut records = vec![Record {
             at: now(),
             id: None,
@@ -128,17 +150,7 @@ impl Queue {
                 records.push(super::record(now(), &entry.id, Event::Disarmed(safe)));
             }
         }
-        self.book.with(|book| {
-            book.entries = entries;
-            book.texts = texts;
-        });
-        self.journal.append(&records, || {
-            self.book
-                .with(|book| records.iter().for_each(|r| book.apply(r)));
-        })?;
-        // One state, one journal: what was torn or damaged is not read a second time.
-        self.compact()?;
-        Ok(recovered)
+        records
     }
 
     /// Files of messages that left, and entries of messages whose file is not there.
