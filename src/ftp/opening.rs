@@ -2,10 +2,11 @@
 //! nothing is known of the server ([`at_once`](super::at_once)).
 //!
 //! suppaftp reads the greeting and does the AUTH TLS exchange, but not where TLS comes first; then
-//! the bare connection is taken out of it. Past that point it would be in the way: its reader ends a reply at any three digits,
-//! its limits are per read, its transfers read replies behind one's back in `Drop` and hang after
-//! ABOR, its FEAT loses lines, and nothing of it can be pipelined. So commands, replies and data
-//! connections are our own ([`control`](super::control), [`data`](super::data)).
+//! the bare connection is taken out of it. Past that point it would be in the way: its reader ends a
+//! reply at any three digits, its limits are per read, its transfers read replies behind one's back
+//! in `Drop` and hang after ABOR, its FEAT loses lines, and nothing of it can be pipelined. So
+//! commands, replies and data connections are our own ([`control`](super::control),
+//! [`data`](super::data)).
 
 use std::io::{self, Read};
 use std::net::TcpStream;

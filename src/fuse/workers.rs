@@ -1,9 +1,9 @@
 //! Threads for what may wait for the network.
 //!
 //! fuser's event threads must stay free to answer what memory can answer, so everything else is
-//! handed to one of two bounded sets of threads: metadata, and file contents. They are apart so
-//! that any number of stalled reads leaves `ls` alone. A thread is started when none is idle and
-//! ends after some idle seconds.
+//! handed to one of three bounded sets of threads: metadata, file contents, and writes that copy a
+//! file first. They are apart so that any number of stalled reads leaves `ls` alone. A thread is
+//! started when none is idle and ends after some idle seconds.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

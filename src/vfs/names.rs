@@ -282,6 +282,8 @@ impl Vfs {
                 return Ok(());
             }
         }
+        // Nothing is left to do, unless the file was only in the journal and somebody has written to
+        // it since: then no server has it yet.
         self.commit_written(moved)?;
         self.detach(target.as_ref(), to)?;
         self.backend.rename(from, to, replaces)
