@@ -3,7 +3,8 @@
 //! Three rules keep it true. What is asked of the server is kept only if none of this mount's own
 //! changes overtook the answer. A change that succeeded is entered in place, so that writing a
 //! tree does not list it again after every file; one that may or may not have happened makes its
-//! name doubtful. And nothing is relied on for longer than the time to live.
+//! name doubtful. And nothing is relied on for longer than the time to live, a listing for as long
+//! again as it took to come.
 
 mod ahead;
 mod changes;
@@ -103,7 +104,7 @@ impl Cached {
             let answer = flight.listing.get_or_init(ask).clone();
             self.memory
                 .0
-                .with(|listings| listings.landed(dir, &flight, asked));
+                .with(|listings| listings.landed(dir, &flight, asked, Instant::now()));
             let left = |err: &Error| err.kind() == ErrorKind::Interrupted;
             if led || !answer.as_ref().is_err_and(left) || !caller::waits() {
                 return answer;

@@ -1,12 +1,13 @@
 //! What listings cost, and what becomes of odd ones.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
 use super::{mounting, stage};
 use crate::support::ftpd::{DashA, Dialect, Ftpd, Quirks};
+use crate::support::mount::TestMount;
 
 /// Commands that list a directory, and those that ask for a single name.
 fn asked(server: &Ftpd) -> (usize, usize) {
@@ -93,6 +94,55 @@ fn large(quirks: Quirks) -> usize {
 fn a_large_directory_is_listed_once() {
     assert_eq!(large(Quirks::default()), 1);
     assert_eq!(large(Quirks::like_vsftpd()), 1);
+}
+
+/// How many listings and single questions it takes to look at each of 300 names in `dir`, of many.
+fn questions(server: &Ftpd, mount: &TestMount, dir: &str) -> (usize, usize) {
+    server.clear_log();
+    let look = format!(
+        "import os\nnames = os.listdir('{dir}')\n\
+         for name in names[::len(names) // 300]: os.stat('{dir}/' + name)"
+    );
+    mount.sh(&format!("python3 -c \"{look}\""));
+    (server.count("MLSD"), server.count("MLST"))
+}
+
+#[test]
+fn a_listing_that_takes_longer_than_it_is_believed_serves_all_the_same() {
+    let server = Ftpd::with(Quirks::default().delay("MLSD", Duration::from_millis(700)));
+    for number in 0..300 {
+        server.put(format!("dir/file{number}"), "");
+    }
+    let Some(mount) = mounting(&server).option("dir_cache=300ms").start() else {
+        return;
+    };
+    let (listings, singles) = questions(&server, &mount, "dir");
+    assert!(listings <= 4, "{listings} listings");
+    assert!(singles <= 12, "{singles} names asked for");
+    mount.finish();
+}
+
+#[test]
+fn a_directory_of_very_many_names_is_remembered() {
+    let mut text = Vec::new();
+    for n in 0..100_001 {
+        writeln!(
+            text,
+            "type=file;size=1;modify=20240101000000; file-{n:06}\r"
+        )
+        .unwrap();
+    }
+    let mut quirks = Quirks::default();
+    quirks.canned.push(("MLSD", "/huge".into(), text));
+    let server = Ftpd::with(quirks);
+    fs::create_dir(server.path("huge")).unwrap();
+    let Some(mount) = mounting(&server).option("timeout=20s").start() else {
+        return;
+    };
+    let (listings, singles) = questions(&server, &mount, "huge");
+    assert!(listings <= 2, "{listings} listings");
+    assert!(singles <= 4, "{singles} names asked for");
+    mount.finish();
 }
 
 #[test]

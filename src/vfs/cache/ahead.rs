@@ -214,7 +214,7 @@ impl Ahead {
             let _ = flight.listing.set(Ok(Arc::clone(&entries)));
             self.memory
                 .0
-                .with(|listings| listings.landed(dir, flight, asked));
+                .with(|listings| listings.landed(dir, flight, asked, Instant::now()));
             self.state
                 .with(|state| state.walk.fetched(dir, entries.len(), Instant::now()));
             flight.arrival.as_ref().into_iter().for_each(|a| a.tell());

@@ -12,12 +12,12 @@ pub(super) struct Listing {
     pub(super) entries: Arc<[DirEntry]>,
     /// Positions in `entries`, in the order of the names.
     by_name: Arc<[u32]>,
-    /// When the server was asked for it.
+    /// From when on it is relied on for the time to live.
     pub(super) since: Instant,
 }
 
 impl Listing {
-    /// Sorts out `entries`, true at `since`.
+    /// Sorts out `entries`, relied on from `since` on.
     pub(super) fn new(entries: Arc<[DirEntry]>, since: Instant) -> Self {
         let mut by_name: Vec<u32> = (0..).zip(entries.iter()).map(|(i, _)| i).collect();
         by_name.sort_by_key(|i| entries.get(*i as usize).map(|entry| &entry.name));

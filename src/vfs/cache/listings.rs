@@ -15,6 +15,9 @@ use crate::vfs::path::{Name, RemotePath};
 /// Names asked for one by one in a directory before it is listed instead.
 const SINGLES: u32 = 2;
 
+/// A directory so many times as large as all that is to be kept is not kept.
+const LARGEST: usize = 2;
+
 /// How to find out about a name.
 #[derive(Debug)]
 pub(super) enum Ask {
@@ -65,8 +68,14 @@ struct Dir {
 }
 
 impl Dir {
-    fn weight(&self) -> usize {
-        1 + self.names.len() + self.listing.as_ref().map_or(0, |l| l.entries.len())
+    /// How much of `limit` it takes. A large one must not drive out the one it is in, or be driven out
+    /// by it: each name in it would cost another listing.
+    fn weight(&self, limit: usize) -> usize {
+        let all = 1 + self.names.len() + self.listing.as_ref().map_or(0, |l| l.entries.len());
+        match all <= limit.saturating_mul(LARGEST) + 1 {
+            true => all.min(limit / 2),
+            false => all,
+        }
     }
 }
 
@@ -280,8 +289,16 @@ impl Listings {
     }
 
     /// A flight is over: nobody boards it any more, and what it brought is kept if it is still
-    /// good. `asked` is when it began.
-    pub(super) fn landed(&mut self, dir: &RemotePath, flight: &Arc<Flight>, asked: Instant) {
+    /// good. `asked` is when it began. What took long to come is relied on for as long again: one
+    /// who asks for each name in a directory would else list it for every few of them.
+    pub(super) fn landed(
+        &mut self,
+        dir: &RemotePath,
+        flight: &Arc<Flight>,
+        asked: Instant,
+        now: Instant,
+    ) {
+        let since = now + now.saturating_duration_since(asked);
         let current = self.flights.get(dir);
         if !current.is_some_and(|current| Arc::ptr_eq(current, flight)) {
             return;
@@ -291,11 +308,11 @@ impl Listings {
             return;
         }
         match flight.listing.get() {
-            Some(Ok(entries)) => self.keep(dir, entries, asked),
+            Some(Ok(entries)) => self.keep(dir, entries, since),
             Some(Err(err)) => match err.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => self.doubt(dir, asked),
                 kind if refuses_listing(kind) => {
-                    self.edit_dir(dir, |dir| dir.unlistable = Some(asked));
+                    self.edit_dir(dir, |dir| dir.unlistable = Some(since));
                 }
                 _ => {}
             },
@@ -303,9 +320,9 @@ impl Listings {
         }
     }
 
-    /// Remembers a complete listing, true at `since`.
+    /// Remembers a complete listing, which is relied on from `since` on.
     fn keep(&mut self, dir: &RemotePath, entries: &Arc<[DirEntry]>, since: Instant) {
-        let fits = entries.len() < self.limit;
+        let fits = entries.len() <= self.limit.saturating_mul(LARGEST);
         let listing = fits.then(|| Listing::new(Arc::clone(entries), since));
         self.edit_dir(dir, |dir| {
             dir.names.clear();
@@ -396,11 +413,12 @@ impl Listings {
         {
             return;
         }
+        let limit = self.limit;
         let (weight, by_use) = (&mut self.weight, &mut self.by_use);
         self.dirs.retain(|at, dir| {
             let keep = !at.is_within(path);
             if !keep {
-                *weight -= dir.weight();
+                *weight -= dir.weight(limit);
                 by_use.remove(&dir.used);
             }
             keep
@@ -420,22 +438,23 @@ impl Listings {
     /// Edits what is known of `path`, then makes room.
     fn edit_dir<R>(&mut self, path: &RemotePath, edit: impl FnOnce(&mut Dir) -> R) -> R {
         self.clock += 1;
+        let limit = self.limit;
         let dir = self.dirs.entry(path.clone()).or_default();
         if dir.used == 0 {
-            self.weight += dir.weight();
+            self.weight += dir.weight(limit);
         } else {
             self.by_use.remove(&dir.used);
         }
         dir.used = self.clock;
         self.by_use.insert(self.clock, path.clone());
-        let before = dir.weight();
+        let before = dir.weight(limit);
         let result = edit(dir);
-        self.weight = self.weight + dir.weight() - before;
-        while self.weight > self.limit
+        self.weight = self.weight + dir.weight(limit) - before;
+        while self.weight > limit
             && let Some((_, oldest)) = self.by_use.pop_first()
             && let Some(dir) = self.dirs.remove(&oldest)
         {
-            self.weight -= dir.weight();
+            self.weight -= dir.weight(limit);
         }
         result
     }

@@ -1,4 +1,9 @@
-#![allow(clippy::unwrap_used, clippy::panic, clippy::unreachable)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::indexing_slicing
+)]
 
 use std::time::SystemTime;
 
@@ -33,7 +38,7 @@ fn entries(all: &[(&str, Attr)]) -> Arc<[DirEntry]> {
 fn list(listings: &mut Listings, dir: &str, all: &[(&str, Attr)], now: Instant) {
     let flight = listings.board(&path(dir));
     flight.listing.set(Ok(entries(all))).unwrap();
-    listings.landed(&path(dir), &flight, now);
+    listings.landed(&path(dir), &flight, now, now);
 }
 
 fn size(listings: &Listings, at: &str, now: Instant) -> Option<Option<u64>> {
@@ -161,7 +166,7 @@ fn a_directory_that_cannot_be_listed_is_asked_name_by_name() {
         .listing
         .set(Err(ErrorKind::PermissionDenied.into()))
         .unwrap();
-    listings.landed(&path("d"), &flight, now);
+    listings.landed(&path("d"), &flight, now, now);
     for _ in 0..5 {
         assert!(matches!(listings.ask(&path("d/x"), now), Ask::Stat));
     }
@@ -194,9 +199,43 @@ fn a_listing_overtaken_by_a_change_is_not_kept() {
         !Arc::ptr_eq(&flight, &listings.board(&path(""))),
         "who asks after the change must not get an answer from before it"
     );
-    listings.landed(&path(""), &flight, now);
+    listings.landed(&path(""), &flight, now, now);
     assert_eq!(size(&listings, "new", now), Some(Some(1)));
     assert_eq!(names(&mut listings, "", now), None);
+}
+
+#[test]
+fn what_took_long_to_come_is_relied_on_for_as_long_again() {
+    let mut listings = Listings::new(TTL, 100);
+    let asked = Instant::now();
+    let flight = listings.board(&path("d"));
+    flight.listing.set(Ok(entries(&[("a", file(1))]))).unwrap();
+    let came = asked + Duration::from_secs(20);
+    listings.landed(&path("d"), &flight, asked, came);
+    let until = came + Duration::from_secs(20) + TTL;
+    let (before, after) = (Duration::from_millis(1), Duration::from_millis(1));
+    assert_eq!(size(&listings, "d/a", until - before), Some(Some(1)));
+    assert_eq!(size(&listings, "d/a", until + after), None);
+}
+
+#[test]
+fn a_directory_larger_than_all_that_is_kept_stays_beside_the_one_it_is_in() {
+    let mut listings = Listings::new(TTL, 10);
+    let now = Instant::now();
+    let names: Vec<_> = (0..21).map(|n| format!("f{n}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (&**name, file(1))).collect();
+    list(&mut listings, "d", &all[..20], now);
+    list(&mut listings, "", &[("d", dir())], now);
+    assert!(matches!(listings.ask(&path("d"), now), Ask::Known(_)));
+    assert_eq!(size(&listings, "d/f19", now), Some(Some(1)));
+    // But not without bound, and what is too large is asked for name by name.
+    list(&mut listings, "e", &all[..20], now);
+    list(&mut listings, "g", &all, now);
+    assert!(listings.weight <= 10);
+    assert_eq!(size(&listings, "d/f19", now), None);
+    for _ in 0..5 {
+        assert!(matches!(listings.ask(&path("g/f0"), now), Ask::Stat));
+    }
 }
 
 #[test]
@@ -217,14 +256,14 @@ fn memory_is_bounded_and_the_directory_used_last_stays() {
         listings.answered(&path(&format!("one/{i}")), &Ok(file(1)), now);
         assert!(listings.weight <= 10);
     }
-    let weight: usize = listings.dirs.values().map(Dir::weight).sum();
+    let weight: usize = listings.dirs.values().map(|dir| dir.weight(10)).sum();
     assert_eq!(listings.weight, weight);
     assert_eq!(listings.by_use.len(), listings.dirs.len());
 }
 
 #[test]
 fn a_listing_too_large_to_keep_is_not_asked_for_again_and_again() {
-    let mut listings = Listings::new(TTL, 3);
+    let mut listings = Listings::new(TTL, 1);
     let now = Instant::now();
     let four = ["a", "b", "c", "d"].map(|name| (name, file(1)));
     list(&mut listings, "big", &four, now);
