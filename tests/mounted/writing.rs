@@ -344,6 +344,30 @@ fn an_upload_cut_short_is_never_taken_for_complete() {
 }
 
 #[test]
+fn who_may_not_look_at_what_he_stores_learns_nothing_of_stat_by_that() {
+    let quirks = Quirks::like_vsftpd()
+        .answer("SIZE /.ferryfs*", "550 Could not get file size.")
+        .answer("STAT /.ferryfs*", "550 Not yours.");
+    let server = Ftpd::with(quirks);
+    let mounting = mounting(&server).option("upload=rename");
+    let Some(mount) = mounting.start() else {
+        return;
+    };
+    for round in 1..4 {
+        let content = bytes(round * 1000);
+        store(&mount.path("file"), &content).unwrap();
+        assert!(server.get("file") == content);
+    }
+    assert_eq!(
+        server.count("STAT /.ferryfs*"),
+        3,
+        "{:?}",
+        server.commands()
+    );
+    mount.finish();
+}
+
+#[test]
 fn what_is_stored_is_there_whatever_size_says() {
     for quirks in [Quirks::default(), Quirks::like_vsftpd()] {
         for said in ["213 0", "213 4294967295"] {
