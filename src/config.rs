@@ -106,6 +106,9 @@ pub(crate) struct Config {
     pub(crate) prefetch: bool,
     /// The kernel may read files of the cache by itself (`passthrough=`).
     pub(crate) passthrough: bool,
+    /// Large files are read around the kernel's pages, or are not; `None`: where that is best
+    /// (`direct_io=`).
+    pub(crate) direct_io: Option<bool>,
     /// This mount's own directory for what must survive; made by [`state::claim`].
     pub(crate) state_dir: PathBuf,
     /// This mount's own directory for what may be lost; made by [`state::claim`].
@@ -260,6 +263,7 @@ impl Config {
             hard: settings.hard,
             prefetch: settings.prefetch.unwrap_or(true),
             passthrough: settings.passthrough.unwrap_or(true),
+            direct_io: settings.direct_io,
             source: source(url, settings, user)?,
             url_shown,
             mountpoint,

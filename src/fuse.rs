@@ -7,6 +7,7 @@
 mod answers;
 mod attr;
 mod descriptors;
+pub(crate) mod direct;
 mod errno;
 pub(crate) mod in_place;
 pub(crate) mod mounting;
@@ -38,6 +39,7 @@ use self::answers::{
     request, tune,
 };
 use self::attr::{bare, file_attr, file_type, ino};
+use self::direct::DirectReads;
 use self::in_place::OnEnd;
 use self::pages::Pages;
 use self::passthrough::Passthrough;
@@ -55,6 +57,7 @@ pub(crate) struct Filesystem {
     pages: Pages,
     writers: Arc<Writers>,
     passthrough: Arc<Passthrough>,
+    direct: Arc<DirectReads>,
 }
 
 impl Filesystem {
@@ -66,6 +69,7 @@ impl Filesystem {
         directory: &Path,
         limit: Option<Duration>,
         passthrough: Arc<Passthrough>,
+        direct: Arc<DirectReads>,
         on_end: OnEnd,
     ) -> std::io::Result<Self> {
         Ok(Self {
@@ -75,6 +79,7 @@ impl Filesystem {
             pages: Pages::default(),
             writers: Arc::default(),
             passthrough,
+            direct,
         })
     }
 }
@@ -84,7 +89,7 @@ impl Filesystem {
 #[allow(clippy::too_many_arguments)]
 impl fuser::Filesystem for Filesystem {
     fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        self.vfs.allow_direct_writes(tune(config));
+        self.vfs.allow_direct_io(tune(config));
         self.passthrough.ask(config);
         Ok(())
     }
@@ -269,18 +274,26 @@ impl fuser::Filesystem for Filesystem {
     fn open(&self, req: &fuser::Request, of: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (vfs, undoing) = (Arc::clone(&self.vfs), Arc::clone(&self.vfs));
         let (how, passthrough) = (how(flags), Arc::clone(&self.passthrough));
-        let caller = req.pid();
+        let (caller, direct, undone) = (req.pid(), Arc::clone(&self.direct), Arc::clone(&self.direct));
         self.requests.hand_over_with(
             request("open", Class::Metadata, req, of),
             reply,
             move |slot| {
                 let lend = |file: &_| slot.with(|reply| passthrough.lend(reply, file)).flatten();
-                let opened = vfs.open_lending(ino(of), how, Some(&lend)).map_err(look_again);
+                let around = |origin| direct.is_likely(caller, origin);
+                let opened = vfs.open_lending(ino(of), how, Some(&lend), Some(&around));
+                let opened = opened.map_err(look_again);
                 vfs.answers(caller, ino(of), opened.as_ref().err());
-                opened.inspect(|(_, loan)| passthrough.opened(loan.as_ref()))
+                opened.inspect(|(opened, loan)| {
+                    passthrough.opened(loan.as_ref());
+                    if opened.around { direct.opened(opened.fh, caller); }
+                })
             },
             answer_open,
-            move |(opened, _)| undoing.take_back(opened.fh),
+            move |(opened, _)| {
+                undone.forget(opened.fh);
+                undoing.take_back(opened.fh);
+            },
         );
     }
 
@@ -317,8 +330,10 @@ impl fuser::Filesystem for Filesystem {
 
     fn read(
         &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64, size: u32,
-        _: OpenFlags, _: Option<LockOwner>, reply: ReplyData,
+        _: OpenFlags, owner: Option<LockOwner>, reply: ReplyData,
     ) {
+        // The kernel names an owner to those who read, and none for its pages.
+        self.direct.note(fh.0, size, owner.is_none());
         let len = size as usize;
         if let Some(chunk) = self.vfs.read_cached(fh.0, offset, len) {
             return reply.data(chunk.as_slice());
@@ -381,6 +396,7 @@ impl fuser::Filesystem for Filesystem {
         _: Option<LockOwner>, _flush: bool, reply: ReplyEmpty,
     ) {
         self.writers.forget(fh.0);
+        self.direct.forget(fh.0);
         self.empty_op(
             request("release", Class::Release, req, of),
             reply,

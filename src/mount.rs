@@ -19,6 +19,7 @@ use crate::control::{Answer, Request, Server};
 use crate::daemon::{self, Ready};
 use crate::exit::{Exit, Failure, words};
 use crate::fuse::Filesystem;
+use crate::fuse::direct::DirectReads;
 use crate::fuse::mounting::{self, MountView};
 use crate::fuse::news::{News, forget_names};
 use crate::fuse::passthrough::Passthrough;
@@ -184,6 +185,7 @@ struct Mount {
     behind: Arc<dyn Behind>,
     vfs: Arc<Vfs>,
     passthrough: Arc<Passthrough>,
+    direct: Arc<DirectReads>,
     timeout: Duration,
     /// Requests about names take longer than `timeout`, if need be.
     hard: bool,
@@ -212,6 +214,7 @@ impl Mount {
             behind,
             vfs,
             passthrough: Arc::new(Passthrough::new(config.passthrough)),
+            direct: Arc::new(DirectReads::new(config.direct_io)),
             timeout: config.timeout(),
             hard: config.hard,
             ended: Locked::new(false),
@@ -242,13 +245,13 @@ impl Mount {
             Failure::new(Exit::Mount, line)
         };
         let limit = (!self.hard).then_some(self.timeout);
-        let passthrough = Arc::clone(&self.passthrough);
+        let (passthrough, direct) = (Arc::clone(&self.passthrough), Arc::clone(&self.direct));
         let on_end = Box::new(move || {
             let _ = events.send(Event::Ended(Ok(())));
         });
         let vfs = Arc::clone(&self.vfs);
-        let filesystem =
-            Filesystem::new(vfs, &self.directory, limit, passthrough, on_end).map_err(failed)?;
+        let filesystem = Filesystem::new(vfs, &self.directory, limit, passthrough, direct, on_end);
+        let filesystem = filesystem.map_err(failed)?;
         let session = mounting::mount(filesystem, &self.directory, &view).map_err(failed)?;
         let directory = self.directory.clone();
         let news = News::start(session.notifier(), &self.vfs, move |dir, names| {
@@ -429,6 +432,7 @@ impl Mount {
     fn status(&self) -> Map<String, Value> {
         let mut status = self.behind.status();
         status.insert("passthrough".to_owned(), self.passthrough.shown().into());
+        status.insert("direct_io".to_owned(), self.direct.shown().into());
         status.insert("dirty".to_owned(), self.dirty());
         status.insert("writeback".to_owned(), self.uploads());
         status.insert("transfers".to_owned(), traffic::transfers());

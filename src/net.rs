@@ -236,7 +236,8 @@ pub fn tune(stream: &TcpStream, limit: Duration) -> io::Result<()> {
 }
 
 /// Whether the peer is on this machine.
-fn is_local(stream: &TcpStream) -> bool {
+#[must_use]
+pub fn is_local(stream: &TcpStream) -> bool {
     let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical());
     let ours = stream.local_addr().map(|ours| ours.ip().to_canonical());
     peer.is_ok_and(|peer| peer.is_loopback() || ours.is_ok_and(|ours| ours == peer))

@@ -6,6 +6,7 @@
 //! else it asks its [`Backend`]. What ends in `_cached` answers from memory or not at all, and
 //! never waits.
 
+mod around;
 pub mod attr;
 pub mod backend;
 pub mod blocks;
@@ -54,6 +55,7 @@ use self::path::{Name, RemotePath};
 use self::writeback::Writeback;
 use crate::sync::Locked;
 
+pub use self::around::Around;
 pub use self::directories::{DirItem, DirItemPlus};
 pub use self::files::{Dirty, Opened};
 pub use self::inodes::{Ino, ROOT};
@@ -142,8 +144,8 @@ pub struct Vfs {
     open_files: OpenFiles,
     handles: Handles<FileHandle>,
     directories: Handles<OpenDirectory>,
-    /// Files that are written as a whole may go around the kernel's pages.
-    direct_writes: AtomicBool,
+    /// Files may go around the kernel's pages.
+    direct_io: AtomicBool,
     writeback: OnceLock<Writeback>,
     mapped: OnceLock<Arc<Mapped>>,
     moving: Moving,
@@ -169,7 +171,7 @@ impl Vfs {
             open_files: OpenFiles::new(),
             handles: Handles::new(),
             directories: Handles::new(),
-            direct_writes: AtomicBool::new(false),
+            direct_io: AtomicBool::new(false),
             writeback: OnceLock::new(),
             mapped: OnceLock::new(),
             moving: Moving::default(),
@@ -178,8 +180,8 @@ impl Vfs {
 
     /// Whether the kernel can map files into memory that go around its pages (Linux 6.6, FUSE
     /// 7.39), so that from now on [`Opened::direct_io`] may be said of any file.
-    pub fn allow_direct_writes(&self, allowed: bool) {
-        self.direct_writes.store(allowed, Ordering::Relaxed);
+    pub fn allow_direct_io(&self, allowed: bool) {
+        self.direct_io.store(allowed, Ordering::Relaxed);
     }
 
     /// How much is known and open.

@@ -9,6 +9,7 @@ mod cache;
 mod case_insensitive;
 mod closing;
 mod conflicts;
+mod direct;
 mod doctor;
 mod extra;
 mod far;

@@ -31,6 +31,7 @@ const HELD: &[(&str, &[&str])] = &[
         &[
             "content::reading::jumps_open_a_few_streams_at_most_and_are_right",
             "mounted::cache::a_file_that_is_jumped_about_in_is_read_right",
+            "mounted::direct::every_byte_is_right_by_whatever_call",
             "interop::calls::mmap_read",
         ],
     ),

@@ -189,6 +189,11 @@ pub const OPTIONS: &[OptionSpec] = &[
             ("off", false),
         ])),
     ),
+    with("direct_io", "auto|on|off", |settings, text| {
+        let choices = [("auto", None), ("on", Some(true)), ("off", Some(false))];
+        settings.direct_io = value::choice(text, &choices)?;
+        Ok(())
+    }),
     with(
         "writeback",
         "sync",

@@ -78,6 +78,7 @@ pub(crate) struct Settings {
     pub(crate) dir_cache: Option<Duration>,
     pub(crate) prefetch: Option<bool>,
     pub(crate) passthrough: Option<bool>,
+    pub(crate) direct_io: Option<bool>,
     pub(crate) writeback: Option<Writeback>,
     pub(crate) writeback_limit: Option<u64>,
     pub(crate) cache_dir: Option<PathBuf>,

@@ -237,6 +237,10 @@ impl Transfers for FtpTransfers {
         TRAFFIC.received.get() + TRAFFIC.sent.get()
     }
 
+    fn is_on_this_machine(&self) -> bool {
+        self.0.pool.host().facts(|facts| facts.on_this_machine)
+    }
+
     fn is_link_full(&self) -> bool {
         self.0.pool.host().is_link_full()
     }

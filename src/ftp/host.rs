@@ -42,6 +42,8 @@ pub struct Host {
 pub struct Facts {
     /// The address that worked, kept so that a name with many addresses stays one server.
     pub address: Option<SocketAddr>,
+    /// It is one of this machine's own.
+    pub on_this_machine: bool,
     /// EPSV works and reaches us.
     pub epsv: Option<bool>,
     /// The next data connection may be asked for before it is needed; `Some(false)` since that went

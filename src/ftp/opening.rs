@@ -307,6 +307,8 @@ fn connect(
     let began = Instant::now();
     let tcp = net::connect(address, options.bind, deadline.left()? / share)?;
     host.connected(began);
+    let here = options.proxy.is_none() && net::is_local(&tcp);
+    host.facts(|facts| facts.on_this_machine = here);
     net::tune(&tcp, options.timeout)?;
     Ok(tcp)
 }

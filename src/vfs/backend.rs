@@ -22,6 +22,17 @@ use super::error::{ErrorKind, Result};
 use super::journal::Saved;
 use super::path::{Name, RemotePath};
 
+/// Where a content comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// All of it is here, or it is being changed here.
+    Local,
+    /// From a server on this machine, which gives it as fast as memory does.
+    SameMachine,
+    /// From a server behind a network.
+    Network,
+}
+
 /// How a file is opened. The flags mean what `open(2)` says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpenHow {
@@ -232,6 +243,11 @@ pub trait OpenFile: Send + Sync {
         None
     }
 
+    /// Where the content of who reads all of it comes from. Never blocks.
+    fn origin(&self) -> Origin {
+        Origin::Local
+    }
+
     /// Makes the file that [`whole`](Self::whole) gave the place of every change to come, so that who
     /// reads it by himself sees them at once; it is what `whole` gives from then on. If it
     /// `may_be_mapped`, programs write to it by themselves, too, which [`look`](Self::look) finds.
@@ -355,6 +371,11 @@ pub trait Transfers: Send + Sync {
     /// Bytes that went over data connections so far, either way. Never blocks.
     fn moved(&self) -> u64 {
         0
+    }
+
+    /// Whether the server is on this machine, with no network between. Never blocks.
+    fn is_on_this_machine(&self) -> bool {
+        false
     }
 
     /// Whether what is under way seems to fill the link, by what was seen of it of late. Never

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
+use super::around::Around;
 use super::attr::{Attr, FileKind};
 use super::backend::{OpenFile, OpenHow};
 use super::chunk::Chunk;
 use super::error::{Error, ErrorKind, Result};
-use super::inodes::{Place, Version};
+use super::inodes::{Inodes, Place, Version};
 use super::lending::{Lend, Loan};
 use super::path::{Name, RemotePath};
 use super::{Entry, Ino, Vfs};
@@ -22,8 +23,11 @@ pub struct Opened {
     /// The kernel's pages are of this version of the file.
     pub keep_cache: bool,
     /// Not through the kernel's pages: the size is not known, so that only a read can find the
-    /// end, or somebody writes a whole new content, of which the pages would be copies in vain.
+    /// end, somebody writes a whole new content, of which the pages would be copies in vain, or it
+    /// is read around them.
     pub direct_io: bool,
+    /// It is read around them.
+    pub around: bool,
 }
 
 /// A file with content that the server has not.
@@ -55,11 +59,12 @@ impl Vfs {
     /// # Errors
     /// `NotFound` or `Stale` if it is not there any more; what the backend says.
     pub fn open(&self, ino: Ino, how: OpenHow) -> Result<Opened> {
-        self.open_lending(ino, how, None).map(|(opened, _)| opened)
+        self.open_lending(ino, how, None, None)
+            .map(|(opened, _)| opened)
     }
 
     /// As [`open`](Self::open). A file that the kernel can read by itself is lent to it by `lend`,
-    /// once for all that have it open at the same time.
+    /// once for all that have it open at the same time; another may be read `around` its pages.
     ///
     /// # Errors
     /// As [`open`](Self::open); `Stale` also if the inode is lent and this is for another.
@@ -68,6 +73,7 @@ impl Vfs {
         ino: Ino,
         how: OpenHow,
         lend: Lend<'_>,
+        around: Around<'_>,
     ) -> Result<(Opened, Option<Loan>)> {
         if how.write || how.truncate {
             self.writable()?;
@@ -83,14 +89,16 @@ impl Vfs {
         };
         self.failure_of_ino(ino)?;
         let shared = self.enter(ino, how, lend)?;
-        let keep_cache = self.pages_are_good(ino, shared.known.as_ref(), how);
+        let around = self.goes_around(ino, how, &shared, around);
+        let keep_cache = !around && self.pages_are_good(ino, shared.known.as_ref(), how);
         let unknown_size = shared.known.is_some_and(|attr| attr.size.is_none());
         let lent = shared.loan.is_some();
         let (fh, direct) = self.handle(ino, how, shared.file, lent);
         let opened = Opened {
             fh,
             keep_cache,
-            direct_io: direct || unknown_size && !how.truncate || lent && how.write,
+            direct_io: around || direct || unknown_size && !how.truncate || lent && how.write,
+            around,
         };
         Ok((opened, shared.loan))
     }
@@ -166,6 +174,7 @@ impl Vfs {
                 fh,
                 keep_cache: false,
                 direct_io: direct,
+                around: false,
             };
             let entry = self.entry(parent, name, &attr, self.view.validity)?;
             Ok((entry, opened))
@@ -427,7 +436,7 @@ impl Vfs {
     /// The number of a new handle, and whether it goes around the kernel's pages.
     fn handle(&self, ino: Ino, how: OpenHow, file: Arc<dyn OpenFile>, lent: bool) -> (u64, bool) {
         let whole = how.write && !how.read && (how.truncate || how.create.is_some());
-        let allowed = self.direct_writes.load(Ordering::Relaxed);
+        let allowed = self.direct_io.load(Ordering::Relaxed);
         let direct = allowed && !lent && self.open_files.go_direct(ino, whole);
         let fh = self.handles.insert(FileHandle {
             ino,
@@ -456,22 +465,25 @@ impl Vfs {
     /// Whether the kernel's pages of `ino` are those of the version now opened.
     fn pages_are_good(&self, ino: Ino, known: Option<&Attr>, how: OpenHow) -> bool {
         self.inodes.with(|inodes| {
-            let before = inodes.version(ino);
             // What is being written here went through the kernel's pages.
             let Some(attr) = known.filter(|_| !how.truncate) else {
-                let keep = before.is_some();
+                let keep = inodes.version(ino).is_some();
                 if how.truncate {
                     inodes.set_version(ino, None);
                 }
                 return keep;
             };
-            let keep = before
-                .zip(Version::of(attr))
-                .is_some_and(|(before, now)| before.is(&now));
+            let keep = has_pages(inodes, ino, attr);
             if !keep {
                 inodes.set_version(ino, Version::settled(attr, SystemTime::now()));
             }
             keep
         })
     }
+}
+
+/// Whether the kernel may have pages of this version of `ino`.
+pub(super) fn has_pages(inodes: &Inodes, ino: Ino, attr: &Attr) -> bool {
+    let pages = inodes.version(ino).zip(Version::of(attr));
+    pages.is_some_and(|(pages, now)| pages.is(&now))
 }

@@ -151,6 +151,6 @@ fn shows_mapped_writes(file: &File) -> bool {
     kind.is_ok_and(|kind| u64::try_from(kind).is_ok_and(|kind| KNOWN.contains(&kind)))
 }
 
-const fn only_reads(how: OpenHow) -> bool {
+pub(super) const fn only_reads(how: OpenHow) -> bool {
     how.read && !how.write && !how.truncate && how.create.is_none()
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Memory;
 use crate::vfs::attr::{Attr, SetAttr};
-use crate::vfs::backend::{OpenFile, OpenHow, Replaces};
+use crate::vfs::backend::{OpenFile, OpenHow, Origin, Replaces};
 use crate::vfs::chunk::Chunk;
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
@@ -115,6 +115,10 @@ impl OpenFile for CachedFile {
 
     fn whole(&self) -> Option<File> {
         self.inner.whole()
+    }
+
+    fn origin(&self) -> Origin {
+        self.inner.origin()
     }
 
     fn share_whole(&self, may_be_mapped: bool) -> Result<()> {

@@ -12,7 +12,7 @@ use super::{Contents, lock};
 use crate::caller;
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, FileKind, SetAttr};
-use crate::vfs::backend::{OpenFile, OpenHow, Replaces, Transfers};
+use crate::vfs::backend::{OpenFile, OpenHow, Origin, Replaces, Transfers};
 use crate::vfs::chunk::Chunk;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::journal::{Entry, Saved};
@@ -361,6 +361,19 @@ impl OpenFile for Content {
             (state.staged.is_none() && !state.detached).then_some(base)
         };
         self.state.with(untouched)?.whole()
+    }
+
+    fn origin(&self) -> Origin {
+        let remote = |state: &mut State| {
+            let base = state.clean_base()?;
+            (state.staged.is_none() && !state.detached).then_some(base)
+        };
+        let here = |base: &Version| base.cached().is_some_and(|cached| cached.is_complete());
+        match self.state.with(remote).filter(|base| !here(base)) {
+            None => Origin::Local,
+            Some(_) if self.transfers.is_on_this_machine() => Origin::SameMachine,
+            Some(_) => Origin::Network,
+        }
     }
 
     fn share_whole(&self, may_be_mapped: bool) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Outage;
 use crate::vfs::attr::{Attr, SetAttr};
-use crate::vfs::backend::{OpenFile, OpenHow, Replaces};
+use crate::vfs::backend::{OpenFile, OpenHow, Origin, Replaces};
 use crate::vfs::chunk::Chunk;
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
@@ -55,6 +55,10 @@ impl OpenFile for PatientFile {
 
     fn whole(&self) -> Option<File> {
         self.inner.whole()
+    }
+
+    fn origin(&self) -> Origin {
+        self.inner.origin()
     }
 
     fn share_whole(&self, may_be_mapped: bool) -> Result<()> {

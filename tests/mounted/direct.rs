@@ -1,0 +1,206 @@
+//! Large files of a server on this machine, read around the kernel's pages: every byte is right, by
+//! whatever call, and who reads in small pieces, or maps, has the pages.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::Duration;
+
+use super::cache::put;
+use super::passthrough::number;
+use super::{bytes, mounting};
+use crate::support::ftpd::{Break, Ftpd, Quirks};
+use crate::support::mount::TestMount;
+
+const MIB: usize = 1 << 20;
+const SIZE: usize = 66 * MIB + 4321;
+
+fn content() -> Vec<u8> {
+    let mut content = bytes(MIB + 77).repeat(68);
+    content.truncate(SIZE);
+    content
+}
+
+/// Opens around the pages so far.
+fn around(mount: &TestMount) -> u64 {
+    number(mount, "\"direct_io\": \"auto, ").unwrap()
+}
+
+/// Gives the last close time to be told: only who is alone reads around the pages.
+fn until_closed() {
+    thread::sleep(Duration::from_millis(300));
+}
+
+/// A server with a large file, and a mount of it; `None` where there is no such way of reading.
+fn stage(option: &str) -> Option<(Ftpd, TestMount)> {
+    let server = Ftpd::start();
+    put(&server, "large", &content(), 40);
+    fs::hard_link(server.root().join("large"), server.root().join("other")).unwrap();
+    put(&server, "small", &bytes(3 * MIB), 40);
+    let mount = mounting(&server)
+        .option("dir_cache=0s")
+        .option("cache_size=0")
+        .option(option)
+        .start()?;
+    Some((server, mount))
+}
+
+#[test]
+fn every_byte_is_right_by_whatever_call() {
+    let Some((server, mount)) = stage("rw") else {
+        return;
+    };
+    let (content, original) = (content(), server.root().join("large"));
+    let original = original.display();
+    for block in ["1M", "128k", "100001", "4M"] {
+        let before = around(&mount);
+        mount.sh(&format!(
+            "dd if=large bs={block} status=none | cmp - {original}"
+        ));
+        assert_eq!(around(&mount), before + 1, "{block}");
+        until_closed();
+    }
+    let file = File::open(mount.path("large")).unwrap();
+    let mut piece = vec![0; 3 * MIB];
+    for at in [
+        0,
+        1,
+        4095,
+        5 * MIB + 3,
+        40 * MIB,
+        SIZE - 5,
+        SIZE,
+        SIZE + 9,
+        77,
+    ] {
+        let expected = content.get(at..).unwrap_or_default();
+        let expected = &expected[..expected.len().min(piece.len())];
+        let mut got = 0;
+        loop {
+            match file.read_at(&mut piece[got..], (at + got) as u64).unwrap() {
+                0 => break,
+                more => got += more,
+            }
+        }
+        assert!(&piece[..got] == expected, "at {at}");
+    }
+    // Mapped, and sent by the kernel, of a file that is open so.
+    let before = around(&mount);
+    drop(file);
+    until_closed();
+    mount.sh(&format!(
+        "python3 -c 'import mmap, os
+f = open(\"large\", \"rb\", buffering=0)
+with open(\"{original}\", \"rb\") as c: all = c.read()
+for kind in (mmap.MAP_SHARED, mmap.MAP_PRIVATE):
+    m = mmap.mmap(f.fileno(), 0, flags=kind, prot=mmap.PROT_READ)
+    assert m[:] == all
+    m.close()
+with open(os.environ[\"HOME\"] + \"/sent\", \"wb\") as out:
+    at = 0
+    while at < len(all):
+        at += os.sendfile(out.fileno(), f.fileno(), at, len(all) - at)'
+        cmp $HOME/sent {original}; rm $HOME/sent"
+    ));
+    assert!(around(&mount) > before);
+    mount.finish();
+}
+
+#[test]
+fn who_reads_in_small_pieces_does_so_from_the_pages_the_next_time() {
+    let Some((server, mount)) = stage("rw") else {
+        return;
+    };
+    let program = |read: &str| {
+        until_closed();
+        let before = around(&mount);
+        mount.sh(&format!(
+            "python3 -c 'import mmap, os
+f = os.open(\"large\", os.O_RDONLY)
+{read}'"
+        ));
+        around(&mount) - before
+    };
+    let small = "for at in range(64): assert len(os.pread(f, 4096, at * 4096)) == 4096";
+    let large = "for at in range(60): assert len(os.pread(f, 1 << 20, at << 20)) == 1 << 20";
+    assert_eq!((program(large), program(large)), (1, 1));
+    assert_eq!((program(small), program(small), program(large)), (1, 0, 0));
+    // The kernel asks for what it has not only.
+    server.clear_log();
+    assert_eq!((program(small), server.count("RETR")), (0, 0));
+    // So does who shares them; of another file another program does not.
+    let before = around(&mount);
+    mount.sh("dd if=large of=/dev/null bs=1M status=none; cat small >/dev/null");
+    assert_eq!(around(&mount), before);
+    mount.sh("dd if=other of=/dev/null bs=1M status=none");
+    assert_eq!(around(&mount), before + 1);
+    mount.finish();
+
+    let Some((_server, mount)) = stage("direct_io=off") else {
+        return;
+    };
+    mount.sh("dd if=large of=/dev/null bs=1M status=none");
+    let status = mount.ferryfs(&["status", "--json"]).stdout;
+    assert!(String::from_utf8_lossy(&status).contains("\"direct_io\": \"off\""));
+    mount.finish();
+}
+
+#[test]
+fn several_who_have_it_open_see_what_is_written_and_share_the_pages() {
+    let Some((server, mount)) = stage("rw") else {
+        return;
+    };
+    let mut expected = content();
+    let first = File::open(mount.path("large")).unwrap();
+    let mut piece = vec![0; MIB];
+    first.read_exact_at(&mut piece, 0).unwrap();
+    let second = File::open(mount.path("large")).unwrap();
+    assert_eq!(around(&mount), 1, "the second shares");
+    second.read_exact_at(&mut piece, 0).unwrap();
+    let writer = File::options()
+        .write(true)
+        .open(mount.path("large"))
+        .unwrap();
+    for at in [10, 30 * MIB + 5] {
+        writer.write_all_at(b"written", at as u64).unwrap();
+        expected[at..at + 7].copy_from_slice(b"written");
+        for reader in [&first, &second] {
+            reader.read_exact_at(&mut piece, at as u64).unwrap();
+            assert!(piece == expected[at..at + MIB], "at {at}");
+        }
+    }
+    drop(writer);
+    assert!(server.get("large") == expected);
+    drop((first, second));
+    until_closed();
+    // Another version, by another client.
+    expected[5] ^= 1;
+    put(&server, "large", &expected, 30);
+    assert!(fs::read(mount.path("large")).unwrap() == expected);
+    mount.finish();
+}
+
+#[test]
+fn who_reads_what_breaks_off_gets_it_all_or_an_error() {
+    let broken = Break::CloseData("426 Failure.".into());
+    for (times, after, what) in [(1, 20 << 20, Break::HangUp), (100, 0, broken)] {
+        let server = Ftpd::with(Quirks::default().fault("RETR", after, times, what));
+        put(&server, "large", &content(), 40);
+        let Some(mount) = mounting(&server)
+            .option("cache_size=0")
+            .expect_log("426 Failure.")
+            .start()
+        else {
+            return;
+        };
+        let mut all = Vec::new();
+        let read = File::open(mount.path("large"))
+            .unwrap()
+            .read_to_end(&mut all);
+        assert_eq!((around(&mount), read.is_ok()), (1, times == 1), "{read:?}");
+        assert!(all == content()[..all.len()], "{times} times");
+        assert!(read.is_err() || all.len() == SIZE, "{times} times");
+        mount.finish();
+    }
+}
