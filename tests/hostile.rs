@@ -22,7 +22,7 @@
 //! | NOOP unknown | `mounted::replies::greetings_and_small_talk_do_not_matter` |
 //! | several addresses of a host | `mounted::system::a_host_with_a_dead_address_is_reached_at_the_next` |
 //! | idle timeout | `mounted::faults::idle_connections_may_die_unnoticed` |
-//! | PRET | `pret_goes_before_the_data_port_is_asked_for` |
+//! | PRET | `pret_goes_before_the_data_port_is_asked_for` `pret_is_left_out_where_it_is_not_needed` |
 //! | PASV and EPSV that lie, lack parentheses or lead nowhere | `mounted::replies::passive_addresses_are_the_servers_own`, `ftp_session::transfers`, `nobody_else_is_connected_to` |
 //! | a foreign peer on the data connection | `ftp_session::transfers::active_mode_takes_data_from_the_server_only` |
 //! | TLS: session reuse, PROT, close_notify | `ftp_session::tls`, `ftp_session::trust`, `cuts` |
@@ -238,7 +238,11 @@ fn a_refusal_for_a_broken_connection_is_tried_again() {
 fn pret_goes_before_the_data_port_is_asked_for() {
     let mut quirks = Quirks::default();
     quirks.extras.push("PRET");
-    quirks = quirks.answer("PRET", "200 Noted.");
+    quirks = quirks.answer("PRET", "200 Noted.").answer_times(
+        "EPSV",
+        1,
+        "500 You need to use a client supporting PRET.",
+    );
     let stage = Stage::new(quirks);
     let backend = stage.connect().unwrap();
     stage.works(&backend);
@@ -258,6 +262,18 @@ fn pret_goes_before_the_data_port_is_asked_for() {
         count += 1;
     }
     assert!(count > 3);
+    backend.close();
+}
+
+#[test]
+fn pret_is_left_out_where_it_is_not_needed() {
+    let mut quirks = Quirks::default();
+    quirks.extras.push("PRET");
+    let stage = Stage::new(quirks.answer("PRET", "200 Ready to proceed"));
+    let backend = stage.connect().unwrap();
+    stage.works(&backend);
+    assert_eq!(stage.server.count("PRET"), 0);
+    assert!(stage.server.count("STOR") > 0);
     backend.close();
 }
 

@@ -25,6 +25,9 @@ pub enum Purpose {
     Spot,
     /// What nobody has asked for yet: only while one more is free, and given back soon.
     Foresight,
+    /// The same, while somebody is about to ask: of a server that is far it leaves the last idle
+    /// session, and opens one.
+    Scan,
 }
 
 /// Who has what. A session is either idle, in here, or accounted for by a lease (also while it is
@@ -47,6 +50,8 @@ pub(super) struct State {
     tickets: u64,
     /// When a session that was open already was last lent.
     pub(super) lent: Option<Instant>,
+    /// A login takes long.
+    pub(super) far: bool,
     pub(super) closed: bool,
     pub(super) last_error: Option<Error>,
 }
@@ -112,7 +117,7 @@ impl State {
             return Admission::Closed;
         }
         let overtakes = self.queue.iter().any(|w| {
-            let favour = matches!(purpose, Purpose::Foresight | Purpose::Help);
+            let favour = matches!(purpose, Purpose::Foresight | Purpose::Scan | Purpose::Help);
             favour || w.purpose == Purpose::Metadata || w.purpose == purpose
         });
         if !overtakes && let Some(grant) = self.grant(purpose) {
@@ -134,14 +139,14 @@ impl State {
     fn grant(&mut self, purpose: Purpose) -> Option<Grant> {
         let transfers = matches!(purpose, Purpose::Transfer | Purpose::Help);
         let carries = transfers || purpose == Purpose::Spot;
-        // What is extra is for spots only.
+        // What is extra is for spots and listings only.
         if transfers && self.transfers >= self.most_transfers()
             || carries && self.transfers + self.spots >= self.most_transfers() + self.extra.open
         {
             return None;
         }
-        let spared = usize::from(purpose == Purpose::Foresight);
-        if self.used() + spared >= self.most() {
+        let ahead = matches!(purpose, Purpose::Foresight | Purpose::Scan);
+        if self.used() + usize::from(ahead) >= self.most() {
             return None;
         }
         if purpose == Purpose::Spot && self.transfers + self.spots >= self.most_transfers() {
@@ -153,6 +158,8 @@ impl State {
         let ready = ready.filter_map(|(at, idle)| Some((idle.session.ahead_since()?, at)));
         let idle = match ready.min() {
             _ if purpose == Purpose::Help && self.is_last_idle() => None,
+            // Who opened a directory is about to ask for it, and a login takes long.
+            _ if purpose == Purpose::Scan && self.far && self.is_last() => None,
             Some((_, at)) => Some(self.idle.remove(at)),
             None => self.idle.pop(),
         };
@@ -161,14 +168,19 @@ impl State {
             Purpose::Metadata => self.metadata += 1,
             Purpose::Transfer | Purpose::Help => self.transfers += 1,
             Purpose::Spot => self.spots += 1,
-            Purpose::Foresight => self.foresight += 1,
+            Purpose::Foresight | Purpose::Scan => self.foresight += 1,
         }
         Some(grant)
     }
 
-    /// Whether metadata could be asked for at once by one session only, and another can be opened.
+    /// Whether metadata could be asked for at once by one session only.
+    fn is_last(&self) -> bool {
+        self.idle.len() == 1 && self.metadata == 0
+    }
+
+    /// The same, and another can be opened.
     fn is_last_idle(&self) -> bool {
-        self.idle.len() == 1 && self.metadata == 0 && self.open() < self.limit
+        self.is_last() && self.open() < self.limit
     }
 
     /// Gives what is free to those who wait.
@@ -194,7 +206,7 @@ impl State {
             Purpose::Metadata => self.metadata -= 1,
             Purpose::Transfer | Purpose::Help => self.transfers -= 1,
             Purpose::Spot => self.spots -= 1,
-            Purpose::Foresight => self.foresight -= 1,
+            Purpose::Foresight | Purpose::Scan => self.foresight -= 1,
         }
     }
 
@@ -272,6 +284,19 @@ mod tests {
         state.leave(Purpose::Spot);
         assert!(!is_granted(&mut state, Purpose::Transfer));
         assert!(is_granted(&mut state, Purpose::Spot));
+    }
+
+    #[test]
+    fn listings_ahead_have_what_is_extra_and_leave_one() {
+        let mut state = State::new(3, 4);
+        for _ in 0..2 {
+            assert!(is_granted(&mut state, Purpose::Scan));
+        }
+        assert!(!is_granted(&mut state, Purpose::Scan));
+        state.extra.open = 1;
+        assert!(is_granted(&mut state, Purpose::Scan));
+        assert!(!is_granted(&mut state, Purpose::Scan));
+        assert!(is_granted(&mut state, Purpose::Metadata), "its own is left");
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl FtpServer {
         if !due {
             return;
         }
-        self.pool.ready_another();
+        self.pool.ready_another(Purpose::Foresight);
     }
 }
 
@@ -97,16 +97,16 @@ impl Pool {
             paused && state.open() == 1
         });
         if due && self.host().is_far() {
-            self.ready_another();
+            self.ready_another(Purpose::Scan);
         }
     }
 
     /// Makes another session ready for a transfer. Never blocks.
-    fn ready_another(self: &Arc<Self>) {
+    fn ready_another(self: &Arc<Self>, purpose: Purpose) {
         let pool = Arc::clone(self);
         let readying = std::thread::Builder::new().name("ftp-ready".into());
         let started = readying.spawn(move || {
-            let lease = pool.lease(Purpose::Foresight, false);
+            let lease = pool.lease(purpose, false);
             if let Err(err) = lease.and_then(|mut lease| lease.arrange_ahead()) {
                 log::debug!("no second session: {err}");
             }

@@ -10,7 +10,7 @@ use crate::traffic::TRAFFIC;
 use crate::vfs::Saved;
 use crate::vfs::attr::{Attr, DirEntry, SetAttr, Space};
 use crate::vfs::backend::{
-    Backend, Download, Need, OpenFile, OpenHow, Replaces, Transfers, Upload,
+    Backend, Download, Need, OpenFile, OpenHow, Replaces, Together, Transfers, Upload,
 };
 use crate::vfs::checksum::{Algorithm, Checksum};
 use crate::vfs::content::Contents;
@@ -95,8 +95,8 @@ impl Backend for FtpBackend {
         self.server.list_ahead(dirs, each)
     }
 
-    fn lists_together(&self) -> Option<usize> {
-        self.server.lists_together()
+    fn lists_together(&self, waiting: usize) -> Together {
+        self.server.lists_together(waiting)
     }
 
     fn fetch_ahead(&self, files: &[(RemotePath, Attr)]) {

@@ -7,6 +7,10 @@
 //! thread keeps watch as long as there are any: when they were not needed for a few seconds it
 //! closes them and ends. A server that refuses one is not asked for more for a good while, and gets
 //! half of them back.
+//!
+//! The same is done for a walk through many directories on a far server, where each listing takes
+//! round trips on a session of its own. There a few are opened at a time: many servers let no more
+//! than five or ten wait to be greeted, and forget the others.
 
 use std::sync::Arc;
 use std::thread;
@@ -18,6 +22,9 @@ use super::session::Session;
 
 /// Round trips of a jump: with so many sessions a reader always finds one that is ready.
 const EACH: usize = 3;
+
+/// How many are opened at a time for listings.
+const WAVE: usize = 4;
 
 /// How long they are kept that nobody needs.
 const KEPT: Duration = Duration::from_secs(5);
@@ -39,6 +46,8 @@ pub(super) struct Extra {
     /// So many there are.
     pub(super) open: usize,
     opening: usize,
+    /// So many are of use for listings ahead.
+    for_listings: usize,
     /// There is a thread that keeps watch.
     watched: bool,
     /// When one was last needed.
@@ -83,6 +92,18 @@ impl Extra {
         more
     }
 
+    /// How many are to be opened now for listings; they are counted as being opened.
+    fn begin_for_listings(&mut self) -> usize {
+        let free = WAVE.saturating_sub(self.opening);
+        let wanted = self.for_listings.min(self.open + self.opening + free);
+        self.begin(wanted)
+    }
+
+    /// As many as there are and come, and one more if listings have a use for it.
+    fn one_more(&self) -> usize {
+        self.for_listings.min(self.open + self.opening + 1)
+    }
+
     fn is_needed(&self) -> bool {
         self.needed.is_some_and(|at| at.elapsed() < KEPT)
     }
@@ -117,19 +138,47 @@ impl Pool {
     /// So many readers jump about, beside so many other transfers: has as many sessions opened behind
     /// as they can use, if there may be more. Never blocks.
     pub(super) fn expect_spots(self: &Arc<Self>, readers: usize, others: usize) {
-        let (more, watch) = self.state.with(|state| {
+        let more = self.state.with(|state| {
             state.extra.need();
             let spots = readers.saturating_mul(EACH);
             let useful = spots.saturating_add(others);
-            let more = if state.closed {
-                0
-            } else {
-                let extra = useful.saturating_sub(state.most_transfers());
-                state.extra.begin(extra)
-            };
-            let watch = more > 0 && !std::mem::replace(&mut state.extra.watched, true);
-            (more, watch)
+            if state.closed {
+                return 0;
+            }
+            let extra = useful.saturating_sub(state.most_transfers());
+            state.extra.begin(extra)
         });
+        self.bring(more);
+    }
+
+    /// So many sessions are of use for listings ahead: has more opened behind, if there may be. How
+    /// many there are for them. Never blocks.
+    pub(super) fn expect_listings(self: &Arc<Self>, useful: usize) -> usize {
+        // What is logged in to step by step has one listing less for each.
+        let at_once = self.host().facts(|facts| facts.at_once.works()) == Some(true);
+        let (more, usual) = self.state.with(|state| {
+            let usual = state.limit.saturating_sub(1);
+            let extra = &mut state.extra;
+            let wanted = useful.saturating_sub(usual);
+            extra.for_listings = if at_once { wanted } else { 0 };
+            if extra.for_listings > 0 {
+                extra.need();
+            }
+            let more = match state.closed {
+                true => 0,
+                false => extra.begin_for_listings(),
+            };
+            (more, usual + extra.open)
+        });
+        self.bring(more);
+        usual
+    }
+
+    /// Opens so many that are counted as being opened, and has somebody watch them.
+    fn bring(self: &Arc<Self>, more: usize) {
+        let watch = self
+            .state
+            .with(|state| more > 0 && !std::mem::replace(&mut state.extra.watched, true));
         if watch && !self.spawn(|pool| pool.watch_extra()) {
             self.state.with(|state| {
                 state.extra.watched = false;
@@ -176,11 +225,16 @@ impl Pool {
     fn bring_extra(self: &Arc<Self>) {
         // Those that readers wait for log in first.
         thread::sleep(self.host().round_trip().min(MOST_DELAY));
+        while self.bring_one() {}
+    }
+
+    /// Whether another is to be brought; it is counted as being opened.
+    fn bring_one(self: &Arc<Self>) -> bool {
         let opened = Session::connect(self.host(), true).and_then(|mut session| {
             session.arrange_ahead()?;
             Ok(session)
         });
-        let left_over = self.state.with(|state| {
+        let (left_over, again) = self.state.with(|state| {
             state.extra.opening -= 1;
             let mut left_over = Vec::new();
             match opened {
@@ -190,20 +244,41 @@ impl Pool {
                     state.serve();
                 }
                 Err(failure) => {
-                    log::debug!("no more sessions for jumps: {}", failure.error);
+                    log::debug!("no more sessions: {}", failure.error);
                     state.extra.refuse();
                 }
             }
             left_over.extend(state.take_half().into_iter().map(|idle| idle.session));
-            left_over
+            let again = !state.closed && state.extra.begin(state.extra.one_more()) > 0;
+            (left_over, again)
         });
         left_over.into_iter().for_each(Session::quit);
+        again
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn those_for_listings_are_opened_a_few_at_a_time() {
+        let mut extra = Extra::new(24);
+        assert_eq!(extra.begin_for_listings(), 0, "none is of use");
+        extra.for_listings = 20;
+        assert_eq!(extra.begin_for_listings(), WAVE);
+        assert_eq!(extra.begin_for_listings(), 0);
+        // One has come.
+        extra.opening -= 1;
+        extra.open += 1;
+        assert_eq!(extra.begin(extra.one_more()), 1);
+        extra.open = 20;
+        extra.opening = 0;
+        assert_eq!(extra.begin(extra.one_more()), 0);
+        extra.open = 10;
+        extra.refuse();
+        assert_eq!(extra.begin_for_listings(), 0);
+    }
 
     #[test]
     fn a_server_that_refuses_some_gets_half_of_the_others_back() {

@@ -9,6 +9,7 @@ use super::at_once::AtOnce;
 use super::features::Features;
 use super::mode::Packing;
 use super::options::{DataMode, FtpOptions};
+use super::reply::Reply;
 use super::round_trip::RoundTrips;
 use crate::net::trust::{Shown, TlsIdentity, Trust};
 use crate::sync::Locked;
@@ -55,6 +56,9 @@ pub struct Facts {
     pub gives_up_in_step: Option<bool>,
     /// When a download was last given up.
     pub(super) given_up: Option<Instant>,
+    /// EPSV is answered without a PRET before it, though the server has that (Pure-FTPd);
+    /// `Some(false)`: it is not (drftpd).
+    pub(super) no_pret: Option<bool>,
     /// EPRT is understood.
     pub eprt: Option<bool>,
     /// Transfers begin without the 1xx of RFC 959 section 5.4.
@@ -95,6 +99,8 @@ pub struct Facts {
     pub features: Option<Arc<Features>>,
     /// The login directory in the server's bytes (PWD), asked by the first session.
     pub(super) home: Option<Vec<u8>>,
+    /// What MLST said of the mount's directory at the first login, until that is asked for.
+    pub(super) root_told: Option<(Instant, Reply)>,
     /// Text of SYST.
     pub system: Option<String>,
     /// First line of the greeting.
@@ -176,12 +182,18 @@ impl Host {
     pub(super) fn may_try_ahead(&self, features: &Features) -> bool {
         matches!(self.options.data, DataMode::Passive)
             && self.options.proxy.is_none()
-            && !features.has("PRET")
+            && !self.needs_pret(features)
             && self.facts(|facts| {
                 facts.pipelining == Some(true)
                     && facts.epsv != Some(false)
                     && facts.arranged_ahead != Some(false)
             })
+    }
+
+    /// Whether the server must be told what for before it names the address of data, as a
+    /// distributed one must (drftpd).
+    pub(super) fn needs_pret(&self, features: &Features) -> bool {
+        features.has("PRET") && self.facts(|facts| facts.no_pret != Some(true))
     }
 
     /// A session is wanted: what was doubted long ago may be tried again.

@@ -12,6 +12,7 @@ use super::server::FtpServer;
 use super::session::More;
 use super::stat_listing::BATCH_BYTES;
 use crate::vfs::attr::DirEntry;
+use crate::vfs::backend::Together;
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
 
@@ -22,8 +23,11 @@ const BATCH: usize = 128;
 /// answered.
 const NAMES: usize = 400;
 
-/// Connections for listing ahead at once.
+/// Connections for listing ahead at once: on one that is near, or known to be few.
 const SIDE_BY_SIDE: usize = 7;
+
+/// Calls for each connection that is worth its login, which takes as long as one of them.
+const EACH: usize = 2;
 
 /// Takes a place in what was asked for, and what is there.
 pub(super) type Found<'a> = &'a (dyn Fn(usize, Arc<[DirEntry]>) + Sync);
@@ -46,14 +50,29 @@ impl FtpServer {
     }
 
     /// See [`Backend::lists_together`](crate::vfs::backend::Backend::lists_together).
-    pub(super) fn lists_together(&self) -> Option<usize> {
+    pub(super) fn lists_together(&self, waiting: usize) -> Together {
+        // Nearby it would take the session that somebody is about to ask for.
+        let early = self.pool.host().is_far();
         if self.lists_by_stat(&RemotePath::root()) {
-            return None;
+            return Together {
+                calls: 1,
+                dirs: usize::MAX,
+                early,
+            };
         }
-        Some(match self.lists_by_names() {
+        let dirs = match self.lists_by_names() {
             Some(true) => self.share(),
             _ => 1,
-        })
+        };
+        let useful = match early {
+            true => waiting / (dirs * EACH),
+            false => 0,
+        };
+        Together {
+            calls: self.pool.expect_listings(useful).max(SIDE_BY_SIDE),
+            dirs,
+            early,
+        }
     }
 
     /// Directories that one batch of MLST is for.
@@ -109,13 +128,13 @@ impl FtpServer {
         left: &mut Vec<usize>,
     ) -> Result<()> {
         if self.lists_by_names().is_none()
-            && let Some(mut lease) = self.spare_session()?
-            && !self.try_on_sample(&mut lease)
-            && let Some(dir) = dirs.first()
+            && !self
+                .ways
+                .with(|ways| std::mem::replace(&mut ways.named_trying, true))
         {
-            let entries = self.try_named_listing(&mut lease, dir)?;
-            each(0, self.complete(&mut lease, dir, entries)?.into());
-            left.retain(|place| *place != 0);
+            let tried = self.try_names_ahead(dirs, each, left);
+            self.ways.with(|ways| ways.named_trying = false);
+            tried?;
         }
         let mut at = 0;
         while at < left.len() && self.lists_by_names() == Some(true) {
@@ -140,6 +159,24 @@ impl FtpServer {
                 each(*place, self.complete(&mut lease, dir, entries)?.into());
                 left.retain(|other| other != place);
             }
+        }
+        Ok(())
+    }
+
+    /// Compares listing by names with MLSD, of a directory that was just listed or of the first.
+    fn try_names_ahead(
+        &self,
+        dirs: &[RemotePath],
+        each: Found<'_>,
+        left: &mut Vec<usize>,
+    ) -> Result<()> {
+        if let Some(mut lease) = self.spare_session()?
+            && !self.try_on_sample(&mut lease)
+            && let Some(dir) = dirs.first()
+        {
+            let entries = self.try_named_listing(&mut lease, dir)?;
+            each(0, self.complete(&mut lease, dir, entries)?.into());
+            left.retain(|place| *place != 0);
         }
         Ok(())
     }
@@ -203,7 +240,7 @@ impl FtpServer {
     /// A session that nobody needs now.
     fn spare_session(&self) -> Result<Option<Lease>> {
         use crate::vfs::error::ErrorKind::Busy;
-        match self.pool.lease(Purpose::Foresight, false) {
+        match self.pool.lease(Purpose::Scan, false) {
             Ok(lease) => Ok(Some(lease)),
             Err(err) if err.kind() == Busy => Ok(None),
             Err(err) => Err(err),

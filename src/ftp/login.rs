@@ -1,17 +1,20 @@
 //! From a greeting to a session that is ready for work: login, features, settings.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::control::{Control, Owed};
+use super::encoding;
 use super::features::Features;
 use super::host::Host;
 use super::opening::Failure;
-use super::options::{FtpOptions, Protection};
+use super::options::{DataMode, FtpOptions, ListingMode, Protection};
 use super::refusal::{is_crowded, refusal};
 use super::reply::Reply;
+use super::server_path::ServerRoot;
 use crate::net::Deadline;
 use crate::vfs::error::{Error, ErrorKind, Result};
+use crate::vfs::path::RemotePath;
 
 /// The facts that listings use (RFC 3659 section 7.5 and the `UNIX.` facts of ProFTPD).
 const FACTS: &[&str] = &[
@@ -219,11 +222,29 @@ pub(super) fn set_up(control: &mut Control, host: &Host, deadline: Deadline) -> 
     }
     // The first to ask for something of a server far away mostly asks for a listing.
     let arranges = pipelined && host.is_far() && host.may_try_ahead(&features);
-    if arranges {
+    // What must be told what for refuses EPSV without that.
+    let tries = pipelined && features.has("PRET") && host.options().data == DataMode::Passive;
+    // What the mount is asked first is what its own directory is.
+    let root = root_question(host, &features, &home).filter(|_| pipelined && host.is_far());
+    lines.extend(root.as_deref());
+    if arranges || tries {
         lines.push(b"EPSV");
     }
     let mut replies = control.exchange(&lines, pipelined, deadline)?;
-    let connection = if arranges { replies.pop() } else { None };
+    let mut connection = if arranges || tries {
+        replies.pop()
+    } else {
+        None
+    };
+    if root.is_some() {
+        let told = replies.pop().map(|reply| (Instant::now(), reply));
+        host.facts(|facts| facts.root_told = told);
+    }
+    if tries {
+        let answered = connection.as_ref().is_some_and(Reply::is_ok);
+        host.facts(|facts| facts.no_pret = Some(answered));
+        connection = connection.filter(|_| host.is_far() && host.may_try_ahead(&features));
+    }
     match replies.last() {
         Some(image) if image.is_ok() => {}
         Some(image) => return Err(refusal("TYPE I", image)),
@@ -243,6 +264,19 @@ pub(super) fn set_up(control: &mut Control, host: &Host, deadline: Deadline) -> 
         home,
         connection,
     })
+}
+
+/// MLST of the mount's directory, where that is asked for by it.
+fn root_question(host: &Host, features: &Features, home: &[u8]) -> Option<Vec<u8>> {
+    let options = host.options();
+    let by_facts = matches!(options.listing, ListingMode::Auto | ListingMode::Mlsd);
+    // Otherwise it may be spelled otherwise since OPTS UTF8.
+    if !by_facts || !features.has("MLST") || !home.is_ascii() {
+        return None;
+    }
+    let directory = encoding::to_server(options.charset, &options.directory).ok()?;
+    let root = ServerRoot::new(home, &directory).ok()?;
+    Some([b"MLST ", root.spell(&RemotePath::root()).as_slice()].concat())
 }
 
 /// What a session is set to. All are wishes but the last: in ASCII every file would be damaged.

@@ -23,10 +23,13 @@ use crate::vfs::path::RemotePath;
 /// and a round trip lost for each hundred names.
 const FEW: usize = 128;
 
-/// The same where MLSD takes no longer than [`FAR`]: an MLST is more work for the server than a line
-/// of MLSD.
+/// The same where MLSD takes no longer than [`FAR`], or there may be many sessions for it: an MLST is
+/// more work for the server than a line of MLSD.
 const SMALL: usize = 32;
 const FAR: Duration = Duration::from_millis(25);
+
+/// Round trips of MLSD.
+const TRIPS: u32 = 3;
 
 /// A directory with as many names is entered for them: a name alone is a fifth of a path, and as many
 /// more of them may be unanswered.
@@ -126,9 +129,18 @@ impl FtpServer {
         by_mlsd: Duration,
         entries: &[DirEntry],
     ) {
+        // What it takes where the data connection is not made already.
+        let by_mlsd = match self.pool.host().is_far() {
+            true => by_mlsd.max(self.pool.host().round_trip() * TRIPS),
+            false => by_mlsd,
+        };
         // Nearby it is the server's work that counts, not the round trips; far away, all sessions
-        // together, which one that is alone shows badly.
-        let (most, slack) = if by_mlsd > FAR { (FEW, 2) } else { (SMALL, 1) };
+        // together, which one that is alone shows badly. MLSD on many costs the server less.
+        let (most, slack) = match by_mlsd > FAR {
+            true if self.options().extra_connections > 0 && self.pool.host().is_far() => (SMALL, 2),
+            true => (FEW, 2),
+            false => (SMALL, 1),
+        };
         let fits = !entries.is_empty() && entries.len() <= most;
         let open = self.ways.with(|ways| {
             let mlsd = ways.listing == Some(ListingMode::Mlsd);

@@ -194,8 +194,10 @@ impl Pool {
 
     /// A place for one more session in use, with a session where one was idle.
     fn admit(&self, purpose: Purpose, wait: bool, deadline: Deadline) -> Result<Grant> {
+        let far = self.host.is_far();
         let (admission, stale) = self.state.with(|state| {
             state.raise_limit(self.host.options().connections);
+            state.far = far;
             let stale = state.take_stale(self.host.options().idle);
             (state.admit(purpose, wait), stale)
         });

@@ -95,6 +95,10 @@ impl FtpServer {
     pub(super) fn report(&self) -> Report {
         let facts = self.pool.host().facts(|facts| facts.clone());
         let ways = self.ways.with(|ways| ways.clone());
+        let mut quirks = ways.quirks();
+        if facts.no_pret == Some(false) {
+            quirks.push("wants to be told what a data connection is for (PRET)".to_owned());
+        }
         Report {
             banner: facts.banner,
             system: facts.system,
@@ -116,7 +120,7 @@ impl FtpServer {
             time_offset: self.options().time_offset.or(ways.time_offset),
             savings: self.savings(),
             packing: self.pool.host().packs_in_words(),
-            quirks: ways.quirks(),
+            quirks,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Attributes of one name, in as few round trips as the server allows.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::listing::{self, Hints};
 use super::options::{LinkPolicy, ListingMode};
@@ -16,6 +16,9 @@ use crate::vfs::path::RemotePath;
 
 /// After so many fruitless doubts MLST is believed to tell links apart.
 const DOUBTS_MAX: u8 = 16;
+
+/// How long what was asked before it was needed is good.
+const FRESH: Duration = Duration::from_secs(1);
 
 impl FtpServer {
     /// Attributes as the server has them now.
@@ -83,7 +86,10 @@ impl FtpServer {
         s: &mut Session,
         path: &RemotePath,
     ) -> Result<Option<std::result::Result<Attr, Reply>>> {
-        let reply = self.ask(s, "MLST", path)?;
+        let reply = match self.told_at_login(path) {
+            Some(reply) => reply,
+            None => self.ask(s, "MLST", path)?,
+        };
         if matches!(reply.code(), 500 | 502 | 504) {
             self.ways.with(|ways| ways.mlst = Some(false));
             return Ok(None);
@@ -101,6 +107,15 @@ impl FtpServer {
         };
         self.ways.with(|ways| ways.mlst = Some(true));
         Ok(Some(Ok(attr)))
+    }
+
+    /// What was just said of the root.
+    fn told_at_login(&self, path: &RemotePath) -> Option<Reply> {
+        let told = path
+            .is_root()
+            .then(|| self.pool.host().facts(|facts| facts.root_told.take()));
+        let fresh = told.flatten().filter(|(at, _)| at.elapsed() < FRESH);
+        fresh.map(|(_, reply)| reply).filter(Reply::is_ok)
     }
 
     /// ProFTPD's MLST says of a link what its target is, with the mode of the link itself. Any

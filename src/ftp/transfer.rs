@@ -62,8 +62,7 @@ impl Session {
         only_with_room: bool,
     ) -> Result<Begun> {
         check(command)?;
-        // A distributed server (drftpd) must know what for before it names the address of data.
-        if self.features().has("PRET") {
+        if self.host.needs_pret(self.features()) {
             self.command(&[b"PRET ", command].concat())?;
         }
         let ahead = self.has_ahead();
@@ -87,7 +86,7 @@ impl Session {
         let announces = self.host.facts(|facts| facts.unannounced == Some(false));
         let passive = matches!(self.host.options().data, DataMode::Passive);
         let secured = self.tls.is_some() || self.packed;
-        if !announces || !passive || secured || self.features().has("PRET") {
+        if !announces || !passive || secured || self.host.needs_pret(self.features()) {
             return Ok(None);
         }
         check(command)?;

@@ -104,6 +104,8 @@ pub(crate) struct Ways {
     pub(crate) named_listing: Option<bool>,
     /// Comparisons of the two that were made.
     pub(crate) named_tries: u8,
+    /// A comparison is under way.
+    pub(crate) named_trying: bool,
     /// Names that a directory listed so may have, and has.
     pub(crate) names_most: usize,
     pub(crate) names_usual: usize,

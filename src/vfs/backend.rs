@@ -52,6 +52,17 @@ pub trait Listener: Send + Sync {
     fn appeared(&self, dir: &RemotePath, names: Vec<Name>);
 }
 
+/// How directories are best listed ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Together {
+    /// Calls side by side.
+    pub calls: usize,
+    /// Directories in each: as many take about as long as a single one.
+    pub dirs: usize,
+    /// It is better begun while somebody waits for another listing than after that.
+    pub early: bool,
+}
+
 impl OpenHow {
     /// Whether nothing of the file can change by it.
     #[must_use]
@@ -104,10 +115,13 @@ pub trait Backend: Send + Sync {
         true
     }
 
-    /// Of how many directories one [`list_ahead`](Self::list_ahead) takes about as long as of a
-    /// single one; with more, several side by side are better. `None`: of any number. Never blocks.
-    fn lists_together(&self) -> Option<usize> {
-        None
+    /// How [`list_ahead`](Self::list_ahead) is best called for so many directories. Never blocks.
+    fn lists_together(&self, _waiting: usize) -> Together {
+        Together {
+            calls: 1,
+            dirs: usize::MAX,
+            early: false,
+        }
     }
 
     /// Files that may be opened soon, the first first, with their attributes in the listing. What is

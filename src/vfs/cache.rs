@@ -67,12 +67,6 @@ impl Cached {
         self
     }
 
-    fn listed(&self, dir: &RemotePath, entries: &[DirEntry]) {
-        if let Some(ahead) = &self.ahead {
-            ahead.listed(dir, entries);
-        }
-    }
-
     /// The listing of `dir`, from memory or from the server.
     fn list_for(&self, dir: &RemotePath) -> Result<Arc<[DirEntry]>> {
         let asked = Instant::now();
@@ -248,9 +242,13 @@ impl Backend for Cached {
     }
 
     fn list(&self, dir: &RemotePath) -> Result<Arc<[DirEntry]>> {
+        let Some(ahead) = &self.ahead else {
+            return self.list_for(dir);
+        };
+        let step = ahead.entered(dir);
         let listed = self.list_for(dir);
         if let Ok(entries) = &listed {
-            self.listed(dir, entries);
+            ahead.listed(dir, entries, step);
         }
         listed
     }
@@ -266,8 +264,9 @@ impl Backend for Cached {
             .memory
             .0
             .with(|listings| listings.known_list(dir, Instant::now()));
-        if let Some((entries, _)) = &known {
-            self.listed(dir, entries);
+        if let (Some((entries, _)), Some(ahead)) = (&known, &self.ahead) {
+            let step = ahead.entered(dir);
+            ahead.listed(dir, entries, step);
         }
         known
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use self::file::PatientFile;
 use super::attr::{Attr, DirEntry, FileKind, SetAttr, Space};
-use super::backend::{Backend, Listener, OpenFile, OpenHow, Replaces};
+use super::backend::{Backend, Listener, OpenFile, OpenHow, Replaces, Together};
 use super::error::{Error, ErrorKind, Result};
 use super::journal::Saved;
 use super::path::RemotePath;
@@ -289,8 +289,8 @@ impl<B: Backend + 'static> Backend for Patient<B> {
         self.inner.list_ahead(dirs, each)
     }
 
-    fn lists_together(&self) -> Option<usize> {
-        self.inner.lists_together()
+    fn lists_together(&self, waiting: usize) -> Together {
+        self.inner.lists_together(waiting)
     }
 
     fn fetch_ahead(&self, files: &[(RemotePath, Attr)]) {

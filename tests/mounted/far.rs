@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::ranges::{MB, status};
 use super::{bytes, mounting};
 use crate::support::far::Far;
-use crate::support::ftpd::{Command, Ftpd, Quirks};
+use crate::support::ftpd::{Command, Ftpd, Limit, Quirks};
 use crate::support::mount::TestMount;
 
 /// In milliseconds.
@@ -110,4 +110,68 @@ fn on_a_link_that_is_full_one_stream_goes_on() {
     let downloads = server.count("RETR");
     assert!(downloads <= 2, "{downloads} downloads");
     mount.finish();
+}
+
+#[test]
+fn what_the_root_is_comes_with_the_login() {
+    let Some(far) = Far::link(ROUND_TRIP, 0) else {
+        return;
+    };
+    let server = far.server(Quirks::default());
+    server.put("dir/file", "content");
+    let Some(mount) = mount_over(&far, &server) else {
+        return;
+    };
+    assert!(fs::metadata(mount.root()).unwrap().is_dir());
+    let roots = server.log().into_iter();
+    let roots = roots
+        .filter(|command| command.line.starts_with("MLST "))
+        .count();
+    assert_eq!(roots, 1, "{:?}", server.commands());
+    mount.finish();
+}
+
+/// Most sessions during a walk through 60 directories of 40 files each.
+fn walk(quirks: Quirks, option: &str) -> Option<usize> {
+    let far = Far::link(ROUND_TRIP, 0)?;
+    let server = far.server(quirks.without(&["STAT"]));
+    for dir in 0..60 {
+        for file in 0..40 {
+            server.put(format!("d{dir:02}/f{file:02}"), "content");
+        }
+    }
+    let mount = far.at_client(|| {
+        let mount = mounting(&server).option("timeout=10s").option(option);
+        mount.expect_log("").start()
+    })?;
+    assert_eq!(mount.sh("find . -type f -size 1 | wc -l"), "2400\n");
+    assert!(server.count("MLSD") <= 61 + 2, "{}", server.count("MLSD"));
+    let peak = server.sessions_peak();
+    mount.finish();
+    Some(peak)
+}
+
+#[test]
+fn a_tree_far_away_is_walked_by_many_connections() {
+    let Some(peak) = walk(Quirks::default(), "prefetch=on") else {
+        return;
+    };
+    assert!((10..=32).contains(&peak), "{peak} connections");
+}
+
+#[test]
+fn a_tree_far_away_is_walked_by_as_many_connections_as_there_may_be() {
+    let Some(peak) = walk(Quirks::default(), "connections=4") else {
+        return;
+    };
+    assert!(peak <= 4, "{peak} connections");
+    let limit = Limit {
+        sessions: 10,
+        reply: "421 Too many connections.".into(),
+    };
+    let limited = Quirks {
+        limit: Some(limit),
+        ..Quirks::default()
+    };
+    assert!(walk(limited, "prefetch=on").is_some_and(|peak| peak <= 10));
 }

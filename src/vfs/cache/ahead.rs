@@ -15,14 +15,11 @@ use super::order::{Order, directories};
 use super::walk::{Step, Walk};
 use crate::sync::Locked;
 use crate::vfs::attr::DirEntry;
-use crate::vfs::backend::Backend;
+use crate::vfs::backend::{Backend, Together};
 use crate::vfs::path::{Name, RemotePath};
 
 /// The longest that a reader waits for what is being fetched ahead before asking for it himself.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Threads that ask for a few directories at a time.
-const SIDE_BY_SIDE: usize = 7;
 
 /// See the module.
 pub(super) struct Ahead {
@@ -85,20 +82,11 @@ impl Ahead {
         self.inner.fetch_ahead(&files);
     }
 
-    /// A program opened `dir`, which has `entries`, to read it.
-    pub(super) fn listed(self: &Arc<Self>, dir: &RemotePath, entries: &[DirEntry]) {
+    /// A program opens `dir` to read it. What is beside it may be wanted next, and does not wait for
+    /// this listing to come.
+    pub(super) fn entered(self: &Arc<Self>, dir: &RemotePath) -> Step {
         let now = Instant::now();
-        let copied = self.state.with(|state| state.copying.is_going_on(now));
-        if copied && let Some(listing) = self.memory.0.with(|listings| listings.listing(dir, now)) {
-            let files = self
-                .state
-                .with(|state| state.copying.entered(dir, &listing, now));
-            self.inner.fetch_ahead(&files);
-        }
-        let step = self.state.with(|state| state.walk.listed(dir, now));
-        if step == Step::None {
-            return;
-        }
+        let step = self.state.with(|state| state.walk.entered(dir, now));
         if matches!(step, Step::First | Step::Down)
             && let Some((parent, name)) = dir.split()
         {
@@ -116,6 +104,26 @@ impl Ahead {
                     self.expect(&parent, &beside, now);
                 }
             }
+        }
+        if step == Step::First && self.shape().early {
+            self.start(now);
+        }
+        step
+    }
+
+    /// What a program opened, and this step was, has come: `dir` has these entries.
+    pub(super) fn listed(self: &Arc<Self>, dir: &RemotePath, entries: &[DirEntry], step: Step) {
+        let now = Instant::now();
+        let copied = self.state.with(|state| state.copying.is_going_on(now));
+        if copied && let Some(listing) = self.memory.0.with(|listings| listings.listing(dir, now)) {
+            let files = self
+                .state
+                .with(|state| state.copying.entered(dir, &listing, now));
+            self.inner.fetch_ahead(&files);
+        }
+        self.state.with(|state| state.walk.listed(dir, now));
+        if step == Step::None {
+            return;
         }
         self.expect(dir, entries, now);
         self.start(now);
@@ -135,23 +143,20 @@ impl Ahead {
         self.state.with(|state| state.walk.expect(below));
     }
 
-    /// How many threads there may be, and how many directories for each at a time.
-    fn shape(&self) -> (usize, usize) {
-        match self.inner.lists_together() {
-            None => (1, usize::MAX),
-            Some(few) => (SIDE_BY_SIDE, few),
-        }
+    fn shape(&self) -> Together {
+        let waiting = self.state.with(|state| state.walk.waiting());
+        self.inner.lists_together(waiting)
     }
 
     fn start(self: &Arc<Self>, now: Instant) {
-        let (threads, most) = self.shape();
+        let Together { calls, dirs, .. } = self.shape();
         loop {
             let first = self.state.with(|state| {
-                if state.running >= threads {
+                if state.running >= calls {
                     return Vec::new();
                 }
-                let share = state.walk.share(threads, most);
-                let first = state.walk.next(share, self.ttl, now);
+                let share = state.walk.share(calls, dirs);
+                let first = state.walk.next((calls, share), self.ttl, now);
                 state.running += usize::from(!first.is_empty());
                 first
             });
@@ -176,12 +181,13 @@ impl Ahead {
     fn run(self: &Arc<Self>, mut dirs: Vec<RemotePath>) {
         while !dirs.is_empty() {
             let asked = self.fetch(&dirs);
-            let (threads, most) = self.shape();
+            let together = self.shape();
             dirs = self.state.with(|state| {
                 let next = match asked {
                     true => {
-                        let share = state.walk.share(threads, most);
-                        state.walk.next(share, self.ttl, Instant::now())
+                        let Together { calls, dirs, .. } = together;
+                        let share = state.walk.share(calls, dirs);
+                        state.walk.next((calls, share), self.ttl, Instant::now())
                     }
                     // The next step of the walk tries again.
                     false => Vec::new(),

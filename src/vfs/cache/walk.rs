@@ -70,10 +70,10 @@ impl Default for Walk {
 }
 
 impl Walk {
-    /// A program opened `dir` to read it. Whether this is a step of a walk: then `dir` and, if it
+    /// A program opens `dir` to read it. Whether this is a step of a walk: then `dir` and, if it
     /// was only now recognised, the directory above are worth looking into, see
     /// [`expect`](Self::expect).
-    pub(super) fn listed(&mut self, dir: &RemotePath, now: Instant) -> Step {
+    pub(super) fn entered(&mut self, dir: &RemotePath, now: Instant) -> Step {
         let foreseen = self.used(dir);
         let last = self.recent.back().map(|(last, _)| last);
         if last == Some(dir) {
@@ -117,6 +117,19 @@ impl Walk {
         }
     }
 
+    /// What is in `dir` was told to who opened it, who can go on from there.
+    pub(super) fn listed(&mut self, dir: &RemotePath, now: Instant) {
+        let known = self.recent.iter_mut().rev().find(|(at, _)| at == dir);
+        if let Some((_, when)) = known {
+            *when = now;
+        }
+    }
+
+    /// How many wait to be fetched.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether a walk is going on.
     pub(super) fn is_walking(&self, now: Instant) -> bool {
         let fresh = |last: Instant| now.saturating_duration_since(last) < OVER;
@@ -143,15 +156,26 @@ impl Walk {
         }
     }
 
-    /// What to fetch now, `most` at most: nothing while enough is ahead. Each must end in
+    /// What to fetch now by one of so many calls, `most` at most: nothing while enough is ahead. Each
+    /// must end in
     /// [`fetched`](Self::fetched), [`missed`](Self::missed) or [`put_back`](Self::put_back).
-    pub(super) fn next(&mut self, most: usize, ttl: Duration, now: Instant) -> Vec<RemotePath> {
+    pub(super) fn next(
+        &mut self,
+        (calls, most): (usize, usize),
+        ttl: Duration,
+        now: Instant,
+    ) -> Vec<RemotePath> {
         self.let_go(ttl, now);
         if !self.is_walking(now) {
             self.queue.clear();
             return Vec::new();
         }
-        let room = self.trust.saturating_sub(self.ahead.len());
+        // Each call has something to do, unless much was fetched in vain.
+        let trust = match self.trust >= FIRST {
+            true => self.trust.max(calls),
+            false => self.trust,
+        };
+        let room = trust.saturating_sub(self.ahead.len());
         let here = self.recent.back().map(|(dir, _)| dir);
         let imminent = || {
             let next = self.queue.front().and_then(RemotePath::parent);
@@ -161,7 +185,7 @@ impl Walk {
         // batch costs a round trip however many there are in it.
         let near = NEAR.min(most);
         let room = if imminent() { room.max(near) } else { room };
-        if room < near.min(self.trust.div_ceil(2)) || self.entries >= ENTRIES {
+        if room < near.min(trust.div_ceil(2)) || self.entries >= ENTRIES {
             return Vec::new();
         }
         let mut dirs = Vec::new();
@@ -234,7 +258,7 @@ impl Walk {
     }
 }
 
-/// What [`Walk::listed`] makes of a listing.
+/// What [`Walk::entered`] makes of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// No walk, as far as one can tell.
@@ -269,118 +293,141 @@ mod tests {
     #[test]
     fn who_lists_a_directory_and_at_once_one_in_it_walks() {
         let (mut walk, now) = (Walk::default(), Instant::now());
-        assert_eq!(walk.listed(&path(""), now), Step::None);
-        assert_eq!(walk.listed(&path("a"), after(now, 30)), Step::First);
-        assert_eq!(walk.listed(&path("a/b"), after(now, 60)), Step::Down);
-        assert_eq!(walk.listed(&path("a/c"), after(now, 90)), Step::On);
+        assert_eq!(walk.entered(&path(""), now), Step::None);
+        assert_eq!(walk.entered(&path("a"), after(now, 30)), Step::First);
+        assert_eq!(walk.entered(&path("a/b"), after(now, 60)), Step::Down);
+        assert_eq!(walk.entered(&path("a/c"), after(now, 90)), Step::On);
         assert!(!walk.is_walking(after(now, 60_000)));
     }
 
     #[test]
     fn who_types_does_not_and_who_copies_does() {
         let (mut walk, now) = (Walk::default(), Instant::now());
-        assert_eq!(walk.listed(&path(""), now), Step::None);
-        assert_eq!(walk.listed(&path("a"), after(now, 900)), Step::None);
+        assert_eq!(walk.entered(&path(""), now), Step::None);
+        assert_eq!(walk.entered(&path("a"), after(now, 900)), Step::None);
         // Reading a again is no step.
-        assert_eq!(walk.listed(&path("a"), after(now, 950)), Step::None);
-        assert_eq!(walk.listed(&path("x/y"), after(now, 1_000)), Step::None);
+        assert_eq!(walk.entered(&path("a"), after(now, 950)), Step::None);
+        assert_eq!(walk.entered(&path("x/y"), after(now, 1_000)), Step::None);
         let mut copier = Walk::default();
-        copier.listed(&path(""), now);
+        copier.entered(&path(""), now);
         for (n, name) in ["a", "b", "c"].iter().enumerate() {
             let when = after(now, 9_000 * (n as u64 + 1));
-            assert_eq!(copier.listed(&path(name), when), Step::None);
+            assert_eq!(copier.entered(&path(name), when), Step::None);
         }
-        assert_eq!(copier.listed(&path("d"), after(now, 36_000)), Step::First);
+        assert_eq!(copier.entered(&path("d"), after(now, 36_000)), Step::First);
+    }
+
+    #[test]
+    fn who_had_to_wait_for_a_listing_goes_on_from_when_it_came() {
+        let (mut walk, now) = (Walk::default(), Instant::now());
+        walk.entered(&path("a"), now);
+        walk.listed(&path("a"), after(now, 900));
+        assert_eq!(walk.entered(&path("a/b"), after(now, 930)), Step::First);
+        walk.expect(paths(0..9));
+        assert_eq!(walk.waiting(), 9);
     }
 
     #[test]
     fn others_who_list_something_meanwhile_are_not_followed() {
         let (mut walk, now) = (Walk::default(), Instant::now());
-        walk.listed(&path("a"), now);
-        assert_eq!(walk.listed(&path("a/b"), now), Step::First);
-        assert_eq!(walk.listed(&path("x/y"), now), Step::None);
-        assert_eq!(walk.listed(&path("a/c"), now), Step::On);
+        walk.entered(&path("a"), now);
+        assert_eq!(walk.entered(&path("a/b"), now), Step::First);
+        assert_eq!(walk.entered(&path("x/y"), now), Step::None);
+        assert_eq!(walk.entered(&path("a/c"), now), Step::On);
     }
 
     #[test]
     fn trust_grows_with_every_hit_and_shrinks_with_waste() {
         let (mut walk, now) = (Walk::default(), Instant::now());
-        walk.listed(&path(""), now);
+        walk.entered(&path(""), now);
         walk.expect(paths(0..1_000));
-        assert!(walk.next(MOST, TTL, now).is_empty(), "not a walk yet");
+        assert!(walk.next((1, MOST), TTL, now).is_empty(), "not a walk yet");
         walk.expect(paths(0..1_000));
-        walk.listed(&path("d0000"), now);
-        let first = walk.next(MOST, TTL, now);
+        walk.entered(&path("d0000"), now);
+        let first = walk.next((1, MOST), TTL, now);
         assert_eq!(first, paths(1..17));
         first.iter().for_each(|dir| walk.fetched(dir, 5, now));
-        assert!(walk.next(MOST, TTL, now).is_empty(), "enough");
-        walk.listed(&path("d0001"), now);
-        walk.listed(&path("d0002"), now);
+        assert!(walk.next((1, MOST), TTL, now).is_empty(), "enough");
+        walk.entered(&path("d0001"), now);
+        walk.entered(&path("d0002"), now);
         assert_eq!(walk.extent(), (14, 64));
-        assert_eq!(walk.next(MOST, TTL, now).len(), 50);
+        assert_eq!(walk.next((1, MOST), TTL, now).len(), 50);
         let late = after(now, 6_000);
-        walk.next(MOST, TTL, late);
+        walk.next((1, MOST), TTL, late);
         assert_eq!(walk.extent().1, 32);
     }
 
     #[test]
     fn what_is_far_ahead_does_not_keep_the_next_from_being_fetched() {
         let (mut walk, now) = (Walk::default(), Instant::now());
-        walk.listed(&path(""), now);
+        walk.entered(&path(""), now);
         walk.expect(paths(0..17));
-        walk.listed(&path("d0000"), now);
-        for dir in walk.next(MOST, TTL, now) {
+        walk.entered(&path("d0000"), now);
+        for dir in walk.next((1, MOST), TTL, now) {
             walk.fetched(&dir, 1, now);
         }
-        assert!(walk.next(MOST, TTL, now).is_empty());
+        assert!(walk.next((1, MOST), TTL, now).is_empty());
         walk.expect(vec![path("d0000/a")]);
-        assert_eq!(walk.next(MOST, TTL, now), [path("d0000/a")]);
+        assert_eq!(walk.next((1, MOST), TTL, now), [path("d0000/a")]);
     }
 
     #[test]
     fn some_take_one_at_a_time_and_may_have_to_put_it_back() {
         let (mut walk, now) = (Walk::default(), Instant::now());
-        walk.listed(&path(""), now);
+        walk.entered(&path(""), now);
         walk.expect(paths(0..3));
-        walk.listed(&path("d0000"), now);
-        let first = walk.next(1, TTL, now);
+        walk.entered(&path("d0000"), now);
+        let first = walk.next((1, 1), TTL, now);
         assert_eq!(first, paths(1..2));
-        assert_eq!(walk.next(1, TTL, now), paths(2..3));
+        assert_eq!(walk.next((1, 1), TTL, now), paths(2..3));
         walk.put_back(&first);
         assert_eq!(walk.extent().0, 1);
-        assert_eq!(walk.next(1, TTL, now), first);
-        assert!(walk.next(1, TTL, now).is_empty());
+        assert_eq!(walk.next((1, 1), TTL, now), first);
+        assert!(walk.next((1, 1), TTL, now).is_empty());
     }
 
     #[test]
     fn what_is_in_a_directory_comes_before_what_is_beside_it() {
         let (mut walk, now) = (Walk::default(), Instant::now());
-        walk.listed(&path(""), now);
+        walk.entered(&path(""), now);
         walk.expect(vec![path("a"), path("b")]);
-        walk.listed(&path("a"), now);
+        walk.entered(&path("a"), now);
         walk.expect(vec![path("a/x"), path("a/y")]);
         assert_eq!(
-            walk.next(MOST, TTL, now),
+            walk.next((1, MOST), TTL, now),
             [path("a/x"), path("a/y"), path("b")]
         );
     }
 
     #[test]
+    fn no_call_is_without_a_directory_unless_trust_was_lost() {
+        let (mut walk, now) = (Walk::default(), Instant::now());
+        walk.entered(&path(""), now);
+        walk.expect(paths(0..200));
+        walk.entered(&path("d0000"), now);
+        let first = walk.next((40, MOST), TTL, now);
+        assert_eq!(first.len(), 40);
+        first.iter().for_each(|dir| walk.fetched(dir, 5, now));
+        let late = after(now, 6_000);
+        assert_eq!(walk.next((40, MOST), TTL, late).len(), FIRST / 2);
+    }
+
+    #[test]
     fn entries_are_bounded() {
         let (mut walk, now) = (Walk::default(), Instant::now());
-        walk.listed(&path(""), now);
+        walk.entered(&path(""), now);
         walk.expect(paths(0..100));
-        walk.listed(&path("d0000"), now);
-        for dir in walk.next(MOST, TTL, now) {
+        walk.entered(&path("d0000"), now);
+        for dir in walk.next((1, MOST), TTL, now) {
             walk.fetched(&dir, ENTRIES / 10, now);
         }
         for dir in paths(1..6) {
-            walk.listed(&dir, now);
+            walk.entered(&dir, now);
         }
-        assert!(walk.next(MOST, TTL, now).is_empty());
+        assert!(walk.next((1, MOST), TTL, now).is_empty());
         for dir in paths(6..17) {
-            walk.listed(&dir, now);
+            walk.entered(&dir, now);
         }
-        assert!(!walk.next(MOST, TTL, now).is_empty());
+        assert!(!walk.next((1, MOST), TTL, now).is_empty());
     }
 }
