@@ -6,6 +6,7 @@ mod ahead;
 mod at_once;
 mod backend;
 mod bar;
+mod behind;
 mod changes;
 mod checksums;
 mod conflict;

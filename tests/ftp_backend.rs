@@ -1,5 +1,6 @@
 //! The backend's behaviour on servers with the faults of real ones.
 
+mod behind;
 mod changes;
 mod listing;
 mod server;

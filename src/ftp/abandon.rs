@@ -77,7 +77,7 @@ impl Session {
         let reply = self.talk(|control| control.receive(Deadline::after(GIVE_UP_LIMIT)));
         match reply {
             Ok(reply) if reply.code() == 229 => {
-                self.connect_ahead(Some(reply), Instant::now());
+                self.connect_ahead(Some(reply));
             }
             Ok(_) => {
                 self.host

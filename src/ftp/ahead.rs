@@ -40,6 +40,24 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// A connection unused for so long may have been forgotten by the server or a firewall.
 const FRESH: Duration = Duration::from_secs(15);
 
+/// A data connection that was asked for: it is being made since then, if it could be begun.
+#[derive(Debug)]
+pub(super) struct Asked(Option<(TcpStream, Instant)>);
+
+impl Asked {
+    /// Begins to make the connection that `reply` to EPSV on `control` offers.
+    pub(super) fn for_reply(host: &Host, control: &Control, reply: &Reply) -> Self {
+        let begin = || {
+            let port = epsv_port(reply)?;
+            let address = SocketAddr::new(control.peer_ip().ok()?, port);
+            let options = host.options();
+            let begun = net::begin_connect(address, options.bind, options.timeout);
+            begun.ok().map(|stream| (stream, Instant::now()))
+        };
+        Self(begin())
+    }
+}
+
 /// What a session has prepared.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
@@ -152,9 +170,8 @@ impl Session {
             return self.batch(&lines);
         }
         lines.push(b"EPSV".to_vec());
-        let now = Instant::now();
         let mut replies = self.batch(&lines)?;
-        self.connect_ahead(replies.pop(), now);
+        self.connect_ahead(replies.pop());
         Ok(replies)
     }
 
@@ -169,20 +186,22 @@ impl Session {
         let now = Instant::now();
         let reply = self.command(b"EPSV")?;
         self.ahead.stored = Some(now);
-        self.connect_ahead(Some(reply), now);
+        self.connect_ahead(Some(reply));
         Ok(())
     }
 
     /// Begins to make the connection that `reply` to EPSV offers.
-    pub(super) fn connect_ahead(&mut self, reply: Option<Reply>, now: Instant) {
-        let port = reply.as_ref().and_then(epsv_port);
-        self.ahead.connection = port.and_then(|port| {
-            let peer = self.control().ok()?.peer_ip().ok()?;
-            let options = self.host().options();
-            let (address, limit) = (SocketAddr::new(peer, port), options.timeout);
-            let begun = net::begin_connect(address, options.bind, limit);
-            begun.ok().map(|stream| (stream, now))
-        });
+    pub(super) fn connect_ahead(&mut self, reply: Option<Reply>) {
+        let asked = match (&self.control, reply) {
+            (Some(control), Some(reply)) => Asked::for_reply(&self.host, control, &reply),
+            _ => Asked(None),
+        };
+        self.has_asked(asked);
+    }
+
+    /// Keeps what was asked for.
+    pub(super) fn has_asked(&mut self, asked: Asked) {
+        self.ahead.connection = asked.0;
         if self.ahead.connection.is_none() {
             self.arrange_no_more("EPSV ahead was refused");
         }

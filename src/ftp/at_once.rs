@@ -6,17 +6,20 @@
 //! the connection, over TLS right behind the handshake, and four round trips are left.
 //!
 //! RFC 959 section 5.4 has the greeting come first, and a server may throw away what came before it,
-//! or what came with a password. So one session tries, and the others log in as ever until it is
-//! known how that ended. Every reply is checked in its order. At the first that is odd the host is
-//! not spoken to so any more, and the session is made anew.
+//! or what came with a password. So one session tries, and the others wait a little for the outcome,
+//! or log in as ever until it is known. Every reply is checked in its order. At the first that is odd
+//! the host is not spoken to so any more, and the session is made anew.
 //!
 //! The password goes to a server only that has taken it before, and is not sent again when it is
 //! refused.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use super::ahead::Asked;
 use super::control::{Channel, Control};
+use super::features::Features;
 use super::host::Host;
 use super::login::{self, Ready};
 use super::opening::{self, Failure};
@@ -33,6 +36,11 @@ const MOST: usize = 1024;
 
 /// How long the first that tries is waited for, at least; else twice as long as the first login took.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the others look whether it has ended, and how long at most: to log in in turn takes
+/// longer than what is left of it.
+const LOOK: Duration = Duration::from_millis(2);
+const LOOKED_FOR: Duration = Duration::from_millis(500);
 
 /// So many connections lost one after the other are taken for the haste's fault.
 const MOST_LOST: u8 = 3;
@@ -99,7 +107,8 @@ enum Asks {
 pub(super) struct Attempt<'a> {
     host: &'a Arc<Host>,
     lines: Vec<(Asks, String)>,
-    ready: Ready,
+    features: Arc<Features>,
+    home: Vec<u8>,
     /// It is the one that tries.
     tries: bool,
     patience: Duration,
@@ -144,6 +153,10 @@ pub(super) fn attempt(host: &Arc<Host>, arranges: bool) -> Option<Attempt<'_>> {
     if lines.iter().map(|(_, line)| line.len() + 2).sum::<usize>() > MOST {
         return None;
     }
+    let until = Instant::now() + took.min(LOOKED_FOR);
+    while host.facts(|facts| facts.at_once == AtOnce::Trying) && Instant::now() < until {
+        thread::sleep(LOOK);
+    }
     let tries = host.facts(|facts| match facts.at_once {
         AtOnce::Works { .. } => Some(false),
         AtOnce::Untried => {
@@ -155,11 +168,8 @@ pub(super) fn attempt(host: &Arc<Host>, arranges: bool) -> Option<Attempt<'_>> {
     Some(Attempt {
         host,
         lines,
-        ready: Ready {
-            features,
-            home,
-            connection: None,
-        },
+        features,
+        home,
         tries,
         patience: if tries {
             (2 * took).max(LEAST_PATIENCE)
@@ -206,9 +216,11 @@ impl Attempt<'_> {
         self.host.facts(|facts| facts.banner = greeting);
         let logged_in = LoggedIn::new(self.host);
         let secured = Secured::new(self.host, &control, tls);
+        let connection = connection.map(|reply| Asked::for_reply(self.host, &control, &reply));
         let ready = Ready {
+            features: Arc::clone(&self.features),
+            home: self.home.clone(),
             connection,
-            ..self.ready.clone()
         };
         Ok(Session::new(self.host, control, secured, ready, logged_in))
     }

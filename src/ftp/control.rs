@@ -252,7 +252,7 @@ impl Control {
         deadline: Deadline,
     ) -> Result<Vec<Reply>> {
         let mut replies = Vec::with_capacity(lines.len());
-        self.exchange_each(lines, pipelined, deadline, &mut |_, reply| {
+        self.exchange_each(lines, 0, pipelined, deadline, &mut |_, reply| {
             replies.push(reply);
             Ok(More::Wanted)
         })?;
@@ -260,7 +260,8 @@ impl Control {
     }
 
     /// As [`exchange`](Self::exchange), but gives `each` the replies as they come. When it has had
-    /// enough, nothing more is sent, and what was asked is still heard.
+    /// enough, nothing more is sent, and what was asked is still heard. The first `sent` lines are on
+    /// their way already.
     ///
     /// ProFTPD (1.3.8) takes two commands for one, the line break included in the first one's name,
     /// when a read ends between CR and LF. So a burst fits into one TCP segment, and all that is in
@@ -269,13 +270,15 @@ impl Control {
     pub(super) fn exchange_each(
         &mut self,
         lines: &[&[u8]],
+        sent: usize,
         pipelined: bool,
         deadline: Deadline,
         each: &mut dyn FnMut(usize, Reply) -> Result<More>,
     ) -> Result<()> {
-        let mut rest = lines.iter();
-        let mut in_flight = VecDeque::new();
-        let mut unanswered = 0;
+        let (sent, rest) = lines.split_at(sent.min(lines.len()));
+        let mut rest = rest.iter();
+        let mut in_flight: VecDeque<_> = sent.iter().map(|line| wire_len(line)).collect();
+        let mut unanswered: usize = in_flight.iter().sum();
         let mut heard = 0;
         let mut enough = false;
         loop {

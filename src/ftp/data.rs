@@ -113,6 +113,12 @@ impl DataConnection {
         self.passed.waited += time;
     }
 
+    /// Bytes of all of the file, where the server announced them.
+    pub(super) fn total(&self) -> Option<u64> {
+        let transfer = self.transfer.as_ref();
+        transfer.and_then(|transfer| transfer.progress().1)
+    }
+
     /// What has passed so far.
     pub(super) const fn flow(&self) -> Passed {
         self.passed

@@ -48,6 +48,7 @@ impl FtpServer {
             }
         });
         self.links.with(|links| links.learn(dir, &entries));
+        self.keep_sizes(dir, &entries);
         Ok(entries)
     }
 

@@ -180,14 +180,16 @@ impl Host {
 
     /// The same, where it is not known whether EPSV works at all.
     pub(super) fn may_try_ahead(&self, features: &Features) -> bool {
+        self.asks_by_epsv()
+            && !self.needs_pret(features)
+            && self.facts(|facts| facts.pipelining == Some(true))
+    }
+
+    /// The same, where nothing is known of the server.
+    pub(super) fn asks_by_epsv(&self) -> bool {
         matches!(self.options.data, DataMode::Passive)
             && self.options.proxy.is_none()
-            && !self.needs_pret(features)
-            && self.facts(|facts| {
-                facts.pipelining == Some(true)
-                    && facts.epsv != Some(false)
-                    && facts.arranged_ahead != Some(false)
-            })
+            && self.facts(|facts| facts.epsv != Some(false) && facts.arranged_ahead != Some(false))
     }
 
     /// Whether the server must be told what for before it names the address of data, as a

@@ -6,8 +6,6 @@
 //! Not sooner, together with the command: ProFTPD refuses what comes while it sends ("450 EPSV: data
 //! transfer in progress"), and pyftpdlib breaks the transfer off.
 
-use std::time::Instant;
-
 use super::abandon::GIVE_UP_LIMIT;
 use super::reply::Reply;
 use super::session::Session;
@@ -29,6 +27,7 @@ impl Session {
     /// Whether EPSV is to be sent behind a listing of which all came.
     pub(super) fn asks_for_next(&self) -> bool {
         self.goes_on
+            && !self.behind.is_due()
             && !self.has_ahead()
             && self.may_arrange_ahead()
             && self.host.facts(|facts| {
@@ -59,7 +58,7 @@ impl Session {
         let enters = |reply: &Reply| reply.code() == ENTERS_EXTENDED;
         match (enters(&first), enters(&second)) {
             (false, true) => {
-                self.connect_ahead(Some(second), Instant::now());
+                self.connect_ahead(Some(second));
                 Ok(first)
             }
             (true, false) => {
@@ -78,11 +77,12 @@ impl Session {
         }
     }
 
-    fn ask_behind_no_more(&self) {
+    /// Nothing is sent any more before the end of a listing is answered.
+    pub(super) fn ask_behind_no_more(&self) {
         let before = self.host.facts(|facts| facts.asked_behind.replace(false));
         if before != Some(false) {
             let host = &self.host.options().host;
-            log::info!("{host}: EPSV behind a listing went wrong; not done any more");
+            log::info!("{host}: what was sent behind a listing went wrong; not done any more");
         }
     }
 }

@@ -10,6 +10,7 @@ use super::reply::{Reply, Shown};
 use super::server::FtpServer;
 use super::server_path::{is_awkward, last_name};
 use super::session::Session;
+use super::time_offset::Questions;
 use super::transfer::Begun;
 use crate::vfs::attr::{Attr, DirEntry, FileKind};
 use crate::vfs::error::{Error, ErrorKind, Result};
@@ -31,6 +32,8 @@ pub(super) struct Listed {
     pub(super) timed: bool,
     /// The last line had no end.
     pub(super) cut: bool,
+    /// What was asked for true times behind it, together with STAT.
+    pub(super) asked: Option<Questions>,
 }
 
 /// The answer to one listing command.
@@ -62,7 +65,8 @@ impl FtpServer {
         } else {
             self.line(verb, dir)?
         };
-        let answer = self.doubted_listing(s, mode, &command);
+        let compares = mode == ListingMode::ListAll && !inside;
+        let answer = self.doubted_listing(s, mode, &command, compares.then_some(dir));
         if inside && !s.is_broken() {
             s.command(&self.way_back())?;
         }
@@ -82,12 +86,13 @@ impl FtpServer {
         s: &mut Session,
         mode: ListingMode,
         command: &[u8],
+        compared: Option<&RemotePath>,
     ) -> Result<Answer> {
-        let first = match self.transfer_listing(s, mode, command)? {
+        let first = match self.transfer_listing(s, mode, command, compared)? {
             Answer::Listed(listed) if self.looks_cut(mode, &listed) => listed,
             answer => return Ok(answer),
         };
-        let again = self.transfer_listing(s, mode, command)?;
+        let again = self.transfer_listing(s, mode, command, None)?;
         if let Answer::Listed(listed) = &again
             && self.looks_cut(mode, listed)
             && listed.entries.len() != first.entries.len()
@@ -121,6 +126,7 @@ impl FtpServer {
         s: &mut Session,
         mode: ListingMode,
         command: &[u8],
+        compared: Option<&RemotePath>,
     ) -> Result<Answer> {
         let mut data = match s.begin_data(command, 0)? {
             Begun::Open(data) => data,
@@ -160,6 +166,9 @@ impl FtpServer {
                 s.close_early(data);
                 return Err(err);
             }
+        }
+        if let Some(dir) = compared {
+            self.compare_behind(s, dir, &mut listed)?;
         }
         let reply = s.end_data(data)?;
         if !reply.is_ok() {

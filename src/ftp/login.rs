@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ahead::Asked;
 use super::control::{Control, Owed};
 use super::encoding;
 use super::features::Features;
@@ -38,12 +39,12 @@ const FACTS: &[&str] = &[
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is known of a session once it is set up.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Ready {
     pub(super) features: Arc<Features>,
     pub(super) home: Vec<u8>,
-    /// The answer to EPSV, if a data connection was asked for.
-    pub(super) connection: Option<Reply>,
+    /// If a data connection was asked for.
+    pub(super) connection: Option<Asked>,
 }
 
 /// Keeps the log from showing what is secret.
@@ -200,11 +201,11 @@ pub(super) fn uncover(mut control: Control, host: &Host, deadline: Deadline) -> 
 pub(super) fn set_up(control: &mut Control, host: &Host, deadline: Deadline) -> Result<Ready> {
     let known = host.facts(|facts| Some((facts.features.clone()?, facts.home.clone()?)));
     let proven = known.is_some();
-    let (features, mut home) = match known {
-        Some(known) => known,
+    let ((features, mut home), mut connection) = match known {
+        Some(known) => (known, None),
         None => match host.facts(|facts| facts.pipelining) {
             None => ask_at_once(control, host, deadline)?,
-            Some(_) => ask_in_turn(control, deadline)?,
+            Some(_) => (ask_in_turn(control, deadline)?, None),
         },
     };
     let lines = settings(host, &features);
@@ -217,33 +218,28 @@ pub(super) fn set_up(control: &mut Control, host: &Host, deadline: Deadline) -> 
         return Ok(Ready {
             features,
             home,
-            connection: None,
+            connection,
         });
     }
-    // The first to ask for something of a server far away mostly asks for a listing.
-    let arranges = pipelined && host.is_far() && host.may_try_ahead(&features);
     // What must be told what for refuses EPSV without that.
     let tries = pipelined && features.has("PRET") && host.options().data == DataMode::Passive;
     // What the mount is asked first is what its own directory is.
     let root = root_question(host, &features, &home).filter(|_| pipelined && host.is_far());
     lines.extend(root.as_deref());
-    if arranges || tries {
+    if tries {
         lines.push(b"EPSV");
     }
     let mut replies = control.exchange(&lines, pipelined, deadline)?;
-    let mut connection = if arranges || tries {
-        replies.pop()
-    } else {
-        None
-    };
+    let told = replies.pop_if(|_| tries);
     if root.is_some() {
         let told = replies.pop().map(|reply| (Instant::now(), reply));
         host.facts(|facts| facts.root_told = told);
     }
-    if tries {
-        let answered = connection.as_ref().is_some_and(Reply::is_ok);
-        host.facts(|facts| facts.no_pret = Some(answered));
-        connection = connection.filter(|_| host.is_far() && host.may_try_ahead(&features));
+    if let Some(reply) = told {
+        host.facts(|facts| facts.no_pret = Some(reply.is_ok()));
+        if host.is_far() && host.may_try_ahead(&features) {
+            connection = Some(Asked::for_reply(host, control, &reply));
+        }
     }
     match replies.last() {
         Some(image) if image.is_ok() => {}
@@ -307,15 +303,22 @@ fn ask_in_turn(control: &mut Control, deadline: Deadline) -> Result<Found> {
 
 /// The same, and whether commands may be sent before earlier ones are answered. RFC 959 does not
 /// forbid it, but some servers and middleboxes read one line and throw the rest away.
-fn ask_at_once(control: &mut Control, host: &Host, deadline: Deadline) -> Result<Found> {
+///
+/// Who asks for something of a server far away first mostly asks for a listing: its data connection
+/// is asked for as well, and made while the settings are answered.
+fn ask_at_once(
+    control: &mut Control,
+    host: &Host,
+    deadline: Deadline,
+) -> Result<(Found, Option<Asked>)> {
     host.facts(|facts| facts.pipelining = Some(false));
-    let replies = control.exchange(
-        &[b"FEAT", b"PWD", b"NOOP", b"NOOP", b"SYST"],
-        true,
-        deadline.at_most(PROBE_LIMIT),
-    )?;
-    let found = found(&replies)?;
-    if let [_, _, first, second, system] = replies.as_slice() {
+    let mut lines: Vec<&[u8]> = vec![b"FEAT", b"PWD", b"NOOP", b"NOOP", b"SYST"];
+    if host.is_far() && host.asks_by_epsv() {
+        lines.push(b"EPSV");
+    }
+    let replies = control.exchange(&lines, true, deadline.at_most(PROBE_LIMIT))?;
+    let (found, mut connection) = (found(&replies)?, None);
+    if let [_, _, first, second, system, asked @ ..] = replies.as_slice() {
         let good = first.code() == second.code() && control.is_at_rest();
         host.facts(|facts| {
             facts.pipelining = Some(good);
@@ -323,8 +326,10 @@ fn ask_at_once(control: &mut Control, host: &Host, deadline: Deadline) -> Result
                 facts.system = Some(String::from_utf8_lossy(system.first_line()).into_owned());
             }
         });
+        let asked = asked.first().filter(|_| host.may_try_ahead(&found.0));
+        connection = asked.map(|reply| Asked::for_reply(host, control, reply));
     }
-    Ok(found)
+    Ok((found, connection))
 }
 
 fn found(replies: &[Reply]) -> Result<Found> {

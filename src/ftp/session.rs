@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
 use super::at_once::{self, Trouble};
+use super::behind::{self, Behind};
 use super::control::Control;
 pub(super) use super::control::More;
 use super::features::Features;
@@ -45,6 +46,8 @@ pub struct Session {
     pub(super) ahead: Ahead,
     /// Another listing follows the next one.
     pub(super) goes_on: bool,
+    /// Lines of the next batch, to be sent behind the data of the transfer under way, or sent already.
+    pub(super) behind: Behind,
     /// A transfer command was sent and its final reply not yet read.
     pub(super) transferring: bool,
     /// It is in MODE Z.
@@ -150,8 +153,8 @@ impl Session {
             logged_in: Some(logged_in),
             ..Self::gone(Arc::clone(host))
         };
-        if ready.connection.is_some() {
-            session.connect_ahead(ready.connection, Instant::now());
+        if let Some(asked) = ready.connection {
+            session.has_asked(asked);
         }
         session
     }
@@ -167,6 +170,7 @@ impl Session {
             home: Vec::new(),
             ahead: Ahead::default(),
             goes_on: false,
+            behind: Behind::default(),
             transferring: false,
             packed: false,
             packs_next: None,
@@ -262,11 +266,18 @@ impl Session {
         each: &mut dyn FnMut(usize, Reply) -> More,
     ) -> Result<()> {
         lines.iter().try_for_each(|line| check(line))?;
-        self.settle(self.is_pipelined())?;
+        let sent = self.take_behind(lines);
+        if sent == 0 {
+            self.settle(self.is_pipelined())?;
+        }
+        let deadline = match sent {
+            0 => deadline,
+            _ => deadline.at_most(behind::PATIENCE),
+        };
         let host = Arc::clone(&self.host);
         let mut answered = 0;
         let done = self.talk(|control| {
-            control.exchange_each(lines, pipelined, deadline, &mut |at, reply| {
+            control.exchange_each(lines, sent, pipelined, deadline, &mut |at, reply| {
                 match reply.code() {
                     _ if reply.is_farewell() => return Err(refusal(&host.options().host, &reply)),
                     // What it did not read of the line it may answer once more.
@@ -289,7 +300,10 @@ impl Session {
             })
         });
         self.answered += answered;
-        done
+        match done {
+            Err(err) if sent > 0 => Err(self.behind_failed(&err)),
+            done => done,
+        }
     }
 
     /// What FEAT said.
@@ -318,7 +332,7 @@ impl Session {
 
     /// Whether it may serve another operation: not broken, no transfer left half done.
     pub(super) const fn is_reusable(&self) -> bool {
-        self.control.is_some() && !self.transferring && !self.spent
+        self.control.is_some() && !self.transferring && !self.spent && !self.behind.is_due()
     }
 
     /// Whether nothing came while it was idle: no farewell, no hang-up.
@@ -384,6 +398,7 @@ impl Session {
                 "a transfer is under way on this session",
             ));
         }
+        self.leave_behind();
         let host = Arc::clone(&self.host);
         self.talk(|control| {
             if control.owes() {

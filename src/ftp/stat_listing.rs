@@ -13,6 +13,7 @@ use super::reply::Reply;
 use super::server::FtpServer;
 use super::server_path::is_awkward;
 use super::session::{More, Session};
+use super::time_offset::Questions;
 use crate::vfs::attr::DirEntry;
 use crate::vfs::error::Result;
 use crate::vfs::path::RemotePath;
@@ -102,6 +103,8 @@ impl FtpServer {
         meaning.resize_with(lines.len() + behind.len(), || Answer::Other);
         lines.extend(behind);
         let mut outside = false;
+        // That may go wrong for a reason of its own.
+        let early = s.behind.is_due();
         let asked = s.batch_each(&lines, STATUS_MAX, &mut |at, reply| match meaning.get(at) {
             Some(Answer::Enter) => {
                 outside = !reply.is_ok();
@@ -125,6 +128,7 @@ impl FtpServer {
             }
         });
         if asked.is_err()
+            && !early
             && let [dir] = dirs
         {
             // A reply without end, perhaps: LIST has no such limit.
@@ -171,28 +175,35 @@ impl FtpServer {
         dir: &RemotePath,
         listed: &mut Listed,
     ) -> Result<()> {
-        let open = self
-            .ways
-            .with(|ways| ways.stat_listing.is_none() && ways.stat_tries < TRIES);
-        let fits = (1..=MANY).contains(&listed.entries.len());
-        if !open || !s.is_pipelined() || !fits {
+        let behind = listed.asked.take();
+        let at_once = behind.is_some();
+        if !at_once && !self.wants_comparison(s, listed) {
             return Ok(());
         }
         self.ways.with(|ways| ways.stat_tries += 1);
-        let questions = self.offset_questions(dir, listed)?;
-        let behind: Vec<_> = questions.iter().map(|(_, line)| line.clone()).collect();
+        let questions = match behind {
+            Some(questions) => questions,
+            None => self.offset_questions(dir, listed)?,
+        };
+        let behind = behind_status(s, &questions);
+        let arranges = behind.len() > questions.len();
         let (mut shown, mut replies) = (None, Vec::with_capacity(behind.len()));
         let dirs = std::slice::from_ref(dir);
         self.status_and(s, dirs, behind, &mut replies, &mut |_, _, found| {
             shown = found;
             More::Wanted
         })?;
+        if arranges {
+            s.connect_ahead(replies.pop());
+        }
         // Neither knows the zone yet.
         let same = shown
             .as_ref()
             .is_some_and(|shown| alike(&shown.entries, &listed.entries));
         self.ways.with(|ways| {
-            if same || shown.is_none() || ways.stat_tries >= TRIES {
+            // What is said before the end of a transfer may be said of that; the next one tells.
+            ways.compares_later |= at_once && shown.is_none();
+            if same || shown.is_none() && !at_once || ways.stat_tries >= TRIES {
                 ways.stat_listing = Some(same);
             }
         });
@@ -202,11 +213,48 @@ impl FtpServer {
         Ok(())
     }
 
+    fn wants_comparison(&self, s: &Session, listed: &Listed) -> bool {
+        let open = self
+            .ways
+            .with(|ways| ways.stat_listing.is_none() && ways.stat_tries < TRIES);
+        let fits = (1..=MANY).contains(&listed.entries.len());
+        open && s.is_pipelined() && fits
+    }
+
+    /// All of `LIST -a dir` came: what [`try_stat_listing`](Self::try_stat_listing) is going to ask
+    /// goes out behind it.
+    pub(super) fn compare_behind(
+        &self,
+        s: &mut Session,
+        dir: &RemotePath,
+        listed: &mut Listed,
+    ) -> Result<()> {
+        let later = self.ways.with(|ways| ways.compares_later);
+        if later || !listed.itself || !s.may_ask_behind() || !self.wants_comparison(s, listed) {
+            return Ok(());
+        }
+        let questions = self.offset_questions(dir, listed)?;
+        let mut lines = vec![self.line("STAT -a", dir)?];
+        lines.extend(behind_status(s, &questions));
+        listed.asked = Some(questions);
+        s.ask_behind(lines)
+    }
+
     /// LIST showed of a directory what STAT did not.
     pub(super) fn give_up_stat_listing(&self, dir: &RemotePath) {
         log::info!("{dir}: STAT shows less than LIST; it is not used any more");
         self.ways.with(|ways| ways.stat_listing = Some(false));
     }
+}
+
+/// What is sent with the STAT of a comparison. It belongs to the first use of a server, and who goes on
+/// to read a file needs a data connection, which a round trip is saved for where the server is far.
+fn behind_status(s: &Session, questions: &Questions) -> Vec<Vec<u8>> {
+    let mut lines: Vec<_> = questions.iter().map(|(_, line)| line.clone()).collect();
+    if s.host().is_far() && !s.has_ahead() && s.may_arrange_ahead() {
+        lines.push(b"EPSV".to_vec());
+    }
+    lines
 }
 
 /// Whether this is pyftpdlib's answer to STAT with a path, of which it takes no options: a directory

@@ -21,6 +21,9 @@ const FILES_ASKED: usize = 3;
 /// where each takes a round trip.
 const BATCH: usize = 128;
 
+/// Times that LIST told of files, and the lines that ask for the true ones.
+pub(super) type Questions = Vec<(SystemTime, Vec<u8>)>;
+
 impl FtpServer {
     /// Measures the offset, if it is not known yet, on the line that STAT told of a file and on what
     /// MDTM said; corrects `attr`. `false` if this file cannot tell while others may.
@@ -77,7 +80,7 @@ impl FtpServer {
         &self,
         dir: &RemotePath,
         listed: &mut Listed,
-    ) -> Result<Vec<(SystemTime, Vec<u8>)>> {
+    ) -> Result<Questions> {
         if self.options().time_offset.is_some() || listed.timed || !self.is_offset_open() {
             return Ok(Vec::new());
         }

@@ -302,6 +302,7 @@ impl Session {
                 let deadline = Deadline::after(self.host.options().timeout);
                 let before = Instant::now();
                 let asks = data.direction().is_none() && self.asks_for_next();
+                self.send_behind()?;
                 let reply = self.talk(|control| {
                     if asks {
                         control.send(&[b"EPSV"])?;
@@ -337,6 +338,7 @@ impl Session {
         if reply.is_farewell() {
             return Err(self.break_off(refusal(&self.host.options().host, &reply)));
         }
+        self.check_behind(&reply)?;
         if let Err(err) = finished {
             log::debug!("{}: end of data: {err}", self.host.options().host);
         }

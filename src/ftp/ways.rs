@@ -100,6 +100,8 @@ pub(crate) struct Ways {
     pub(crate) stat_bare: Option<bool>,
     /// Comparisons of the two that were made.
     pub(crate) stat_tries: u8,
+    /// It is not asked before the listing that it is compared with has ended.
+    pub(crate) compares_later: bool,
     /// STAT and MLST say of many directories what MLSD says, and sooner.
     pub(crate) named_listing: Option<bool>,
     /// Comparisons of the two that were made.

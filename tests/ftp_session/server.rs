@@ -76,11 +76,11 @@ impl Peer {
 }
 
 /// What the server was told, by all connections.
-pub(super) type Heard = Arc<Mutex<Vec<String>>>;
+pub(crate) type Heard = Arc<Mutex<Vec<String>>>;
 
 pub(crate) struct Server {
     address: SocketAddr,
-    pub(super) heard: Heard,
+    pub(crate) heard: Heard,
 }
 
 impl Server {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::ranges::{MB, status};
 use super::{bytes, mounting};
 use crate::support::far::Far;
-use crate::support::ftpd::{Command, Ftpd, Limit, Quirks};
+use crate::support::ftpd::{Command, Completion, Ftpd, Limit, Quirks};
 use crate::support::mount::TestMount;
 
 /// In milliseconds.
@@ -50,6 +50,36 @@ fn the_first_listing_costs_one_round_trip() {
     assert_eq!(fs::read_dir(mount.root()).unwrap().count(), 1);
     let listed = told(&server, 0);
     assert!(listed[0].line.starts_with("MLSD"), "{listed:?}");
+    mount.finish();
+}
+
+/// What the first look at a server asks is on its way before the listing has ended, and with it the
+/// data connection of the file that is read next.
+#[test]
+fn the_first_file_is_read_on_a_connection_that_is_there_already() {
+    let Some(far) = Far::link(ROUND_TRIP, 0) else {
+        return;
+    };
+    let mut quirks = Quirks::like_vsftpd();
+    quirks.completion = Completion::Late(Duration::from_millis(100));
+    let server = far.server(quirks);
+    server.put("file", "content");
+    let Some(mount) = mount_over(&far, &server) else {
+        return;
+    };
+    until_told(&server, 0, "EPSV");
+    server.clear_log();
+    fs::metadata(mount.path("file")).unwrap();
+    assert_eq!(server.asked_early(), 1, "{:?}", server.commands());
+    let first: Vec<_> = told(&server, 0)
+        .iter()
+        .map(|it| it.line.split(' ').next().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(first, ["LIST", "STAT", "MDTM", "EPSV"]);
+    server.clear_log();
+    assert_eq!(fs::read(mount.path("file")).unwrap(), b"content");
+    let then = server.log();
+    assert!(then[0].line.starts_with("RETR"), "{then:?}");
     mount.finish();
 }
 
