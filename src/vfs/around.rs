@@ -7,8 +7,8 @@
 //! that guess is the caller's.
 //!
 //! So it is for whom the pages are of no use: a file larger than those that are read again and again,
-//! not all here, which has no pages yet, and nobody else who might share them has open. Mapped, and sent by `sendfile(2)`,
-//! it goes through the pages all the same.
+//! not all here, which has no pages yet, and which nobody else has open who might share them. Mapped,
+//! and sent by `sendfile(2)`, it goes through the pages all the same.
 
 use std::sync::atomic::Ordering;
 
