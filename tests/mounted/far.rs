@@ -19,6 +19,15 @@ fn mount_over(far: &Far, server: &Ftpd) -> Option<TestMount> {
     far.at_client(|| mounting(server).option("timeout=10s").start())
 }
 
+/// A link, a server at its far end that has one file in a directory, and a mount of it.
+fn one_file(quirks: Quirks) -> Option<(Far, Ftpd, TestMount)> {
+    let far = Far::link(ROUND_TRIP, 0)?;
+    let server = far.server(quirks);
+    server.put("dir/file", "content");
+    let mount = mount_over(&far, &server)?;
+    Some((far, server, mount))
+}
+
 /// What the server was told in `session`, and when.
 fn told(server: &Ftpd, session: usize) -> Vec<Command> {
     let log = server.log().into_iter();
@@ -36,12 +45,7 @@ fn until_told(server: &Ftpd, session: usize, what: &str) {
 
 #[test]
 fn the_first_listing_costs_one_round_trip() {
-    let Some(far) = Far::link(ROUND_TRIP, 0) else {
-        return;
-    };
-    let server = far.server(Quirks::default().without(&["STAT"]));
-    server.put("dir/file", "content");
-    let Some(mount) = mount_over(&far, &server) else {
+    let Some((_far, server, mount)) = one_file(Quirks::default().without(&["STAT"])) else {
         return;
     };
     // Asked for with the login, and answered before anybody asks for a listing.
@@ -85,12 +89,7 @@ fn the_first_file_is_read_on_a_connection_that_is_there_already() {
 
 #[test]
 fn who_begins_to_use_a_mount_far_away_has_a_second_session() {
-    let Some(far) = Far::link(ROUND_TRIP, 0) else {
-        return;
-    };
-    let server = far.server(Quirks::default());
-    server.put("dir/file", "content");
-    let Some(mount) = mount_over(&far, &server) else {
+    let Some((_far, server, mount)) = one_file(Quirks::default()) else {
         return;
     };
     fs::read_dir(mount.path("dir")).unwrap().for_each(drop);
@@ -144,12 +143,7 @@ fn on_a_link_that_is_full_one_stream_goes_on() {
 
 #[test]
 fn what_the_root_is_comes_with_the_login() {
-    let Some(far) = Far::link(ROUND_TRIP, 0) else {
-        return;
-    };
-    let server = far.server(Quirks::default());
-    server.put("dir/file", "content");
-    let Some(mount) = mount_over(&far, &server) else {
+    let Some((_far, server, mount)) = one_file(Quirks::default()) else {
         return;
     };
     assert!(fs::metadata(mount.root()).unwrap().is_dir());
