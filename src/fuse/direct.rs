@@ -87,8 +87,10 @@ impl DirectReads {
 
     /// `thread` opened `fh` so.
     pub(super) fn opened(&self, fh: u64, thread: u32) {
+        // Where it is for all nobody is judged.
+        let judged = self.forced.is_none().then(|| program(thread)).flatten();
         let reader = Reader {
-            program: program(thread).unwrap_or_default(),
+            program: judged.unwrap_or_default(),
             reads: 0,
             bytes: 0,
             through_pages: 0,
