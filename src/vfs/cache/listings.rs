@@ -15,7 +15,7 @@ use crate::vfs::path::{Name, RemotePath};
 /// Names asked for one by one in a directory before it is listed instead.
 const SINGLES: u32 = 2;
 
-/// A directory so many times as large as all that is to be kept is not kept.
+/// A directory more than so many times as large as all that is to be kept is not kept.
 const LARGEST: usize = 2;
 
 /// How to find out about a name.
