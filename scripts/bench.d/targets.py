@@ -20,6 +20,10 @@ RCLONE_MODES = {
     "rclone full": ["mount", "--vfs-cache-mode", "full", "--vfs-read-ahead", "64Mi", "--vfs-write-back", "0s"],
 }
 
+# What makes it fast: without, it reads in pieces of 4 KiB and forgets what it listed after a minute.
+CURLFTPFS = "tcp_nodelay,cache_timeout=3600,attr_timeout=3600,entry_timeout=3600," \
+            "big_writes,max_readahead=1048576,kernel_cache,sync_read"
+
 
 def is_mounted(directory):
     with open("/proc/self/mounts") as mounts:
@@ -129,7 +133,7 @@ def mounts(server, base, names, more):
         for name, mode in RCLONE_MODES.items():
             found.append((name, [rclone, *mode, "--cache-dir", "{scratch}", *RCLONE, remote, "{mnt}"]))
     if shutil.which("curlftpfs"):
-        secret = ["-o", f"user={server.user}:{server.password}"]
+        secret = ["-o", f"{CURLFTPFS},user={server.user}:{server.password}"]
         secret += ["-o", "ssl,no_verify_peer,no_verify_hostname"] if server.tls else []
         found.append(("curlftpfs", ["curlftpfs", "-f", *secret, f"ftp://{host}:{server.port}/", "{mnt}"]))
     return [Target(name, command, server, base) for name, command in found if not names or name in names]
