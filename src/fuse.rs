@@ -212,8 +212,13 @@ impl fuser::Filesystem for Filesystem {
     fn unlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_os_string();
         // The content of an open file is fetched before the server's copy goes.
+        let class = if self.vfs.is_open(ino(parent), &name) {
+            Class::Content
+        } else {
+            Class::Metadata
+        };
         self.empty_op(
-            request("unlink", Class::Content, req, parent),
+            request("unlink", class, req, parent),
             reply,
             move |vfs| vfs.unlink(ino(parent), &name),
         );

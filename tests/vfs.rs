@@ -384,6 +384,21 @@ fn a_removed_file_lives_on_for_its_handles_only() {
 }
 
 #[test]
+fn only_a_file_with_handles_is_said_to_be_open() {
+    let mount = Mount::caching();
+    mount.server.put("f", "content");
+    let is_open = |name| mount.vfs.is_open(ROOT, OsStr::new(name));
+    mount.ino("f");
+    assert!(!is_open("f") && !is_open("absent") && !is_open(".."));
+    let reader = mount.open("f", READ).fh;
+    let (_, writer) = mount.create("new");
+    assert!(is_open("f") && is_open("new"));
+    mount.vfs.release(reader).unwrap();
+    mount.vfs.release(writer).unwrap();
+    assert!(!is_open("f") && !is_open("new"));
+}
+
+#[test]
 fn a_removal_that_fails_leaves_readers_their_content_and_others_the_file() {
     let mount = Mount::caching();
     mount.server.put("f", "content");

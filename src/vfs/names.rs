@@ -1,6 +1,7 @@
 //! Names: make, remove, rename, link.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, PoisonError};
 
 use super::attr::{Attr, FileKind};
@@ -101,6 +102,16 @@ impl Vfs {
                 .with(|inodes| inodes.orphan(parent, &name, known));
         }
         removed
+    }
+
+    /// Whether a file is open under that name, so that its content may have to come before the name
+    /// goes.
+    pub fn is_open(&self, parent: Ino, name: &OsStr) -> bool {
+        let Ok(name) = Name::new(name.as_bytes()) else {
+            return false;
+        };
+        let ino = self.inodes.with(|inodes| inodes.find(parent, &name));
+        ino.is_some_and(|ino| self.open_files.get(ino).is_some())
     }
 
     /// Removes an empty directory.
