@@ -134,8 +134,9 @@ impl Requests {
             (None, Ok(value)) => undo(value),
             (None, Err(err)) => report(what.name, what.ino, &err),
         };
-        // The rest may take as long as bytes flow, and an event thread with it.
-        let by_turns = what.class == Class::Metadata;
+        // The rest may take as long as bytes flow, or as the server is away, and an event thread
+        // with it.
+        let by_turns = what.class == Class::Metadata && limit.is_some();
         let Some(turn) = by_turns.then(|| self.in_place.turn()).flatten() else {
             let in_place = self.in_place.clone();
             return workers.submit(move || {
@@ -243,13 +244,20 @@ mod tests {
 
     #[test]
     fn an_event_thread_does_nothing_that_may_take_as_long_as_bytes_flow() {
-        let requests = Requests::new(None, Box::new(|| ())).unwrap();
-        let another = || assert!(!stays(&requests, Class::Metadata), "the only one");
+        let requests = |limit| Requests::new(limit, Box::new(|| ())).unwrap();
+        let unlimited = requests(None);
+        let requests = requests(Some(Duration::from_secs(30)));
+        let another = || {
+            assert!(!stays(&requests, Class::Metadata), "the only one");
+            stays(&unlimited, Class::Metadata);
+        };
         thread::scope(|scope| scope.spawn(another).join().unwrap());
         // Unless the machine is busy, at the first.
         assert!((0..1000).any(|_| stays(&requests, Class::Metadata)));
         for class in [Class::Content, Class::Read, Class::Write, Class::Release] {
             assert!(!(0..20).any(|_| stays(&requests, class)));
         }
+        // With `hard`, names and attributes wait for a server that is away.
+        assert!(!(0..1000).any(|_| stays(&unlimited, Class::Metadata)));
     }
 }
