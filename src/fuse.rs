@@ -20,6 +20,7 @@ mod watch;
 mod workers;
 mod writers;
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ use self::pages::Pages;
 use self::passthrough::Passthrough;
 use self::requests::{Class, Requests};
 use self::writers::Writers;
-use crate::vfs::backend::OpenHow;
+use crate::vfs::backend::{OpenHow, Origin};
 use crate::vfs::error::ErrorKind;
 use crate::vfs::{Change, DirItemPlus, NewTime, RenameHow, Vfs};
 
@@ -285,13 +286,18 @@ impl fuser::Filesystem for Filesystem {
             reply,
             move |slot| {
                 let lend = |file: &_| slot.with(|reply| passthrough.lend(reply, file)).flatten();
-                let around = |origin| direct.is_likely(caller, origin);
+                let asked = Cell::new(false);
+                let around = |origin| {
+                    let likely = direct.is_likely(caller, origin);
+                    asked.set(likely || origin == Origin::SameMachine);
+                    likely
+                };
                 let opened = vfs.open_lending(ino(of), how, Some(&lend), Some(&around));
                 let opened = opened.map_err(look_again);
                 vfs.answers(caller, ino(of), opened.as_ref().err());
                 opened.inspect(|(opened, loan)| {
                     passthrough.opened(loan.as_ref());
-                    if opened.around { direct.opened(opened.fh, caller); }
+                    if asked.get() { direct.opened(opened.fh, caller, opened.around); }
                 })
             },
             answer_open,
@@ -338,7 +344,7 @@ impl fuser::Filesystem for Filesystem {
         _: OpenFlags, owner: Option<LockOwner>, reply: ReplyData,
     ) {
         // The kernel names an owner to those who read, and none for its pages.
-        self.direct.note(fh.0, size, owner.is_none());
+        self.direct.note(fh.0, offset, size, owner.is_none());
         let len = size as usize;
         if let Some(chunk) = self.vfs.read_cached(fh.0, offset, len) {
             return reply.data(chunk.as_slice());

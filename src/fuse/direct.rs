@@ -1,9 +1,10 @@
 //! Who reads in pieces so large that the kernel's pages are in his way. What that means, and for
 //! which files, is in `vfs/around.rs`.
 //!
-//! When a file is opened nobody knows how it will be read. Most programs read a large file in large
-//! pieces, and each program always in the same way: so who opens one is believed to do so until the
-//! program was seen to read in small ones, or through a mapping.
+//! When a file is opened nobody knows how it will be read. But each program reads large files always
+//! in the same way: so some are known to copy in large pieces, others are believed to do so once they
+//! were seen to, and nobody any more who was seen to read in small ones, or through a mapping. Most
+//! programs read in small ones.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -12,8 +13,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::Locked;
 use crate::vfs::backend::Origin;
 
-/// From this length on a read around the pages costs no more than one through them.
-const LARGE: u64 = 32 << 10;
+/// From this length on, or a little less at a file's end, a read around the pages costs less than one
+/// through them: who computes on what he reads (`grep`, `sha256sum`) has the kernel read on meanwhile.
+const LARGE: u64 = 100 << 10;
+
+/// What the kernel asks for at the start of a file that is read in pieces of more than 64 KiB: it
+/// takes twice the power of two.
+const BEGINNING: u32 = 256 << 10;
 
 /// Reads after which a program is judged, of either kind.
 const READS: u64 = 32;
@@ -22,34 +28,56 @@ const THROUGH_PAGES: u64 = 8;
 /// Programs that are remembered, those judged last.
 const PROGRAMS: usize = 64;
 
+/// Programs that read in large pieces.
+const COPIERS: [&str; 6] = ["cat", "cp", "dd", "mv", "pv", "rsync"];
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct DirectReads {
     /// Always or never, whoever reads; `None`: as is best.
     forced: Option<bool>,
-    /// Programs that read in small pieces.
-    small: Locked<VecDeque<String>>,
-    /// What is open so.
+    /// Programs that were seen to read in large pieces, or in small ones.
+    judged: Locked<VecDeque<(String, Pieces)>>,
+    /// What is open so, or may show how it is read.
     handles: Locked<HashMap<u64, Reader>>,
-    /// How many these are, and have been.
+    /// How many these are.
     open: AtomicUsize,
     opens: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pieces {
+    Large,
+    /// Once seen, it is not looked at again.
+    Small,
 }
 
 /// One handle.
 #[derive(Debug)]
 struct Reader {
     program: String,
+    /// Or else through the pages, where the beginning shows how.
+    around: bool,
     reads: u64,
     bytes: u64,
     through_pages: u64,
 }
 
 impl Reader {
-    /// Whether the pages would have been better.
-    const fn is_wrong(&self) -> bool {
-        self.through_pages >= THROUGH_PAGES
-            || self.reads >= READS && self.bytes < self.reads * LARGE
+    /// Counts one read. What it shows of the program, if anything.
+    fn shows(&mut self, (offset, len): (u64, u32), for_pages: bool) -> Option<Pieces> {
+        if !self.around {
+            return (offset == 0 && len >= BEGINNING).then_some(Pieces::Large);
+        }
+        if for_pages {
+            self.through_pages += 1;
+        } else {
+            self.reads += 1;
+            self.bytes += u64::from(len);
+        }
+        let small = self.through_pages >= THROUGH_PAGES
+            || self.reads >= READS && self.bytes < self.reads * LARGE;
+        small.then_some(Pieces::Small)
     }
 }
 
@@ -58,7 +86,7 @@ impl DirectReads {
     pub(crate) fn new(forced: Option<bool>) -> Self {
         Self {
             forced,
-            small: Locked::default(),
+            judged: Locked::default(),
             handles: Locked::default(),
             open: AtomicUsize::new(0),
             opens: AtomicU64::new(0),
@@ -80,51 +108,70 @@ impl DirectReads {
         match (self.forced, origin) {
             (Some(false), _) | (_, Origin::Local) | (None, Origin::Network) => false,
             (Some(true), _) => true,
-            (None, Origin::SameMachine) => program(thread)
-                .is_some_and(|program| !self.small.with(|small| small.contains(&program))),
+            (None, Origin::SameMachine) => program(thread).is_some_and(|program| {
+                let copies = || COPIERS.contains(&program.as_str());
+                self.judgement(&program)
+                    .map_or_else(copies, |pieces| pieces == Pieces::Large)
+            }),
         }
     }
 
-    /// `thread` opened `fh` so.
-    pub(super) fn opened(&self, fh: u64, thread: u32) {
+    fn judgement(&self, program: &str) -> Option<Pieces> {
+        self.judged.with(|judged| {
+            let known = judged.iter().find(|(name, _)| name == program);
+            known.map(|(_, pieces)| *pieces)
+        })
+    }
+
+    /// `thread` opened `fh`, which goes around the pages, or does not as that was not likely.
+    pub(super) fn opened(&self, fh: u64, thread: u32, around: bool) {
         // Where it is for all nobody is judged.
         let judged = self.forced.is_none().then(|| program(thread)).flatten();
+        let program = judged.unwrap_or_default();
+        if around {
+            self.opens.fetch_add(1, Ordering::Relaxed);
+        } else if program.is_empty() || self.judgement(&program).is_some() {
+            return;
+        }
         let reader = Reader {
-            program: judged.unwrap_or_default(),
+            program,
+            around,
             reads: 0,
             bytes: 0,
             through_pages: 0,
         };
         self.handles.with(|handles| handles.insert(fh, reader));
         self.open.fetch_add(1, Ordering::Relaxed);
-        self.opens.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A read of `len` bytes comes, for the reader himself or for the kernel's pages.
-    pub(super) fn note(&self, fh: u64, len: u32, for_pages: bool) {
+    /// A read of `len` bytes at `offset` comes, for the reader himself or for the kernel's pages.
+    pub(super) fn note(&self, fh: u64, offset: u64, len: u32, for_pages: bool) {
         if self.open.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let wrong = self.handles.with(|handles| {
-            let reader = handles.get_mut(&fh)?;
-            if for_pages {
-                reader.through_pages += 1;
-            } else {
-                reader.reads += 1;
-                reader.bytes += u64::from(len);
-            }
-            reader
-                .is_wrong()
-                .then(|| std::mem::take(&mut reader.program))
+        let (shown, over) = self.handles.with(|handles| {
+            let Some(reader) = handles.get_mut(&fh) else {
+                return (None, false);
+            };
+            let pieces = reader.shows((offset, len), for_pages);
+            let shown = pieces.map(|pieces| (std::mem::take(&mut reader.program), pieces));
+            (shown, !reader.around)
         });
-        if let Some(program) = wrong.filter(|program| !program.is_empty()) {
-            log::debug!("{program} reads in small pieces, from now on from the kernel's pages");
-            self.small.with(|small| {
-                small.retain(|other| *other != program);
-                small.truncate(PROGRAMS - 1);
-                small.push_front(program);
-            });
+        if over {
+            self.forget(fh);
         }
+        let Some((program, pieces)) = shown.filter(|(program, _)| !program.is_empty()) else {
+            return;
+        };
+        log::debug!("{program} reads in {pieces:?} pieces");
+        self.judged.with(|judged| {
+            let small = (program.clone(), Pieces::Small);
+            if !judged.contains(&small) {
+                judged.retain(|(other, _)| *other != program);
+                judged.truncate(PROGRAMS - 1);
+                judged.push_front((program, pieces));
+            }
+        });
     }
 
     /// `fh` is no more.
@@ -149,30 +196,51 @@ mod tests {
 
     const LOCAL: Origin = Origin::SameMachine;
 
-    #[test]
-    fn who_reads_in_small_pieces_does_not_do_so_again() {
+    /// Opens around the pages, or not, and reads `count` times.
+    fn read(direct: &DirectReads, len: u32, for_pages: bool, count: u64) -> bool {
         let us = std::process::id();
-        for (len, for_pages, count) in [(4096, false, READS), (1 << 20, true, THROUGH_PAGES)] {
-            let direct = DirectReads::new(None);
-            assert!(direct.is_likely(us, LOCAL));
-            direct.opened(1, us);
-            for fine in 0..5000 {
-                direct.note(1, 128 << 10, false);
-                direct.note(2, 100, false);
-                assert!(direct.is_likely(us, LOCAL), "{fine}");
-            }
-            direct.forget(1);
-            direct.opened(3, us);
-            for _ in 1..count {
-                direct.note(3, len, for_pages);
-            }
-            assert!(direct.is_likely(us, LOCAL));
-            direct.note(3, len, for_pages);
-            assert!(!direct.is_likely(us, LOCAL));
-            direct.forget(3);
-            assert_eq!(direct.shown(), "auto, 2 opens");
-            assert_eq!(direct.open.load(Ordering::Relaxed), 0);
+        let around = direct.is_likely(us, LOCAL);
+        direct.opened(1, us, around);
+        for nth in 0..count {
+            direct.note(1, nth * u64::from(len), len, for_pages || !around);
         }
+        direct.forget(1);
+        assert_eq!(direct.open.load(Ordering::Relaxed), 0);
+        around
+    }
+
+    #[test]
+    fn who_is_seen_to_read_in_large_pieces_does_so_around_the_pages_until_he_does_not() {
+        for (len, for_pages, count) in [(96 << 10, false, READS), (1 << 20, true, THROUGH_PAGES)] {
+            let direct = DirectReads::new(None);
+            // The kernel begins with little for who reads little.
+            assert!(!read(&direct, 128 << 10, true, 50));
+            assert!(!read(&direct, 1 << 20, true, 1), "unknown");
+            assert!(read(&direct, 128 << 10, false, 5000));
+            // The last one is short.
+            direct.opened(3, std::process::id(), true);
+            for fine in 0..READS {
+                direct.note(3, fine, 128 << 10, false);
+                direct.note(4, fine, 100, false);
+            }
+            direct.note(3, READS, 1, false);
+            direct.forget(3);
+            assert!(read(&direct, len, for_pages, count - 1));
+            assert!(read(&direct, len, for_pages, count));
+            for _ in 0..3 {
+                assert!(!read(&direct, 1 << 20, true, 1), "seen to read little");
+            }
+            assert_eq!(direct.shown(), "auto, 4 opens");
+        }
+    }
+
+    #[test]
+    fn who_does_not_begin_at_the_start_shows_nothing() {
+        let (direct, us) = (DirectReads::new(None), std::process::id());
+        direct.opened(1, us, false);
+        direct.note(1, 1 << 20, 1 << 20, true);
+        direct.note(1, 0, 1 << 20, true);
+        assert!(!direct.is_likely(us, LOCAL));
     }
 
     #[test]
@@ -184,6 +252,7 @@ mod tests {
             (Some(false), false, false),
         ] {
             let direct = DirectReads::new(forced);
+            read(&direct, 1 << 20, true, 1);
             assert_eq!(direct.is_likely(us, LOCAL), here);
             assert_eq!(direct.is_likely(us, Origin::Network), far);
             assert!(!direct.is_likely(us, Origin::Local));

@@ -4,8 +4,11 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::cache::put;
 use super::passthrough::number;
@@ -24,7 +27,8 @@ fn content() -> Vec<u8> {
 
 /// Opens around the pages so far.
 fn around(mount: &TestMount) -> u64 {
-    number(mount, "\"direct_io\": \"auto, ").unwrap()
+    let opens = |how| number(mount, &format!("\"direct_io\": \"{how}, "));
+    opens("auto").or_else(|| opens("on")).unwrap()
 }
 
 /// Gives the last close time to be told: only who is alone reads around the pages.
@@ -36,7 +40,9 @@ fn until_closed() {
 fn stage(option: &str) -> Option<(Ftpd, TestMount)> {
     let server = Ftpd::start();
     put(&server, "large", &content(), 40);
-    fs::hard_link(server.root().join("large"), server.root().join("other")).unwrap();
+    for name in ["other", "third"] {
+        fs::hard_link(server.root().join("large"), server.root().join(name)).unwrap();
+    }
     put(&server, "small", &bytes(3 * MIB), 40);
     let mount = mounting(&server)
         .option("dir_cache=0s")
@@ -48,7 +54,7 @@ fn stage(option: &str) -> Option<(Ftpd, TestMount)> {
 
 #[test]
 fn every_byte_is_right_by_whatever_call() {
-    let Some((server, mount)) = stage("rw") else {
+    let Some((server, mount)) = stage("direct_io=on") else {
         return;
     };
     let (content, original) = (content(), server.root().join("large"));
@@ -108,32 +114,38 @@ with open(os.environ[\"HOME\"] + \"/sent\", \"wb\") as out:
 }
 
 #[test]
-fn who_reads_in_small_pieces_does_so_from_the_pages_the_next_time() {
+fn who_is_seen_to_read_in_large_pieces_goes_around_the_pages_the_next_time() {
     let Some((server, mount)) = stage("rw") else {
         return;
     };
-    let program = |read: &str| {
+    let program = |read: &str, name: &str| {
         until_closed();
         let before = around(&mount);
         mount.sh(&format!(
             "python3 -c 'import mmap, os
-f = os.open(\"large\", os.O_RDONLY)
+f = os.open(\"{name}\", os.O_RDONLY)
 {read}'"
         ));
         around(&mount) - before
     };
     let small = "for at in range(64): assert len(os.pread(f, 4096, at * 4096)) == 4096";
     let large = "for at in range(60): assert len(os.pread(f, 1 << 20, at << 20)) == 1 << 20";
-    assert_eq!((program(large), program(large)), (1, 1));
-    assert_eq!((program(small), program(small), program(large)), (1, 0, 0));
+    assert_eq!((program(small, "large"), program(small, "large")), (0, 0));
+    assert_eq!((program(large, "other"), program(large, "third")), (0, 1));
+    assert_eq!((program(small, "third"), program(small, "third")), (1, 0));
     // The kernel asks for what it has not only.
     server.clear_log();
-    assert_eq!((program(small), server.count("RETR")), (0, 0));
-    // So does who shares them; of another file another program does not.
+    assert_eq!((program(small, "third"), server.count("RETR")), (0, 0));
+    fs::hard_link(server.path("large"), server.path("fourth")).unwrap();
+    assert_eq!(program(large, "fourth"), 0, "seen to read in small ones");
+    // Who copies is known to read in large ones, and shares the pages there are.
+    fs::hard_link(server.path("large"), server.path("fifth")).unwrap();
     let before = around(&mount);
-    mount.sh("dd if=large of=/dev/null bs=1M status=none; cat small >/dev/null");
+    mount.sh("tar cf - fifth | cat >/dev/null; dd if=large of=/dev/null bs=1M status=none");
+    mount.sh("cat small >/dev/null");
     assert_eq!(around(&mount), before);
-    mount.sh("dd if=other of=/dev/null bs=1M status=none");
+    fs::hard_link(server.path("large"), server.path("sixth")).unwrap();
+    mount.sh("dd if=sixth of=/dev/null bs=1M status=none");
     assert_eq!(around(&mount), before + 1);
     mount.finish();
 
@@ -148,7 +160,7 @@ f = os.open(\"large\", os.O_RDONLY)
 
 #[test]
 fn several_who_have_it_open_see_what_is_written_and_share_the_pages() {
-    let Some((server, mount)) = stage("rw") else {
+    let Some((server, mount)) = stage("direct_io=on") else {
         return;
     };
     let mut expected = content();
@@ -182,6 +194,51 @@ fn several_who_have_it_open_see_what_is_written_and_share_the_pages() {
 }
 
 #[test]
+fn who_is_killed_in_the_middle_of_a_read_leaves_all_as_it_was() {
+    let server = Ftpd::start();
+    put(&server, "large", &content(), 40);
+    let mount = mounting(&server)
+        .option("cache_size=0")
+        .option("dir_cache=0s")
+        .option("connections=3")
+        .start();
+    let Some(mount) = mount else { return };
+    let done = |mount: &TestMount| number(mount, "\"done_bytes\": ").unwrap_or(0);
+    let status = |mount: &TestMount| String::from_utf8(mount.ferryfs(&["status", "--json"]).stdout);
+    let is_quiet = |mount: &TestMount| status(mount).unwrap().contains("\"transfers\": []");
+    // So slow that a read waits.
+    server.change(|quirks| quirks.rate = Some(3_000_000));
+    for nth in 1..=6 {
+        let mut reader = Command::new("dd")
+            .args(["if=large", "of=/dev/null", "bs=4M", "status=none"])
+            .current_dir(mount.root())
+            .spawn()
+            .unwrap();
+        until("it reads", || done(&mount) > 500_000);
+        assert_eq!(around(&mount), nth);
+        kill_process(Pid::from_child(&reader), Signal::KILL).unwrap();
+        until("it ends", || reader.try_wait().unwrap().is_some());
+        until("nothing comes any more", || is_quiet(&mount));
+        until_closed();
+    }
+    assert!(server.sessions_peak() <= 3);
+    server.change(|quirks| quirks.rate = None);
+    let original = server.path("large");
+    let original = original.display();
+    mount.sh(&format!("dd if=large bs=1M status=none | cmp - {original}"));
+    assert_eq!(around(&mount), 7);
+    mount.finish();
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn who_reads_what_breaks_off_gets_it_all_or_an_error() {
     let broken = Break::CloseData("426 Failure.".into());
     for (times, after, what) in [(1, 20 << 20, Break::HangUp), (100, 0, broken)] {
@@ -189,6 +246,7 @@ fn who_reads_what_breaks_off_gets_it_all_or_an_error() {
         put(&server, "large", &content(), 40);
         let Some(mount) = mounting(&server)
             .option("cache_size=0")
+            .option("direct_io=on")
             .expect_log("426 Failure.")
             .start()
         else {
