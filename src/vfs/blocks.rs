@@ -326,6 +326,25 @@ impl Cached {
         (self.keeps() && missing > 0 && missing <= bytes).then_some(span)
     }
 
+    /// All of it, if an earlier mount left at least half here that nobody has looked at yet.
+    #[must_use]
+    pub fn left_unproven(&self) -> Option<Range<u64>> {
+        let all = 0..self.entry.print.size;
+        let told = self.entry.told();
+        let pays = self.keeps() && told > 0 && self.entry.missing(&all) <= told;
+        pays.then_some(all)
+    }
+
+    /// Looks whether what is on disk from `offset` on, in one piece, at most as much as `buf` has,
+    /// is what was written. What is not is not here any more. How much was looked at.
+    #[must_use]
+    pub fn prove(&self, offset: u64, buf: &mut [u8]) -> usize {
+        self.file().map_or(0, |file| {
+            self.entry
+                .read_disk(file, offset, buf, DataFile::read_around)
+        })
+    }
+
     /// Keeps the whole content: in memory at once, and on disk behind. It waits for a while if the
     /// disk is far behind. Whether it is kept; `false` also if `content` has not the right size.
     pub fn put_whole(&self, content: Vec<u8>) -> bool {

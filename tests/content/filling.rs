@@ -5,6 +5,7 @@ use std::thread::sleep;
 
 use ferryfs::vfs::backend::{Need, Transfers};
 use ferryfs::vfs::blocks::{Blocks, Limits};
+use ferryfs::vfs::chunk::Chunk;
 use ferryfs::vfs::content::Keeping;
 
 use super::*;
@@ -161,6 +162,49 @@ fn nothing_comes_once_more_without_foresight_or_at_the_end() {
     mount.until_whole();
     assert!(mount.server.traffic().sent - before < 2 * SIZE as u64);
     mount.read_and_close();
+}
+
+#[test]
+fn what_an_earlier_mount_left_is_looked_through_and_completed_for_who_reads_a_little() {
+    let content = pattern(SIZE);
+    for left in [SIZE, 40 * MB, 20 * MB] {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            bytes: 400 << 20,
+            age: None,
+            memory: 2 << 20,
+            fast: u64::MAX,
+        };
+        let server = MemoryServer::new();
+        server.put("a", content.clone());
+        let attr = server.peek("a").unwrap();
+        let earlier = Blocks::open(dir.path(), limits);
+        let cached = earlier.version(&path("a"), &attr).unwrap();
+        for (nth, piece) in content[..left].chunks(MB).enumerate() {
+            let chunk = Chunk::new(piece.to_vec());
+            assert!(cached.put_wait((nth * MB) as u64, chunk, Duration::from_secs(10)));
+        }
+        drop((cached, earlier));
+        let mount = mount_in(dir.path(), server);
+        let file = mount.open("a", READ);
+        assert!(file.read(9 * MB as u64, 5) == content[9 * MB..9 * MB + 5]);
+        let before = mount.server.traffic().sent;
+        file.close().unwrap();
+        drop(file);
+        if left < SIZE / 2 {
+            assert_eq!(mount.contents.report().filled_files, 0);
+            continue;
+        }
+        mount.until_whole();
+        assert_eq!(mount.server.traffic().sent - before, (SIZE - left) as u64);
+        let file = mount.open("a", READ);
+        assert!(
+            file.file.whole().is_some(),
+            "the kernel may have it, {left}"
+        );
+        assert!(file.read_all(MB) == content);
+        file.close().unwrap();
+    }
 }
 
 /// Of a thread of ours with this name; the least, if there are several.

@@ -117,6 +117,12 @@ impl Entry {
         all > 0 && self.held.with(|held| held.good == all)
     }
 
+    /// Bytes on disk that an earlier mount wrote, and nobody has looked at.
+    pub(super) fn told(&self) -> u64 {
+        let blocks = self.held.with(|held| held.present - held.good);
+        (blocks * BLOCK).min(self.print.size)
+    }
+
     /// Whether the byte at `offset` is here.
     pub(super) fn has(&self, offset: u64) -> bool {
         self.held.with(|held| {

@@ -7,7 +7,9 @@
 //! It is a favour, and the least important one: one thread at the lowest priority, one connection
 //! that nobody else needs at the moment, and that only as long as nothing else moves: neither over
 //! data connections nor out of the cache. Who opens the file ends it, as does everything that makes
-//! another version of it; its last close begins it again. No more is fetched than was read.
+//! another version of it; its last close begins it again. No more is fetched than was read, here or
+//! in an earlier mount: of a file that is half here from then, the rest is, too, and what there is
+//! is looked through first.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -20,7 +22,7 @@ use super::version::Version;
 use super::{Contents, lock};
 use crate::vfs::attr::Attr;
 use crate::vfs::backend::{Download, Need, Transfers};
-use crate::vfs::blocks::Cached;
+use crate::vfs::blocks::{BLOCK, Cached};
 use crate::vfs::chunk::{Chunk, Pool};
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
@@ -117,7 +119,7 @@ impl Contents {
         let Some(cached) = version.cached().filter(|_| !whole) else {
             return;
         };
-        let Some(span) = cached.left_out() else {
+        let Some(span) = cached.left_out().or_else(|| cached.left_unproven()) else {
             return;
         };
         let gaps = Gaps {
@@ -259,6 +261,16 @@ struct Filling<'a> {
 impl Filling<'_> {
     /// Fetches what is missing, as far as that can be.
     fn work(&mut self) -> Result<()> {
+        if self.is_unproven() {
+            self.prove();
+            if self
+                .cached
+                .upgrade()
+                .is_some_and(|c| c.whole_file().is_some())
+            {
+                return Ok(());
+            }
+        }
         let (mut next, mut tries) = (self.span.start, 0);
         while next < self.span.end && tries < TRIES && self.wait_for_rest() {
             let before = next;
@@ -282,6 +294,29 @@ impl Filling<'_> {
             self.fill.pause();
         }
         false
+    }
+
+    fn is_unproven(&self) -> bool {
+        let cached = self.cached.upgrade();
+        cached.is_some_and(|cached| cached.left_unproven().is_some())
+    }
+
+    /// Looks through what an earlier mount left here.
+    fn prove(&mut self) {
+        let mut buffer = self.pool.take(STEP);
+        let mut next = self.span.start;
+        while next < self.span.end && self.wait_for_rest() {
+            while next < self.span.end && !self.others_move() {
+                let Some(cached) = self.cached.upgrade().filter(|cached| cached.keeps()) else {
+                    return;
+                };
+                let left = usize::try_from(self.span.end - next).unwrap_or(STEP);
+                let space = buffer.as_mut_slice().get_mut(..left.min(STEP));
+                let proven = cached.prove(next, space.unwrap_or_default()) as u64;
+                // What is not here is passed over.
+                next += proven.max(BLOCK);
+            }
+        }
     }
 
     fn is_wanted(&self) -> bool {
