@@ -68,10 +68,15 @@ struct Dir {
 }
 
 impl Dir {
+    /// Entries of it.
+    fn size(&self) -> usize {
+        1 + self.names.len() + self.listing.as_ref().map_or(0, |l| l.entries.len())
+    }
+
     /// How much of `limit` it takes. A large one must not drive out the one it is in, or be driven out
     /// by it: each name in it would cost another listing.
     fn weight(&self, limit: usize) -> usize {
-        let all = 1 + self.names.len() + self.listing.as_ref().map_or(0, |l| l.entries.len());
+        let all = self.size();
         match all <= limit.saturating_mul(LARGEST) + 1 {
             true => all.min(limit / 2),
             false => all,
@@ -90,6 +95,8 @@ pub(super) struct Listings {
     by_use: BTreeMap<u64, RemotePath>,
     clock: u64,
     weight: usize,
+    /// Entries there are, which weigh less in large directories.
+    size: usize,
     /// The root's own attributes, which no listing gives.
     root: Option<(Attr, Instant)>,
     flights: HashMap<RemotePath, Arc<Flight>>,
@@ -106,6 +113,7 @@ impl Listings {
             by_use: BTreeMap::new(),
             clock: 0,
             weight: 0,
+            size: 0,
             root: None,
             flights: HashMap::new(),
             changes: Changes::default(),
@@ -414,11 +422,12 @@ impl Listings {
             return;
         }
         let limit = self.limit;
-        let (weight, by_use) = (&mut self.weight, &mut self.by_use);
+        let (weight, size, by_use) = (&mut self.weight, &mut self.size, &mut self.by_use);
         self.dirs.retain(|at, dir| {
             let keep = !at.is_within(path);
             if !keep {
                 *weight -= dir.weight(limit);
+                *size -= dir.size();
                 by_use.remove(&dir.used);
             }
             keep
@@ -442,19 +451,24 @@ impl Listings {
         let dir = self.dirs.entry(path.clone()).or_default();
         if dir.used == 0 {
             self.weight += dir.weight(limit);
+            self.size += dir.size();
         } else {
             self.by_use.remove(&dir.used);
         }
         dir.used = self.clock;
         self.by_use.insert(self.clock, path.clone());
-        let before = dir.weight(limit);
+        let before = (dir.weight(limit), dir.size());
         let result = edit(dir);
-        self.weight = self.weight + dir.weight(limit) - before;
-        while self.weight > limit
+        self.weight = self.weight + dir.weight(limit) - before.0;
+        self.size = self.size + dir.size() - before.1;
+        // Of two of the largest the memory is for one, beside small ones.
+        let most = limit.saturating_mul(LARGEST) + limit / 2;
+        while (self.weight > limit || self.size > most)
             && let Some((_, oldest)) = self.by_use.pop_first()
             && let Some(dir) = self.dirs.remove(&oldest)
         {
             self.weight -= dir.weight(limit);
+            self.size -= dir.size();
         }
         result
     }

@@ -262,6 +262,30 @@ fn memory_is_bounded_and_the_directory_used_last_stays() {
 }
 
 #[test]
+fn of_two_of_the_largest_the_one_used_last_is_kept() {
+    let mut listings = Listings::new(TTL, 100);
+    let now = Instant::now();
+    let names: Vec<_> = (0..200).map(|n| format!("f{n}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (&**name, file(1))).collect();
+    for dir in ["d", "e"] {
+        list(&mut listings, dir, &all, now);
+    }
+    assert_eq!(size(&listings, "d/f7", now), None);
+    assert_eq!(size(&listings, "e/f7", now), Some(Some(1)));
+    // Who compares two that are half as large has both.
+    for dir in ["x", "y"] {
+        list(&mut listings, dir, &all[..99], now);
+    }
+    for (dir, kept) in [("x", true), ("y", true), ("e", false)] {
+        let known = size(&listings, &format!("{dir}/f7"), now);
+        assert_eq!(known.is_some(), kept, "{dir}");
+    }
+    listings.remove(&path("x"), now);
+    let there: usize = listings.dirs.values().map(Dir::size).sum();
+    assert_eq!(listings.size, there);
+}
+
+#[test]
 fn a_listing_too_large_to_keep_is_not_asked_for_again_and_again() {
     let mut listings = Listings::new(TTL, 1);
     let now = Instant::now();
