@@ -699,7 +699,8 @@ fn listings_ahead_of_huge_directories_are_not_all_held_in_memory() {
     backend.list_ahead(&dirs, &|_, entries| {
         shown.fetch_add(entries.len(), SeqCst);
     });
-    assert!(stage.server.count("STAT -a /huge*") > 20);
+    // More than are kept, however soon the first are heard.
+    assert!(stage.server.count("STAT -a /huge*") > 8);
     let (shown, one) = (shown.into_inner(), 12_345);
     assert!(shown >= one && shown <= 10 * one, "{shown} entries at once");
 }
