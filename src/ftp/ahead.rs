@@ -180,12 +180,15 @@ impl Session {
     /// # Errors
     /// As [`command`](Self::command).
     pub(super) fn arrange_ahead(&mut self) -> Result<()> {
-        if self.has_ahead() || !self.may_arrange_ahead() {
+        if !self.may_arrange_ahead() {
             return Ok(());
         }
-        let now = Instant::now();
+        // Who wants it made ready does so for many transfers; the login may have brought it.
+        self.ahead.stored = Some(Instant::now());
+        if self.has_ahead() {
+            return Ok(());
+        }
         let reply = self.command(b"EPSV")?;
-        self.ahead.stored = Some(now);
         self.connect_ahead(Some(reply));
         Ok(())
     }
