@@ -14,8 +14,7 @@
 //! refused.
 
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ahead::Asked;
 use super::control::{Channel, Control};
@@ -37,10 +36,9 @@ const MOST: usize = 1024;
 /// How long the first that tries is waited for, at least; else twice as long as the first login took.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often the others look whether it has ended, and how long at most: to log in in turn takes
-/// longer than what is left of it.
-const LOOK: Duration = Duration::from_millis(2);
-const LOOKED_FOR: Duration = Duration::from_millis(500);
+/// How long the others wait until it has ended, at most: to log in in turn takes longer than what is
+/// left of it.
+const AWAITED: Duration = Duration::from_millis(500);
 
 /// So many connections lost one after the other are taken for the haste's fault.
 const MOST_LOST: u8 = 3;
@@ -153,10 +151,8 @@ pub(super) fn attempt(host: &Arc<Host>, arranges: bool) -> Option<Attempt<'_>> {
     if lines.iter().map(|(_, line)| line.len() + 2).sum::<usize>() > MOST {
         return None;
     }
-    let until = Instant::now() + took.min(LOOKED_FOR);
-    while host.facts(|facts| facts.at_once == AtOnce::Trying) && Instant::now() < until {
-        thread::sleep(LOOK);
-    }
+    let tried = || host.facts(|facts| facts.at_once != AtOnce::Trying);
+    host.at_once_tried.wait_until(took.min(AWAITED), tried);
     let tries = host.facts(|facts| match facts.at_once {
         AtOnce::Works { .. } => Some(false),
         AtOnce::Untried => {
@@ -354,11 +350,15 @@ impl Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
+        if !self.tries {
+            return;
+        }
         self.host.facts(|facts| {
-            if self.tries && facts.at_once == AtOnce::Trying {
+            if facts.at_once == AtOnce::Trying {
                 facts.at_once = AtOnce::Untried;
             }
         });
+        self.host.at_once_tried.ring();
     }
 }
 

@@ -12,7 +12,7 @@ use super::options::{DataMode, FtpOptions};
 use super::reply::Reply;
 use super::round_trip::RoundTrips;
 use crate::net::trust::{Shown, TlsIdentity, Trust};
-use crate::sync::Locked;
+use crate::sync::{Bell, Locked};
 use crate::vfs::error::{Error, Result};
 
 /// How long a login that worked before is not tried again after a refusal.
@@ -34,6 +34,8 @@ pub struct Host {
     options: FtpOptions,
     facts: Locked<Facts>,
     trips: Locked<RoundTrips>,
+    /// Rings when a login at once is no trial any more.
+    pub(super) at_once_tried: Bell,
     trust: OnceLock<Arc<Trust>>,
     opened: AtomicU64,
 }
@@ -135,6 +137,7 @@ impl Host {
             options,
             facts: Locked::default(),
             trips: Locked::default(),
+            at_once_tried: Bell::default(),
             trust: OnceLock::new(),
             opened: AtomicU64::new(0),
         }
