@@ -156,7 +156,13 @@ impl State {
         let ready = self.idle.iter().enumerate();
         let ready = ready.filter(|_| carries);
         let ready = ready.filter_map(|(at, idle)| Some((idle.session.ahead_since()?, at)));
-        let idle = match ready.min() {
+        let ready = ready.min();
+        // Whoever jumps about takes the first that is free.
+        let none = self.idle.is_empty();
+        if purpose == Purpose::Spot && none && self.used() > 0 && self.extra.is_coming() {
+            return None;
+        }
+        let idle = match ready {
             _ if purpose == Purpose::Help && self.is_last_idle() => None,
             // Who opened a directory is about to ask for it, and a login takes long.
             _ if purpose == Purpose::Scan && self.far && self.is_last() => None,

@@ -3,14 +3,18 @@
 //! A jump in a large file takes one round trip on a session that is ready for it, and two more until
 //! the session is ready again. Where several readers jump about, the usual number of sessions is
 //! soon used up by waiting. So when many jump at once, more are opened behind, with their data
-//! connections made; nobody waits for that, for a spot takes the first session that is free. A
-//! thread keeps watch as long as there are any: when they were not needed for a few seconds it
-//! closes them and ends. A server that refuses one is not asked for more for a good while, and gets
-//! half of them back.
+//! connections made. While some are on their way nobody who jumps opens one himself: he takes the
+//! first session that is free. A thread keeps watch as long as there are any: when they were not
+//! needed for a few seconds it closes them and ends. A server that refuses one is not asked for more
+//! for a good while, and gets half of them back.
 //!
 //! The same is done for a walk through many directories on a far server, where each listing takes
-//! round trips on a session of its own. There a few are opened at a time: many servers let no more
-//! than five or ten wait to be greeted, and forget the others.
+//! round trips on a session of its own.
+//!
+//! A few are opened at a time, and the next when one has come. To check a password takes a server
+//! some hundredths of a second of its processor, on purpose: of thirty logins at once the first is
+//! done when the last one is. And many servers let no more than five or ten wait to be greeted, and
+//! forget the others.
 
 use std::sync::Arc;
 use std::thread;
@@ -23,7 +27,7 @@ use super::session::Session;
 /// Round trips of a jump: with so many sessions a reader always finds one that is ready.
 const EACH: usize = 3;
 
-/// How many are opened at a time for listings.
+/// How many are opened at a time.
 const WAVE: usize = 4;
 
 /// How long they are kept that nobody needs.
@@ -32,8 +36,11 @@ const KEPT: Duration = Duration::from_secs(5);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long they come behind those that are waited for, at most: a round trip.
+/// How long those for listings come behind those that are waited for, at most: a round trip.
 const MOST_DELAY: Duration = Duration::from_millis(200);
+
+/// How long after the last one came, or was begun, the next is waited for.
+const COMING: Duration = Duration::from_secs(2);
 
 /// How long a server that refused one is not asked for more.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(600);
@@ -46,8 +53,10 @@ pub(super) struct Extra {
     /// So many there are.
     pub(super) open: usize,
     opening: usize,
-    /// So many are of use for listings ahead.
-    for_listings: usize,
+    /// When the last one came or was begun.
+    stirred: Option<Instant>,
+    /// So many are of use to whom they were last brought for.
+    useful: usize,
     /// There is a thread that keeps watch.
     watched: bool,
     /// When one was last needed.
@@ -81,27 +90,31 @@ impl Extra {
         self.refused.is_some_and(recent)
     }
 
-    /// How many of those that are `useful` are to be opened now; they are counted as being opened.
-    fn begin(&mut self, useful: usize) -> usize {
+    /// How many are to be opened now, so that `at_once` are being opened; they are counted as being so.
+    fn begin(&mut self, at_once: usize) -> usize {
         if self.is_refused() {
             return 0;
         }
-        let more = useful.min(self.most);
-        let more = more.saturating_sub(self.open + self.opening);
-        self.opening += more;
+        let missing = self.useful.min(self.most);
+        let missing = missing.saturating_sub(self.open + self.opening);
+        let more = missing.min(at_once.min(WAVE).saturating_sub(self.opening));
+        if more > 0 {
+            self.opening += more;
+            self.stirred = Some(Instant::now());
+        }
         more
     }
 
-    /// How many are to be opened now for listings; they are counted as being opened.
-    fn begin_for_listings(&mut self) -> usize {
-        let free = WAVE.saturating_sub(self.opening);
-        let wanted = self.for_listings.min(self.open + self.opening + free);
-        self.begin(wanted)
+    /// One that was being opened has come, or will not.
+    fn end(&mut self) {
+        self.opening -= 1;
+        self.stirred = Some(Instant::now());
     }
 
-    /// As many as there are and come, and one more if listings have a use for it.
-    fn one_more(&self) -> usize {
-        self.for_listings.min(self.open + self.opening + 1)
+    /// Whether one will be there soon.
+    pub(super) fn is_coming(&self) -> bool {
+        let recent = |at: Instant| at.elapsed() < COMING;
+        self.opening > 0 && self.stirred.is_some_and(recent)
     }
 
     fn is_needed(&self) -> bool {
@@ -110,6 +123,14 @@ impl Extra {
 }
 
 impl State {
+    /// As [`begin`](Extra::begin), unless the mount is at its end.
+    fn begin_extra(&mut self, at_once: usize) -> usize {
+        match self.closed {
+            true => 0,
+            false => self.extra.begin(at_once),
+        }
+    }
+
     /// What there is too much of, when it is not needed any more.
     fn take_extra(&mut self) -> Vec<Idle> {
         if !self.closed && self.extra.is_needed() {
@@ -138,17 +159,15 @@ impl Pool {
     /// So many readers jump about, beside so many other transfers: has as many sessions opened behind
     /// as they can use, if there may be more. Never blocks.
     pub(super) fn expect_spots(self: &Arc<Self>, readers: usize, others: usize) {
+        let spots = readers.saturating_mul(EACH);
         let more = self.state.with(|state| {
             state.extra.need();
-            let spots = readers.saturating_mul(EACH);
+            let usual = state.open().saturating_sub(state.extra.open);
             let useful = spots.saturating_add(others);
-            if state.closed {
-                return 0;
-            }
-            let extra = useful.saturating_sub(state.most_transfers());
-            state.extra.begin(extra)
+            state.extra.useful = useful.saturating_sub(usual.min(state.most_transfers()));
+            state.begin_extra(WAVE)
         });
-        self.bring(more);
+        self.bring(more, Duration::ZERO);
     }
 
     /// So many sessions are of use for listings ahead: has more opened behind, if there may be. How
@@ -158,24 +177,20 @@ impl Pool {
         let at_once = self.host().facts(|facts| facts.at_once.works()) == Some(true);
         let (more, usual) = self.state.with(|state| {
             let usual = state.limit.saturating_sub(1);
-            let extra = &mut state.extra;
             let wanted = useful.saturating_sub(usual);
-            extra.for_listings = if at_once { wanted } else { 0 };
-            if extra.for_listings > 0 {
-                extra.need();
+            state.extra.useful = if at_once { wanted } else { 0 };
+            if state.extra.useful > 0 {
+                state.extra.need();
             }
-            let more = match state.closed {
-                true => 0,
-                false => extra.begin_for_listings(),
-            };
-            (more, usual + extra.open)
+            (state.begin_extra(WAVE), usual + state.extra.open)
         });
-        self.bring(more);
+        // Those that are waited for log in first.
+        self.bring(more, self.host().round_trip().min(MOST_DELAY));
         usual
     }
 
-    /// Opens so many that are counted as being opened, and has somebody watch them.
-    fn bring(self: &Arc<Self>, more: usize) {
+    /// Opens so many that are counted as being opened, after a `delay`, and has somebody watch them.
+    fn bring(self: &Arc<Self>, more: usize, delay: Duration) {
         let watch = self
             .state
             .with(|state| more > 0 && !std::mem::replace(&mut state.extra.watched, true));
@@ -183,12 +198,16 @@ impl Pool {
             self.state.with(|state| {
                 state.extra.watched = false;
                 state.extra.opening -= more;
+                state.serve();
             });
             return;
         }
         for _ in 0..more {
-            if !self.spawn(|pool| pool.bring_extra()) {
-                self.state.with(|state| state.extra.opening -= 1);
+            if !self.spawn(move |pool| pool.bring_extra(delay)) {
+                self.state.with(|state| {
+                    state.extra.end();
+                    state.serve();
+                });
             }
         }
     }
@@ -211,6 +230,8 @@ impl Pool {
                 let extra = &mut state.extra;
                 let ends = state.closed || extra.open + extra.opening == 0;
                 extra.watched = !ends;
+                // Who waited for one that does not come opens one himself.
+                state.serve();
                 (taken, ends)
             });
             for idle in taken {
@@ -222,9 +243,8 @@ impl Pool {
         }
     }
 
-    fn bring_extra(self: &Arc<Self>) {
-        // Those that readers wait for log in first.
-        thread::sleep(self.host().round_trip().min(MOST_DELAY));
+    fn bring_extra(self: &Arc<Self>, delay: Duration) {
+        thread::sleep(delay);
         while self.bring_one() {}
     }
 
@@ -235,13 +255,12 @@ impl Pool {
             Ok(session)
         });
         let (left_over, again) = self.state.with(|state| {
-            state.extra.opening -= 1;
+            state.extra.end();
             let mut left_over = Vec::new();
             match opened {
                 Ok(session) => {
                     state.extra.open += 1;
                     left_over.extend(state.keep(session));
-                    state.serve();
                 }
                 Err(failure) => {
                     log::debug!("no more sessions: {}", failure.error);
@@ -249,7 +268,8 @@ impl Pool {
                 }
             }
             left_over.extend(state.take_half().into_iter().map(|idle| idle.session));
-            let again = !state.closed && state.extra.begin(state.extra.one_more()) > 0;
+            let again = state.begin_extra(state.extra.opening + 1) > 0;
+            state.serve();
             (left_over, again)
         });
         left_over.into_iter().for_each(Session::quit);
@@ -259,33 +279,56 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::admission::{Admission, Grant, Purpose};
     use super::*;
 
     #[test]
-    fn those_for_listings_are_opened_a_few_at_a_time() {
+    fn they_are_opened_a_few_at_a_time() {
         let mut extra = Extra::new(24);
-        assert_eq!(extra.begin_for_listings(), 0, "none is of use");
-        extra.for_listings = 20;
-        assert_eq!(extra.begin_for_listings(), WAVE);
-        assert_eq!(extra.begin_for_listings(), 0);
-        // One has come.
-        extra.opening -= 1;
+        assert_eq!(extra.begin(WAVE), 0, "none is of use");
+        extra.useful = 20;
+        assert_eq!(extra.begin(WAVE), WAVE);
+        assert_eq!(extra.begin(WAVE), 0);
+        // One has come, and others bring as many as they are.
+        extra.end();
         extra.open += 1;
-        assert_eq!(extra.begin(extra.one_more()), 1);
-        extra.open = 20;
-        extra.opening = 0;
-        assert_eq!(extra.begin(extra.one_more()), 0);
+        assert_eq!(extra.begin(extra.opening + 1), 1);
+        assert_eq!(extra.begin(extra.opening + 1), 0);
+        (extra.open, extra.opening) = (20, 0);
+        assert_eq!(extra.begin(WAVE), 0);
         extra.open = 10;
         extra.refuse();
-        assert_eq!(extra.begin_for_listings(), 0);
+        assert_eq!(extra.begin(WAVE), 0);
+    }
+
+    #[test]
+    fn who_jumps_waits_for_one_that_is_on_its_way_and_no_longer() {
+        let spot = |state: &mut State| {
+            let admission = state.admit(Purpose::Spot, false);
+            matches!(admission, Admission::Granted(_))
+        };
+        let mut state = State::new(8, 24);
+        state.extra.useful = 20;
+        assert_eq!(state.begin_extra(WAVE), WAVE);
+        assert!(spot(&mut state), "nothing else would come free");
+        assert!(!spot(&mut state));
+        let Admission::Queued(_, granted) = state.admit(Purpose::Spot, true) else {
+            unreachable!("those that come are waited for");
+        };
+        state.serve();
+        assert!(granted.try_recv().is_err());
+        (0..WAVE).for_each(|_| state.extra.end());
+        state.serve();
+        assert!(matches!(granted.try_recv(), Ok(Grant::New)), "none came");
+        assert_eq!(state.begin_extra(WAVE), WAVE);
+        state.extra.stirred = Instant::now().checked_sub(COMING);
+        assert!(spot(&mut state), "they take too long");
     }
 
     #[test]
     fn a_server_that_refuses_some_gets_half_of_the_others_back() {
         let mut state = State::new(8, 24);
-        assert_eq!(state.extra.begin(99), 24);
-        state.extra.open = 12;
-        state.extra.opening = 1;
+        (state.extra.open, state.extra.opening) = (12, 1);
         state.extra.refuse();
         assert!(
             state.take_half().is_empty() && state.most() == 20,
@@ -294,6 +337,7 @@ mod tests {
         state.extra.opening = 0;
         state.take_half();
         state.take_half();
-        assert_eq!((state.most(), state.extra.begin(99)), (14, 0));
+        state.extra.useful = 24;
+        assert_eq!((state.most(), state.begin_extra(WAVE)), (14, 0));
     }
 }

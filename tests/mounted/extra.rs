@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::mounting;
-use super::ranges::{MB, slow_link, status};
+use super::ranges::{MB, slow, slow_link, status};
+use crate::support::ftpd::{Ftpd, Quirks};
 use crate::support::mount::TestMount;
 
 const READERS: usize = 8;
@@ -61,6 +62,44 @@ fn extra_connections_share_the_limit_of_bandwidth() {
         received <= allowed * 110 / 100 + 2 * MB as u64,
         "{received} bytes, {allowed} are allowed"
     );
+    mount.finish();
+}
+
+/// How many sessions were being logged in at the same time, at most.
+fn logins_at_once(server: &Ftpd) -> usize {
+    let log = server.log();
+    let mut steps = Vec::new();
+    for session in 0..server.sessions_opened() {
+        let mut said = log.iter().filter(|said| said.session == session);
+        let begins = said.find(|said| said.line.starts_with("USER"));
+        let ends = said.find(|said| !said.line.starts_with("PASS"));
+        steps.extend(begins.map(|said| (said.at, 1)));
+        steps.extend(ends.map(|said| (said.at, -1)));
+    }
+    steps.sort_unstable();
+    let mut now = 0_isize;
+    let peaks = steps.iter().map(|(_, step)| {
+        now += step;
+        now
+    });
+    usize::try_from(peaks.max().unwrap()).unwrap()
+}
+
+/// Servers take their time to check a password, and would for thirty at once take thirty times it
+/// until the first is done.
+#[test]
+fn extra_connections_are_opened_a_few_at_a_time_and_used_as_they_come() {
+    let pause = Duration::from_millis(100);
+    let quirks = Quirks::default().delay("PASS*", pause);
+    let server = slow(64 << 20, 96, quirks);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let content = server.get("big");
+    assert_eq!(jump(&mount.path("big"), &content, 60), READERS * 60);
+    assert!(server.sessions_peak() > 12, "{}", server.sessions_peak());
+    let at_once = logins_at_once(&server);
+    assert!(at_once <= 12, "{at_once} logins at once");
     mount.finish();
 }
 

@@ -21,7 +21,7 @@ pub(super) fn slow_link(rate: u64) -> Ftpd {
     slow(rate, 96, Quirks::default())
 }
 
-fn slow(rate: u64, megabytes: usize, quirks: Quirks) -> Ftpd {
+pub(super) fn slow(rate: u64, megabytes: usize, quirks: Quirks) -> Ftpd {
     let quirks = Quirks {
         rate: Some(rate),
         ..quirks
