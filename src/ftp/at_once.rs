@@ -30,6 +30,8 @@ use crate::net::trust::TlsIdentity;
 use crate::net::{self, Deadline};
 use crate::vfs::error::{Error, ErrorKind};
 
+const CONNECTION: &str = "EPSV";
+
 /// Longest write: it fits into one packet, so that no line comes in two.
 const MOST: usize = 1024;
 
@@ -107,6 +109,7 @@ pub(super) struct Attempt<'a> {
     lines: Vec<(Asks, String)>,
     features: Arc<Features>,
     home: Vec<u8>,
+    arranges: bool,
     /// It is the one that tries.
     tries: bool,
     patience: Duration,
@@ -145,10 +148,8 @@ pub(super) fn attempt(host: &Arc<Host>, arranges: bool) -> Option<Attempt<'_>> {
     let last = settings.pop();
     lines.extend(settings.into_iter().map(|line| (Asks::Wish, line)));
     lines.extend(last.map(|line| (Asks::Setting, line)));
-    if arranges && host.may_arrange_ahead(&features) {
-        lines.push((Asks::Connection, "EPSV".into()));
-    }
-    if lines.iter().map(|(_, line)| line.len() + 2).sum::<usize>() > MOST {
+    let len: usize = lines.iter().map(|(_, line)| line.len() + 2).sum();
+    if len + CONNECTION.len() + 2 > MOST {
         return None;
     }
     let tried = || host.facts(|facts| facts.at_once != AtOnce::Trying);
@@ -166,6 +167,7 @@ pub(super) fn attempt(host: &Arc<Host>, arranges: bool) -> Option<Attempt<'_>> {
         lines,
         features,
         home,
+        arranges,
         tries,
         patience: if tries {
             (2 * took).max(LEAST_PATIENCE)
@@ -177,7 +179,7 @@ pub(super) fn attempt(host: &Arc<Host>, arranges: bool) -> Option<Attempt<'_>> {
 
 impl Attempt<'_> {
     /// Connects and logs in.
-    pub(super) fn connect(&self) -> std::result::Result<Session, Trouble> {
+    pub(super) fn connect(&mut self) -> std::result::Result<Session, Trouble> {
         let options = self.host.options();
         let deadline = Deadline::after(options.timeout);
         let tcp = opening::dial(self.host, deadline)?;
@@ -221,7 +223,11 @@ impl Attempt<'_> {
         Ok(Session::new(self.host, control, secured, ready, logged_in))
     }
 
-    fn send(&self, control: &mut Control) -> std::result::Result<(), Trouble> {
+    fn send(&mut self, control: &mut Control) -> std::result::Result<(), Trouble> {
+        // Whether EPSV works may have shown while this connection was made.
+        if self.arranges && self.host.may_arrange_ahead(&self.features) {
+            self.lines.push((Asks::Connection, CONNECTION.into()));
+        }
         login::conceal(control, self.host.options());
         let lines: Vec<_> = self.lines.iter().map(|(_, line)| line.as_bytes()).collect();
         control.send(&lines).map_err(lost)

@@ -78,7 +78,7 @@ impl Session {
     /// longer.
     pub(super) fn connect(host: &Arc<Host>, arranges: bool) -> std::result::Result<Self, Failure> {
         host.may_log_in()?;
-        let Some(attempt) = at_once::attempt(host, arranges) else {
+        let Some(mut attempt) = at_once::attempt(host, arranges) else {
             return Self::connect_in_turn(host);
         };
         match attempt.connect() {
