@@ -46,10 +46,11 @@ impl Bell {
             if done() || left.is_zero() {
                 return;
             }
-            let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = self
-                .heard
-                .wait_timeout_while(rung, left, |rung| *rung == before);
+            let waited = self.heard.wait_timeout_while(
+                self.rung.lock().unwrap_or_else(PoisonError::into_inner),
+                left,
+                |rung| *rung == before,
+            );
             drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
     }

@@ -121,7 +121,7 @@ fn many_small_files_find_their_connections_made_from_the_first_on() {
     }
     for name in ["first", "second", "third", "fourth", "fifth"] {
         server.clear_log();
-        fs::write(mount.path(&format!("dir/{name}")), name).unwrap();
+        fs::write(mount.path(format!("dir/{name}")), name).unwrap();
         let said = server.commands();
         let stored = said.iter().position(|line| line.starts_with("STOR"));
         let before = said.get(..stored.unwrap()).unwrap();
