@@ -61,6 +61,7 @@ mod temporary;
 mod time_offset;
 mod times;
 mod tls;
+mod together;
 mod transfer;
 mod trial;
 mod upload;

@@ -43,6 +43,12 @@ impl Session {
         self.learn_flow(&mut data);
         drop(data);
         self.transferring = false;
+        self.weigh_closing(false);
+        if self.together.asked {
+            // What breaks a listing off may have been that.
+            self.ask_together_no_more();
+            return self.hang_up();
+        }
         if early.is_none() {
             // Not ABOR: servers answer it with one reply or two, in either order, or not at all.
             let reply = self.talk(|control| {

@@ -26,6 +26,7 @@ impl FtpServer {
             let began = Instant::now();
             let entries = self.list_on(s, dir)?;
             self.keep_sample(dir, began.elapsed(), &entries);
+            self.keep_for_trial(dir, &entries);
             self.complete(s, dir, entries)
         })
     }

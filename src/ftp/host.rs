@@ -11,6 +11,7 @@ use super::mode::Packing;
 use super::options::{DataMode, FtpOptions};
 use super::reply::Reply;
 use super::round_trip::RoundTrips;
+use super::together::Proof;
 use crate::net::trust::{Shown, TlsIdentity, Trust};
 use crate::sync::{Bell, Locked};
 use crate::vfs::error::{Error, Result};
@@ -54,6 +55,10 @@ pub struct Facts {
     pub arranged_ahead: Option<bool>,
     /// EPSV may follow a listing before its end is told; `Some(false)` since that went wrong.
     pub(super) asked_behind: Option<bool>,
+    /// EPSV may go out with a listing.
+    pub(super) together: Proof,
+    /// Our side of a listing's data connection may be closed before it is read, to some use.
+    pub(super) closes_early: Proof,
     /// A transfer that is given up has one last word, at once; `Some(false)` since it had another.
     pub gives_up_in_step: Option<bool>,
     /// When a download was last given up.

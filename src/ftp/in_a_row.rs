@@ -3,8 +3,7 @@
 //! on vsftpd, whose kernel keeps the 226 until the 150 is acknowledged, and on ProFTPD, which waits
 //! for the end of the data connection.
 //!
-//! Not sooner, together with the command: ProFTPD refuses what comes while it sends ("450 EPSV: data
-//! transfer in progress"), and pyftpdlib breaks the transfer off.
+//! Sooner, together with the command, it goes out only where that was [tried](super::together).
 
 use super::abandon::GIVE_UP_LIMIT;
 use super::reply::Reply;
@@ -13,7 +12,7 @@ use crate::net::Deadline;
 use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// What EPSV is answered, and nothing else (RFC 2428 section 3).
-const ENTERS_EXTENDED: u16 = 229;
+pub(super) const ENTERS_EXTENDED: u16 = 229;
 
 impl Session {
     /// Does `listing`, behind which another one is likely to come on this session.

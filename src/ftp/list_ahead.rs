@@ -187,6 +187,7 @@ impl FtpServer {
             .with(|ways| ways.names_pause = ways.names_pause.saturating_sub(places.len()));
         let next = AtomicUsize::new(0);
         let list_some = |mut lease: Lease| {
+            self.try_together(&mut lease);
             loop {
                 let next = next.fetch_add(1, Ordering::Relaxed);
                 let Some((place, dir)) = places

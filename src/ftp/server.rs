@@ -19,6 +19,7 @@ use super::server_path::ServerRoot;
 use super::session::Session;
 use super::sweep::Leftover;
 use super::times::ExactTimes;
+use super::together::JustListed;
 use super::ways::Ways;
 use crate::sync::Locked;
 use crate::vfs::attr::{Attr, Space};
@@ -79,6 +80,8 @@ pub(crate) struct FtpServer {
     pub(super) mentioned: Locked<HashSet<RemotePath>>,
     /// What listing by names is to be compared with.
     pub(super) sample: Locked<Option<Sample>>,
+    /// What is listed again to learn what the server bears.
+    pub(super) just_listed: Locked<Option<JustListed>>,
     /// Where a new file was stored last, under a temporary name first, and when.
     pub(super) stored: Locked<Option<(RemotePath, Instant)>>,
     /// Directories that refused new files.
@@ -138,6 +141,7 @@ impl FtpServer {
             large: Locked::default(),
             mentioned: Locked::default(),
             sample: Locked::default(),
+            just_listed: Locked::default(),
             stored: Locked::default(),
             refused: Locked::default(),
             readied: Locked::default(),

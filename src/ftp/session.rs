@@ -18,6 +18,7 @@ use super::login::{self, Ready};
 use super::opening::{self, Failure};
 use super::refusal::refusal;
 use super::reply::Reply;
+use super::together::Together;
 pub use super::transfer::Begun;
 use crate::net::Deadline;
 use crate::net::trust::TlsIdentity;
@@ -46,6 +47,7 @@ pub struct Session {
     pub(super) ahead: Ahead,
     /// Another listing follows the next one.
     pub(super) goes_on: bool,
+    pub(super) together: Together,
     /// Lines of the next batch, to be sent behind the data of the transfer under way, or sent already.
     pub(super) behind: Behind,
     /// A transfer command was sent and its final reply not yet read.
@@ -170,6 +172,7 @@ impl Session {
             home: Vec::new(),
             ahead: Ahead::default(),
             goes_on: false,
+            together: Together::default(),
             behind: Behind::default(),
             transferring: false,
             packed: false,
@@ -332,7 +335,11 @@ impl Session {
 
     /// Whether it may serve another operation: not broken, no transfer left half done.
     pub(super) const fn is_reusable(&self) -> bool {
-        self.control.is_some() && !self.transferring && !self.spent && !self.behind.is_due()
+        self.control.is_some()
+            && !self.transferring
+            && !self.spent
+            && !self.behind.is_due()
+            && !self.together.asked
     }
 
     /// Whether nothing came while it was idle: no farewell, no hang-up.
@@ -428,6 +435,7 @@ impl Session {
     }
 
     pub(super) fn hang_up(&mut self) {
+        self.lost_together();
         self.control = None;
         self.logged_in = None;
     }

@@ -133,11 +133,15 @@ impl Session {
         self.settle(false)?;
         let deadline = Deadline::after(self.host.options().timeout);
         let rest = rest.as_deref().filter(|_| together);
+        self.together.asked = way.is_none() && rest.is_none() && self.asks_together(command);
         if let Some(refused) = self.send_opening(rest, command, deadline)? {
             // The command went out with it, and begins where nobody wants to read.
             drop(rendezvous);
             self.abandon(deadline)?;
             return Ok(Begun::Refused(refused));
+        }
+        if let (None, Rendezvous::Connected(data)) = (way, &rendezvous) {
+            self.close_our_side(data);
         }
         let reply = self.opening(&rendezvous, deadline)?;
         let announced = reply.as_ref().is_some_and(Reply::is_preliminary);
@@ -150,6 +154,9 @@ impl Session {
                 return Err(self.break_off(too_long(&self.host, &reply)));
             }
             Some(reply) if reply.is_ok() => Some(reply),
+            Some(reply) if !reply.is_preliminary() && self.together.asked => {
+                return self.hear_refusal(reply, deadline).map(Begun::Refused);
+            }
             Some(reply) if !reply.is_preliminary() => {
                 if offset > 0 {
                     // Some servers keep the offset for the next transfer.
@@ -216,9 +223,12 @@ impl Session {
         command: &[u8],
         deadline: Deadline,
     ) -> Result<Option<Reply>> {
+        let together = self.together.asked;
         let reply = self.talk(|control| {
             let Some(rest) = rest else {
-                return control.send(&[command]).map(|()| None);
+                let lines: [&[u8]; 2] = [command, b"EPSV"];
+                let lines = if together { &lines[..] } else { &lines[..1] };
+                return control.send(lines).map(|()| None);
             };
             control.send(&[rest, command])?;
             control.final_reply(deadline).map(Some)
@@ -267,6 +277,9 @@ impl Session {
         };
         self.transferring = false;
         self.suspect(over_tls13, &reply);
+        if self.together.asked {
+            return Err(self.break_off(error));
+        }
         match reply {
             Ok(reply) if reply.is_farewell() => Err(self.break_off(error)),
             // What the server says of our refusal of its certificate explains nothing.
@@ -293,6 +306,11 @@ impl Session {
         let early = data.take_early();
         let suspect = data.is_suspect();
         let reply = match early {
+            Some(reply) if self.together.asked => {
+                drop(data);
+                let deadline = Deadline::after(self.host.options().timeout);
+                self.hear_together(reply, deadline)
+            }
             Some(reply) => {
                 drop(data);
                 self.check_step();
@@ -301,7 +319,8 @@ impl Session {
             None => {
                 let deadline = Deadline::after(self.host.options().timeout);
                 let before = Instant::now();
-                let asks = data.direction().is_none() && self.asks_for_next();
+                let together = self.together.asked;
+                let asks = !together && data.direction().is_none() && self.asks_for_next();
                 self.send_behind()?;
                 let reply = self.talk(|control| {
                     if asks {
@@ -309,9 +328,11 @@ impl Session {
                     }
                     control.last_reply(deadline)
                 });
-                let reply = reply.and_then(|(reply, late)| match asks {
-                    true => Ok((self.hear_next(reply, deadline)?, late)),
-                    false => Ok((reply, late)),
+                self.together.end_took = before.elapsed();
+                let reply = reply.and_then(|(reply, late)| match (asks, together) {
+                    (true, _) => Ok((self.hear_next(reply, deadline)?, late)),
+                    (_, true) => Ok((self.hear_together(reply, deadline)?, late)),
+                    (false, false) => Ok((reply, late)),
                 });
                 let announced = data.is_announced();
                 // What the kernel took at once is on its way until then.
@@ -334,6 +355,7 @@ impl Session {
         self.transferring = false;
         self.answered += 1;
         self.suspect(suspect, &reply);
+        self.weigh_closing(reply.as_ref().is_ok_and(Reply::is_ok));
         let reply = reply?;
         if reply.is_farewell() {
             return Err(self.break_off(refusal(&self.host.options().host, &reply)));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::ranges::{MB, status};
 use super::{bytes, mounting};
 use crate::support::far::Far;
-use crate::support::ftpd::{Command, Completion, Ftpd, Limit, Quirks};
+use crate::support::ftpd::{Command, Completion, Early, Ftpd, Limit, Quirks};
 use crate::support::mount::TestMount;
 
 /// In milliseconds.
@@ -222,4 +222,65 @@ fn a_tree_far_away_is_walked_by_as_many_connections_as_there_may_be() {
         ..Quirks::default()
     };
     assert!(walk(limited, "prefetch=on").is_some_and(|peak| peak <= 10));
+}
+
+/// Walks a tree of 40 directories of 40 files each on a server that does so with a command that came
+/// with a listing. How many listings came so, and how many had their data connection closed early.
+fn walk_together(early: Early, completion: Completion) -> Option<(usize, usize)> {
+    let far = Far::link(ROUND_TRIP, 0)?;
+    let quirks = Quirks {
+        early,
+        completion,
+        ..Quirks::default()
+    };
+    let server = far.server(quirks.without(&["STAT"]));
+    for dir in 0..40 {
+        for file in 0..40 {
+            server.put(format!("d{dir:02}/f{file:02}"), "content");
+        }
+    }
+    let mount = far.at_client(|| {
+        let mount = mounting(&server).option("timeout=10s");
+        mount.expect_log("").start()
+    })?;
+    let found = mount.sh("find . -type f -size 1 | wc -l");
+    assert_eq!(found, "1600\n", "{early:?}");
+    let counts = (server.asked_early(), server.closed_early());
+    mount.finish();
+    Some(counts)
+}
+
+#[test]
+fn of_many_listings_each_has_the_next_connection_asked_for_with_it() {
+    let Some((asked, _)) = walk_together(Early::Waits, Completion::Normal) else {
+        return;
+    };
+    assert!(asked > 15, "{asked} of 41");
+}
+
+#[test]
+fn a_server_that_waits_for_us_to_close_does_not_wait() {
+    let Some((asked, closed)) = walk_together(Early::Waits, Completion::Awaited) else {
+        return;
+    };
+    assert!(asked > 10 && closed > 10, "{asked} and {closed} of 41");
+}
+
+#[test]
+fn servers_that_cannot_take_two_commands_are_asked_so_once() {
+    thread::scope(|scope| {
+        for early in [
+            Early::Refused,
+            Early::Dropped,
+            Early::BreaksOff,
+            Early::BreaksOffWell,
+            Early::HangsUp,
+        ] {
+            scope.spawn(move || {
+                if let Some((asked, _)) = walk_together(early, Completion::Normal) {
+                    assert!((1..=3).contains(&asked), "{early:?}: {asked} times");
+                }
+            });
+        }
+    });
 }

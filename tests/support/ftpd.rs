@@ -23,8 +23,8 @@ mod session;
 pub mod tls;
 mod transfer;
 
-pub use quirks::{Break, Completion, DashA, Dialect, Disk, Limit, MlsdLinks, RestStor, SiteUtime};
-pub use quirks::{Quirks, matches};
+pub use quirks::{Break, Completion, DashA, Dialect, Disk, Early, Limit, MlsdLinks, RestStor};
+pub use quirks::{Quirks, SiteUtime, matches};
 
 /// A running server. It ends, with all its sessions, when it is dropped.
 pub struct Ftpd {
@@ -74,6 +74,7 @@ impl Ftpd {
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             asked_early: AtomicUsize::new(0),
+            closed_early: AtomicUsize::new(0),
             down: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
@@ -199,6 +200,12 @@ impl Ftpd {
         self.shared.asked_early.load(SeqCst)
     }
 
+    /// How many transfers had their data connection closed by the client, on its side, when all was
+    /// sent; with [`Completion::Awaited`].
+    pub fn closed_early(&self) -> usize {
+        self.shared.closed_early.load(SeqCst)
+    }
+
     /// Closes every connection there is; new ones are welcome.
     pub fn hang_up(&self) {
         let closed = self.shared.hang_up();
@@ -260,6 +267,8 @@ struct Shared {
     sent: AtomicU64,
     received: AtomicU64,
     asked_early: AtomicUsize,
+    /// Transfers whose data connection the client had closed on its side when all was sent.
+    closed_early: AtomicUsize,
     down: AtomicBool,
     ended: AtomicBool,
 }
@@ -344,6 +353,14 @@ impl Live {
         inner.set_nodelay(true)?;
         self.stream = inner;
         Ok(())
+    }
+
+    /// Waits until the peer has closed its side, having closed ours.
+    fn await_close(mut self) {
+        use std::io::Read;
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.stream.set_read_timeout(Some(Duration::from_secs(5)));
+        let _ = self.stream.read(&mut [0]);
     }
 
     /// Closes it by a reset, so that the peer sees an error and no end of data.

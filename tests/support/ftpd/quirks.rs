@@ -51,6 +51,8 @@ pub struct Quirks {
     pub opening: String,
     /// How the end of a transfer is told.
     pub completion: Completion,
+    /// What becomes of a command that came with a listing.
+    pub early: Early,
     /// Bytes per second of one transfer.
     pub rate: Option<u64>,
     /// Address named by PASV replies.
@@ -160,8 +162,27 @@ pub enum Completion {
     Late(Duration),
     /// `226` so long before the data connection is closed.
     Early(Duration),
+    /// `226` when the client has closed its side of the data connection (ProFTPD).
+    Awaited,
     /// Nothing.
     Never,
+}
+
+/// See [`Quirks::early`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Early {
+    /// It is carried out behind the listing.
+    Waits,
+    /// It is refused before the end of the listing is told.
+    Refused,
+    /// It is thrown away.
+    Dropped,
+    /// It is carried out instead of the rest of the listing, whose end is not told (pyftpdlib).
+    BreaksOff,
+    /// The same, and the listing is told to be complete.
+    BreaksOffWell,
+    /// The server hangs up.
+    HangsUp,
 }
 
 /// See [`Quirks::dialect`].
@@ -241,6 +262,7 @@ impl Default for Quirks {
             tls: false,
             opening: "150 Here it comes.".into(),
             completion: Completion::Normal,
+            early: Early::Waits,
             rate: None,
             pasv_address: None,
             pasv_bare: false,

@@ -25,7 +25,7 @@ pub(super) enum DataSource {
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) control: Live,
-    reader: BufReader<TcpStream>,
+    pub(super) reader: BufReader<TcpStream>,
     number: usize,
     replied: usize,
     user: String,

@@ -1,7 +1,7 @@
 //! Data connections and what goes over them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
@@ -13,7 +13,7 @@ use flate2::write::ZlibDecoder;
 
 use super::Live;
 use super::listing;
-use super::quirks::{Break, Completion, DashA, Dialect, Quirks, RestStor, matches};
+use super::quirks::{Break, Completion, DashA, Dialect, Early, Quirks, RestStor, matches};
 use super::session::{DataSource, Session, hung_up, is_closed};
 
 /// A transfer after a fault.
@@ -94,6 +94,32 @@ impl Session {
             && let Some(words) = &quirks.empty_listing
         {
             return self.say(words);
+        }
+        let asked = self.is_asked_more();
+        self.shared
+            .asked_early
+            .fetch_add(usize::from(asked), SeqCst);
+        if quirks.early == Early::Waits || !asked {
+            return self.send(quirks, &text[..]);
+        }
+        let half = &text[..text.len() / 2];
+        match quirks.early {
+            Early::Waits => {}
+            Early::Refused | Early::Dropped => {
+                self.reader.read_until(b'\n', &mut Vec::new())?;
+                if quirks.early == Early::Refused {
+                    self.say("450 EPSV: data transfer in progress")?;
+                }
+            }
+            Early::BreaksOff => {
+                let silent = Quirks {
+                    completion: Completion::Never,
+                    ..quirks.clone()
+                };
+                return self.send(&silent, half);
+            }
+            Early::BreaksOffWell => return self.send(quirks, half),
+            Early::HangsUp => return Err(hung_up()),
         }
         self.send(quirks, &text[..])
     }
@@ -373,6 +399,13 @@ impl Session {
                 return Ok(());
             }
             Completion::Never => return Ok(()),
+            Completion::Awaited => {
+                if let Some(data) = data {
+                    let closed = usize::from(is_closed(&data.stream));
+                    self.shared.closed_early.fetch_add(closed, SeqCst);
+                    data.await_close();
+                }
+            }
             Completion::Late(_) | Completion::Normal | Completion::Twice => drop(data),
         }
         if let Completion::Late(pause) = quirks.completion {
