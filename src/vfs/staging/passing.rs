@@ -10,6 +10,8 @@
 //! Until [`settle`](Passing::settle) the file lacks what is on its way: whoever touches it there
 //! settles first.
 
+mod pace;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -18,8 +20,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use self::pace::{Pace, REST};
 use crate::vfs::chunk::{Chunk, Pool};
 use crate::vfs::error::{Error, Result};
 
@@ -47,7 +50,6 @@ const LAG: u32 = 4;
 
 /// The page cache has more patience with a disk that lags so much: the next so many bytes go there.
 const MOST_LAG: u32 = 64;
-const REST: u64 = 64 << 20;
 
 /// How long a writer waits for a place, and what must be sent meanwhile, in bytes, for it to go on
 /// waiting: so many times at most.
@@ -110,6 +112,7 @@ struct Pieces {
     closed: bool,
     /// Up to where it is left alone, since it did not keep up.
     rests: u64,
+    pace: Pace,
     /// See [`LAG`].
     lag: u32,
     /// Waiting for a place was in vain, and there was none since.
@@ -132,15 +135,29 @@ impl Pieces {
             self.in_vain = false;
             return true;
         }
-        let waiting = self.all.iter().filter(|piece| !piece.on_disk);
-        let waiting: usize = waiting.map(|piece| piece.bytes.len()).sum();
-        if waiting > OF_ONE / 2 {
+        if self.wait_for_disk() {
             self.lag += LAG;
             if self.lag > MOST_LAG {
                 (self.lag, self.rests) = (0, offset + REST);
             }
         }
         false
+    }
+
+    /// Whether it is the disk that most of what is on its way waits for.
+    fn wait_for_disk(&self) -> bool {
+        let waiting = self.all.iter().filter(|piece| !piece.on_disk);
+        let waiting: usize = waiting.map(|piece| piece.bytes.len()).sum();
+        waiting > OF_ONE / 2
+    }
+
+    /// The disk took `time` for `bytes`.
+    fn judge(&mut self, bytes: u64, time: Duration) {
+        let waits = self.wait_for_disk();
+        if let Some(rest) = self.pace.judge(bytes, time, waits) {
+            let end = self.all.back().map_or(0, Piece::end);
+            self.rests = end.saturating_add(rest);
+        }
     }
 
     /// Whether the next `len` bytes, at `offset`, have no place, but may soon have one.
@@ -358,7 +375,9 @@ impl Passing {
         };
         let direct = pieces.direct.clone().filter(|_| !pieces.closed);
         drop(pieces);
+        let began = Instant::now();
         let around = direct.is_some_and(|direct| write_directly(&direct, range.start, &parts));
+        let took = began.elapsed();
         let written = match around {
             true => Ok(()),
             false => self.write_through(range.start, &parts),
@@ -372,6 +391,7 @@ impl Passing {
             for piece in &mut pieces.all {
                 piece.on_disk |= range.contains(&piece.offset);
             }
+            pieces.judge(range.end - range.start, took);
             pieces.drop_done();
         }
         let served = pieces.served;

@@ -1,3 +1,4 @@
+use super::pace::{JUDGED, SLOW};
 use super::*;
 
 fn passing(dir: &tempfile::TempDir) -> Arc<Passing> {
@@ -106,8 +107,8 @@ fn what_the_disk_refuses_is_told_ever_after() {
     assert!(passing.settle_for_change(&(0..1)).is_err());
 }
 
-#[test]
-fn a_disk_that_lags_is_left_alone_for_a_while() {
+/// As many as there are places for, none of them on disk.
+fn full() -> Pieces {
     let piece = |nth: usize| Piece {
         offset: (nth * AT_ONCE) as u64,
         bytes: Chunk::new(vec![0; AT_ONCE]),
@@ -116,6 +117,37 @@ fn a_disk_that_lags_is_left_alone_for_a_while() {
     };
     let mut pieces = Pieces::default();
     pieces.all.extend((0..OF_ONE / AT_ONCE).map(piece));
+    pieces
+}
+
+#[test]
+fn a_disk_that_holds_its_writer_up_is_left_alone_for_longer_and_longer() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let (mut pieces, next) = (full(), OF_ONE as u64);
+    let waits = |pieces: &Pieces| pieces.is_full(next, AT_ONCE);
+    pieces.judge(JUDGED - 1, SECOND);
+    assert!(waits(&pieces), "too little to be judged by");
+    pieces.judge(1, Duration::ZERO);
+    assert!(!waits(&pieces), "found slow");
+    assert_eq!(pieces.rests, next + REST);
+    pieces.judge(SLOW / 4, SECOND / 2);
+    assert_eq!(pieces.rests, next + 2 * REST, "found slow again");
+    pieces.judge(SLOW, SECOND);
+    assert_eq!(pieces.rests, next + 2 * REST, "quick");
+    pieces.judge(SLOW / 4, SECOND / 2);
+    assert_eq!(pieces.rests, next + REST, "slow for the first time");
+    // Whoever waits for the network is not held up by the disk.
+    let mut pieces = full();
+    for piece in &mut pieces.all {
+        piece.on_disk = piece.offset < next / 2;
+    }
+    pieces.judge(SLOW / 4, SECOND / 2);
+    assert!(waits(&pieces) && pieces.rests == 0);
+}
+
+#[test]
+fn a_disk_that_lags_is_left_alone_for_a_while() {
+    let mut pieces = full();
     let tries = MOST_LAG / LAG + 1;
     for _ in 0..tries {
         assert!(pieces.is_full(0, AT_ONCE) && !pieces.has_place(0, AT_ONCE));
