@@ -236,8 +236,8 @@ fn many_names_are_asked_for_from_inside_their_directory() {
 fn names_are_not_asked_for_where_that_costs_the_server_more() {
     let server = Ftpd::with(
         Quirks::default()
-            .delay("MLST", Duration::from_millis(8))
-            .delay("MLSD", Duration::from_millis(160)),
+            .delay("MLST", Duration::from_millis(3))
+            .delay("MLSD", Duration::from_millis(60)),
     );
     for dir in 0..200 {
         for file in 0..30 {
