@@ -106,30 +106,6 @@ fn who_begins_to_use_a_mount_far_away_has_a_second_session() {
     mount.finish();
 }
 
-/// What the second session has to begin with came with its login; it has it again with the last
-/// commands of the file that takes it.
-#[test]
-fn many_small_files_find_their_connections_made_from_the_first_on() {
-    let Some((_far, server, mount)) = one_file(Quirks::default()) else {
-        return;
-    };
-    fs::read_dir(mount.path("dir")).unwrap().for_each(drop);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while !status(&mount).contains("\"idle\":2") {
-        assert!(Instant::now() < deadline, "{}", status(&mount));
-        thread::sleep(Duration::from_millis(5));
-    }
-    for name in ["first", "second", "third", "fourth", "fifth"] {
-        server.clear_log();
-        fs::write(mount.path(format!("dir/{name}")), name).unwrap();
-        let said = server.commands();
-        let stored = said.iter().position(|line| line.starts_with("STOR"));
-        let before = said.get(..stored.unwrap()).unwrap();
-        assert!(!before.contains(&"EPSV".to_owned()), "{said:?}");
-    }
-    mount.finish();
-}
-
 #[test]
 fn a_server_nearby_is_not_asked_for_what_may_not_be_needed() {
     let server = Ftpd::with(Quirks::default().without(&["STAT"]));
