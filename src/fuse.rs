@@ -28,16 +28,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
-    TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow,
+    WriteFlags,
 };
 
 use self::answers::{
-    answer_open, answer_space, answer_write, answer_xattr, failed, how, look_again, open_flags,
-    request, tune,
+    answer_open, answer_opendir, answer_space, answer_write, answer_xattr, failed, how, look_again,
+    open_flags, request, tune,
 };
 use self::attr::{bare, file_attr, file_type, ino};
 use self::direct::DirectReads;
@@ -46,6 +46,7 @@ use self::pages::Pages;
 use self::passthrough::Passthrough;
 use self::requests::{Class, Requests};
 use self::writers::Writers;
+use crate::traffic::TRAFFIC;
 use crate::vfs::backend::{OpenHow, Origin};
 use crate::vfs::error::ErrorKind;
 use crate::vfs::{Change, DirItemPlus, NewTime, RenameHow, Vfs};
@@ -427,8 +428,8 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn opendir(&self, req: &fuser::Request, of: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.vfs.opendir_cached(ino(of)) {
-            Some(Ok(fh)) => return reply.opened(FileHandle(fh), FopenFlags::empty()),
+        match answers::from_memory(self.vfs.opendir_cached(ino(of))) {
+            Some(Ok(fh)) => return answer_opendir(reply, fh, self.vfs.keeps_names(fh)),
             Some(Err(err)) => return reply.error(failed("opendir", of, &err)),
             None => {}
         }
@@ -437,9 +438,9 @@ impl fuser::Filesystem for Filesystem {
             // A long listing takes as long as it flows.
             request("opendir", Class::Metadata, req, of),
             reply,
-            move || vfs.opendir(ino(of)),
-            |reply, fh| reply.opened(FileHandle(fh), FopenFlags::empty()),
-            move |fh| undoing.releasedir(fh),
+            move || vfs.opendir(ino(of)).map(|fh| (fh, vfs.keeps_names(fh))),
+            |reply, (fh, keep)| answer_opendir(reply, fh, keep),
+            move |(fh, _)| undoing.releasedir(fh),
         );
     }
 
@@ -447,6 +448,7 @@ impl fuser::Filesystem for Filesystem {
         &self, _: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        TRAFFIC.from_memory.count();
         let outcome = self.vfs.readdir(fh.0, offset, &mut |item| {
             !reply.add(
                 INodeNo(item.ino),
@@ -465,6 +467,7 @@ impl fuser::Filesystem for Filesystem {
         &self, _: &fuser::Request, of: INodeNo, fh: FileHandle, offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        TRAFFIC.from_memory.count();
         let outcome = self.vfs.readdirplus(fh.0, offset, &mut |item| {
             let DirItemPlus { item, entry } = item;
             let (attr, valid) = match entry {

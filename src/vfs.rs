@@ -20,6 +20,7 @@ mod files;
 mod handles;
 mod inodes;
 mod journal;
+mod kept;
 mod lending;
 mod mapped;
 mod moving;
@@ -48,6 +49,7 @@ use self::error::{Error, ErrorKind, Result};
 use self::files::FileHandle;
 use self::handles::Handles;
 use self::inodes::{Inodes, Place};
+use self::kept::Kept;
 use self::mapped::Mapped;
 use self::moving::Moving;
 use self::open_files::{Fate, OpenFiles};
@@ -60,6 +62,7 @@ pub use self::directories::{DirItem, DirItemPlus};
 pub use self::files::{Dirty, Opened};
 pub use self::inodes::{Ino, ROOT};
 pub use self::journal::Saved;
+pub use self::kept::Keep;
 pub use self::lending::{Lend, Loan};
 pub use self::names::RenameHow;
 pub use self::setattr::{Change, NewTime};
@@ -144,6 +147,7 @@ pub struct Vfs {
     open_files: OpenFiles,
     handles: Handles<FileHandle>,
     directories: Handles<OpenDirectory>,
+    kept: Kept,
     /// Files may go around the kernel's pages.
     direct_io: AtomicBool,
     writeback: OnceLock<Writeback>,
@@ -171,6 +175,7 @@ impl Vfs {
             open_files: OpenFiles::new(),
             handles: Handles::new(),
             directories: Handles::new(),
+            kept: Kept::default(),
             direct_io: AtomicBool::new(false),
             writeback: OnceLock::new(),
             mapped: OnceLock::new(),

@@ -19,6 +19,7 @@ mod foresight;
 mod half_done;
 mod hard;
 mod interrupts;
+mod kept;
 mod lifecycle;
 mod limits;
 mod listings;

@@ -15,7 +15,7 @@ use crate::vfs::attr::{FileKind, Space};
 use crate::vfs::backend::OpenHow;
 use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::NAME_MAX;
-use crate::vfs::{Entry, Loan, Opened};
+use crate::vfs::{Entry, Keep, Loan, Opened};
 
 /// Requests the kernel may have under way in the background (read-ahead, mostly).
 const BACKGROUND: u16 = 64;
@@ -121,6 +121,13 @@ pub(super) fn answer_open(reply: ReplyOpen, (opened, loan): (Opened, Option<Loan
         }
         None => reply.opened(fh, open_flags(&opened)),
     }
+}
+
+pub(super) fn answer_opendir(reply: ReplyOpen, fh: u64, keep: Keep) {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_CACHE_DIR, keep != Keep::Nothing);
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep == Keep::Old);
+    reply.opened(FileHandle(fh), flags);
 }
 
 pub(super) fn answer_space(reply: ReplyStatfs, space: Option<Space>) {

@@ -97,6 +97,12 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Whether what [`list`](Self::list) says is relied on for a while: it says the same by the same
+    /// slice until it says something else.
+    fn relies_on_listings(&self) -> bool {
+        false
+    }
+
     /// Whether a [`list`](Self::list) of `dir` takes no longer than a [`stat`](Self::stat) of a
     /// name in it, or is needed for that in any case. Never blocks.
     fn lists_at_once(&self, _dir: &RemotePath) -> bool {

@@ -271,6 +271,10 @@ impl Backend for Cached {
         known
     }
 
+    fn relies_on_listings(&self) -> bool {
+        !self.ttl.is_zero()
+    }
+
     fn open(
         &self,
         path: &RemotePath,

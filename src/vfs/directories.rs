@@ -2,14 +2,22 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::attr::{DirEntry, FileKind};
 use super::error::{ErrorKind, Result};
 use super::inodes::Place;
+use super::kept::Keep;
 use super::path::Name;
 use super::{Entry, Ino, Vfs};
 use crate::sync::Locked;
+
+/// Places in a directory are numbers below this. Who goes over to another listing gets others, so
+/// that the kernel does not add to one what it reads of another.
+const PLACES: u64 = 1 << 27;
+
+/// So many listings have places of their own; a program of 32 bits can have them all.
+const OVERS: u64 = 16;
 
 /// One item of `readdir`.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +51,8 @@ struct Snapshot {
     first: Ino,
     /// Whether reading has begun.
     begun: bool,
+    /// Added to its places.
+    base: u64,
 }
 
 impl Snapshot {
@@ -59,6 +69,7 @@ impl Snapshot {
 #[derive(Debug)]
 pub(super) struct OpenDirectory {
     ino: Ino,
+    keep: Keep,
     snapshot: Locked<Snapshot>,
 }
 
@@ -146,8 +157,18 @@ impl Vfs {
     /// Closes a directory.
     pub fn releasedir(&self, fh: u64) {
         if let Ok(dir) = self.directories.remove(fh) {
+            if dir.keep != Keep::Nothing {
+                self.kept.closes(dir.ino);
+            }
             self.inodes.with(|inodes| inodes.unpin(dir.ino));
         }
+    }
+
+    /// What the kernel may do with the names in the open directory `fh`.
+    #[must_use]
+    pub fn keeps_names(&self, fh: u64) -> Keep {
+        let dir = self.directories.get(fh);
+        dir.map_or(Keep::Nothing, |dir| dir.keep)
     }
 
     fn directory(&self, ino: Ino) -> Result<Place> {
@@ -159,10 +180,25 @@ impl Vfs {
 
     fn open_listing(&self, ino: Ino, listing: Arc<[DirEntry]>, written: Vec<DirEntry>) -> u64 {
         self.inodes.with(|inodes| inodes.pin(ino));
+        let mut snapshot = self.snapshot(ino, listing, written);
+        let keep = self.keep(ino, &snapshot);
+        // Of what the kernel has, it may have read something before it comes to us.
+        snapshot.begun = keep == Keep::Old;
         self.directories.insert(OpenDirectory {
             ino,
-            snapshot: Locked::new(self.snapshot(ino, listing, written)),
+            keep,
+            snapshot: Locked::new(snapshot),
         })
+    }
+
+    fn keep(&self, ino: Ino, snapshot: &Snapshot) -> Keep {
+        if !snapshot.written.is_empty() || !self.backend.relies_on_listings() {
+            return Keep::Nothing;
+        }
+        let listing = &snapshot.listing;
+        let known = self.inodes.with(|inodes| inodes.count_in(ino)) >= listing.len();
+        let until = Instant::now() + self.view.validity;
+        self.kept.opens(ino, listing, known, until)
     }
 
     /// What is being written in `dir`. To be asked before the server is, and again after it: what
@@ -191,6 +227,7 @@ impl Vfs {
             written,
             first: self.inodes.with(|inodes| inodes.reserve(count)),
             begun: false,
+            base: 0,
         }
     }
 
@@ -209,7 +246,17 @@ impl Vfs {
         {
             let mut fresh = self.snapshot(dir.ino, listing, written);
             fresh.begun = true;
-            dir.snapshot.with(|snapshot| *snapshot = fresh);
+            let goes_over = dir.snapshot.with(|snapshot| {
+                let same = Arc::ptr_eq(&snapshot.listing, &fresh.listing);
+                let goes_over = dir.keep != Keep::Nothing
+                    && !(same && snapshot.written.is_empty() && fresh.written.is_empty());
+                fresh.base = (snapshot.base + u64::from(goes_over) * PLACES) % (OVERS * PLACES);
+                *snapshot = fresh;
+                goes_over
+            });
+            if goes_over {
+                self.kept.goes_over(dir.ino);
+            }
         }
         dir.snapshot.with(|snapshot| snapshot.clone())
     }
@@ -222,14 +269,18 @@ impl Vfs {
         mut each: impl FnMut(DirItem<'_>, Option<&DirEntry>) -> Option<bool>,
     ) -> Result<()> {
         let dir = self.directories.get(fh)?;
+        if dir.keep == Keep::New {
+            self.kept.reads(dir.ino);
+        }
         let snapshot = self.snapshot_at(&dir, offset);
         let parent = self.inodes.with(|inodes| inodes.parent(dir.ino));
-        let mut next = offset;
+        let mut next = offset % PLACES;
         loop {
             next += 1;
+            let offset = snapshot.base + next;
             let dots = |ino, name: &'static str| DirItem {
                 ino,
-                offset: next,
+                offset,
                 kind: FileKind::Directory,
                 name: OsStr::new(name),
             };
@@ -247,7 +298,7 @@ impl Vfs {
                     let known = self.inodes.with(|inodes| inodes.find(dir.ino, &entry.name));
                     let item = DirItem {
                         ino: known.unwrap_or(snapshot.first + position),
-                        offset: next,
+                        offset,
                         kind: entry.attr.kind,
                         name: entry.name.as_os_str(),
                     };

@@ -176,6 +176,11 @@ impl Inodes {
             .collect()
     }
 
+    /// How many names are known in `dir`.
+    pub(crate) fn count_in(&self, dir: Ino) -> usize {
+        self.nodes.get(&dir).map_or(0, |node| node.children.len())
+    }
+
     /// The inode of `name`, made if there is none, with one lookup more. An inode of another kind
     /// is another file: the old one becomes an orphan. `None` if `parent` is not known.
     pub(crate) fn look_up(&mut self, parent: Ino, name: &Name, kind: FileKind) -> Option<Ino> {

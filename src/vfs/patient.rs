@@ -277,6 +277,10 @@ impl<B: Backend + 'static> Backend for Patient<B> {
         self.inner.known_list(dir)
     }
 
+    fn relies_on_listings(&self) -> bool {
+        self.inner.relies_on_listings()
+    }
+
     fn lists_at_once(&self, dir: &RemotePath) -> bool {
         self.inner.lists_at_once(dir)
     }

@@ -23,7 +23,7 @@ fn status(mount: &TestMount) -> Value {
 }
 
 /// The numbers of a metrics file, by name and labels without the mount.
-fn numbers(text: &str, root: &str) -> BTreeMap<String, u64> {
+pub(super) fn numbers(text: &str, root: &str) -> BTreeMap<String, u64> {
     let mount = format!("mount=\"{root}\"");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let number = |line: &str| {
