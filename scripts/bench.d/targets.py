@@ -152,3 +152,21 @@ def lftp(server, script):
     url = f"ftp://{server.way.host}:{server.port}/"
     command = ["lftp", "-u", f"{server.user},{server.password}", "-e", f"{setup}{script}; quit", url]
     return server.way.at_client(command)
+
+
+# What is known to work on each server, and saves round trips.
+FLOOR = {"proftpd": ["together", "close"], "pure-ftpd": ["together"], "pyftpdlib": []}
+
+
+def walk_floor(lab, directory, sessions):
+    """Seconds in which a client that does nothing else lists the directories in one, and how many
+    names it was told; None where a listing is not by MLSD."""
+    server = lab.server
+    if server.kind not in FLOOR or server.tls:
+        return None
+    floor = SCRIPTS.parent / "target/release/examples/walk-floor"
+    # One login every 5 ms: of more at once some servers greet the last ones a second later.
+    command = [floor, server.way.host, server.port, server.user, lab.base / "password", directory, sessions, 5]
+    told = run(*server.way.at_client(command + FLOOR[server.kind]), capture_output=True, text=True).stdout
+    seconds, names = told.split()
+    return float(seconds), int(names)

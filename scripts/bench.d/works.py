@@ -14,7 +14,7 @@ import threading
 import time
 
 from lab import MIB, run
-from targets import curl, lftp, resident
+from targets import curl, lftp, resident, walk_floor
 
 LIMIT = 30
 READ = 4096
@@ -416,6 +416,15 @@ def references(work, lab):
     if work == "single" and lab.server.way.rtt:
         took = timed(lambda: run(*curl(server, f"{url}/many/d000/", "-o", "/dev/null")))
         yield "curl", "first stat after mount", took * 1e3
+    if work in ("find", "lslr") and lab.server.way.rtt:
+        # What each costs the server differs, so that more sessions are not always better.
+        found = [walk_floor(lab, "many", sessions) for sessions in (12, 20, 31)]
+        if all(found):
+            metric = "find, 100 to a directory" if work == "find" else "ls -lR, 100 to a directory"
+            names = lab.sizes.dirs * 101
+            if any(listed != names for _, listed in found):
+                raise SystemExit(f"the walk floor listed {found} of {names}")
+            yield "walk floor", metric, min(seconds for seconds, _ in found)
     if not shutil.which("lftp"):
         return
     if work == "out":
