@@ -44,7 +44,7 @@ impl Session {
         drop(data);
         self.transferring = false;
         self.weigh_closing(false);
-        if self.together.asked {
+        if self.in_a_row.asked.take().is_some() {
             // What breaks a listing off may have been that.
             self.ask_together_no_more();
             return self.hang_up();

@@ -15,7 +15,7 @@ use crate::net::{self, Deadline};
 use crate::vfs::error::{Error, ErrorKind, Result};
 
 /// What EPSV alone is answered (RFC 2428 section 3).
-const ENTERS_EXTENDED: u16 = 229;
+pub(super) const ENTERS_EXTENDED: u16 = 229;
 
 /// How long the first EPSV connection may take; a firewall that drops it takes for ever.
 const UNPROVEN_LIMIT: Duration = Duration::from_secs(10);

@@ -14,11 +14,11 @@ use super::control::Control;
 pub(super) use super::control::More;
 use super::features::Features;
 use super::host::Host;
+use super::in_a_row::InARow;
 use super::login::{self, Ready};
 use super::opening::{self, Failure};
 use super::refusal::refusal;
 use super::reply::Reply;
-use super::together::Together;
 pub use super::transfer::Begun;
 use crate::net::Deadline;
 use crate::net::trust::TlsIdentity;
@@ -45,9 +45,7 @@ pub struct Session {
     features: Arc<Features>,
     home: Vec<u8>,
     pub(super) ahead: Ahead,
-    /// Another listing follows the next one.
-    pub(super) goes_on: bool,
-    pub(super) together: Together,
+    pub(super) in_a_row: InARow,
     /// Lines of the next batch, to be sent behind the data of the transfer under way, or sent already.
     pub(super) behind: Behind,
     /// A transfer command was sent and its final reply not yet read.
@@ -171,8 +169,7 @@ impl Session {
             features: Arc::default(),
             home: Vec::new(),
             ahead: Ahead::default(),
-            goes_on: false,
-            together: Together::default(),
+            in_a_row: InARow::default(),
             behind: Behind::default(),
             transferring: false,
             packed: false,
@@ -339,7 +336,7 @@ impl Session {
             && !self.transferring
             && !self.spent
             && !self.behind.is_due()
-            && !self.together.asked
+            && self.in_a_row.asked.is_none()
     }
 
     /// Whether nothing came while it was idle: no farewell, no hang-up.
@@ -435,7 +432,7 @@ impl Session {
     }
 
     pub(super) fn hang_up(&mut self) {
-        self.lost_together();
+        self.lost_in_a_row();
         self.control = None;
         self.logged_in = None;
     }

@@ -15,15 +15,11 @@
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::abandon::GIVE_UP_LIMIT;
-use super::in_a_row::ENTERS_EXTENDED;
+use super::in_a_row::Sent;
 use super::pool::Lease;
-use super::reply::Reply;
 use super::server::FtpServer;
 use super::session::Session;
-use crate::net::Deadline;
 use crate::vfs::attr::DirEntry;
-use crate::vfs::error::{Error, ErrorKind, Result};
 use crate::vfs::path::RemotePath;
 
 /// Bytes of both lines at most: one packet takes them.
@@ -84,7 +80,7 @@ impl Proof {
     }
 
     /// The connection was lost at it.
-    fn lose(&mut self) {
+    pub(super) fn lose(&mut self) {
         *self = match *self {
             Self::Works(lost) if lost + 1 < MOST_LOST => Self::Works(lost + 1),
             Self::Works(_) => Self::GivenUp,
@@ -97,22 +93,6 @@ impl Proof {
     }
 }
 
-/// What a session does so.
-#[derive(Debug, Default)]
-pub(super) struct Together {
-    /// It tries EPSV with a listing, or closing its side early as well.
-    tries: bool,
-    tries_closing: bool,
-    /// EPSV went out with the listing under way, and is to be answered.
-    pub(super) asked: bool,
-    /// It was answered with a port, behind the listing.
-    heard: bool,
-    /// Our side of the data connection of the listing under way is closed.
-    closed: bool,
-    /// How long the end of the last listing was waited for behind its data.
-    pub(super) end_took: Duration,
-}
-
 /// A directory that was just listed.
 #[derive(Debug)]
 pub(super) struct JustListed {
@@ -121,110 +101,65 @@ pub(super) struct JustListed {
     entries: Vec<DirEntry>,
 }
 
+/// A comparison, as the session that makes it sees it.
+#[derive(Debug, Default)]
+pub(super) struct Trial {
+    /// Our side of the data connection is closed early as well.
+    closes: bool,
+    /// EPSV was answered with a port, behind the listing.
+    pub(super) heard: bool,
+    /// How long the end of the listing was waited for behind its data.
+    pub(super) end_took: Duration,
+}
+
 impl Session {
     /// Whether EPSV goes out with this listing.
     pub(super) fn asks_together(&self, command: &[u8]) -> bool {
-        self.goes_on
-            && !self.behind.is_due()
-            && command.len() + 8 <= MOST
-            && self.may_arrange_ahead()
-            && (self.together.tries || self.host.facts(|facts| facts.together.works()))
-            && self
-                .host
-                .facts(|facts| facts.unannounced == Some(false) && facts.read_behind != Some(false))
+        command.len() + 8 <= MOST
+            && self.may_ask_for_next()
+            && (self.in_a_row.trial.is_some() || self.host.facts(|facts| facts.together.works()))
     }
 
     /// Closes our side of a listing's data connection, where that is of use.
     pub(super) fn close_our_side(&mut self, data: &TcpStream) {
         let plain = self.tls.is_none() && !self.packed;
-        let closes = self.together.tries_closing
-            || self.together.asked && self.host.facts(|facts| facts.closes_early.works());
-        self.together.closed = plain && closes && data.shutdown(Shutdown::Write).is_ok();
+        let closes = match &self.in_a_row.trial {
+            Some(trial) => trial.closes,
+            None => {
+                self.in_a_row.asked == Some(Sent::Together)
+                    && self.host.facts(|facts| facts.closes_early.works())
+            }
+        };
+        self.in_a_row.closed = plain && closes && data.shutdown(Shutdown::Write).is_ok();
     }
 
     /// A listing has ended, well or not.
     pub(super) fn weigh_closing(&mut self, well: bool) {
-        if std::mem::take(&mut self.together.closed) && !well {
+        if std::mem::take(&mut self.in_a_row.closed) && !well {
             self.host.facts(|facts| facts.closes_early = Proof::GivenUp);
         }
     }
 
-    /// The answer to EPSV that went out with a listing, behind `first`, which must answer the
-    /// listing. Returns the listing's.
-    ///
-    /// # Errors
-    /// Those of the connection, and `Disconnected` if it is out of step; the session is broken then.
-    pub(super) fn hear_together(&mut self, first: Reply, deadline: Deadline) -> Result<Reply> {
-        if first.is_farewell() {
-            return Ok(first);
-        }
-        if first.code() == ENTERS_EXTENDED {
-            return Err(self.out_of_step());
-        }
-        let limit = deadline.at_most(GIVE_UP_LIMIT);
-        let second = match self.talk(|control| control.final_reply(limit)) {
-            Ok(second) => second,
-            Err(err) => {
-                self.ask_together_no_more();
-                return Err(err);
+    /// EPSV that went out with a listing was answered as it should be.
+    pub(super) fn heard_together(&mut self) {
+        self.host.facts(|facts| {
+            if facts.together.works() {
+                facts.together = Proof::Works(0);
             }
-        };
-        self.together.asked = false;
-        self.answered += 1;
-        if second.code() == ENTERS_EXTENDED {
-            self.host.facts(|facts| {
-                if facts.together.works() {
-                    facts.together = Proof::Works(0);
-                }
-            });
-            self.together.heard = true;
-            self.connect_ahead(Some(second));
-            return Ok(first);
+        });
+        if let Some(trial) = &mut self.in_a_row.trial {
+            trial.heard = true;
         }
-        self.ask_together_no_more();
-        // "450 EPSV: data transfer in progress" comes before the end of the data is told.
-        let refused_first = !first.is_ok() && matches!(second.code(), 226 | 250);
-        Ok(match refused_first || second.is_farewell() {
-            true => second,
-            false => first,
-        })
-    }
-
-    /// The listing that EPSV went out with was refused by `reply`.
-    ///
-    /// # Errors
-    /// As [`hear_together`](Self::hear_together).
-    pub(super) fn hear_refusal(&mut self, reply: Reply, deadline: Deadline) -> Result<Reply> {
-        let refused = reply.code();
-        let heard = self.hear_together(reply, deadline)?;
-        // It was EPSV that was refused, and the listing began.
-        if heard.code() != refused || !self.has_ahead() {
-            return Err(self.out_of_step());
-        }
-        Ok(heard)
-    }
-
-    fn out_of_step(&mut self) -> Error {
-        self.ask_together_no_more();
-        let detail = format!("{}: out of step", self.host.options().host);
-        self.break_off(Error::new(ErrorKind::Disconnected, detail))
     }
 
     /// EPSV does not go out with a listing any more.
-    pub(super) fn ask_together_no_more(&mut self) {
-        self.together.asked = false;
-        let facts =
-            |facts: &mut super::host::Facts| std::mem::replace(&mut facts.together, Proof::GivenUp);
-        if self.host.facts(facts) != Proof::GivenUp {
+    pub(super) fn ask_together_no_more(&self) {
+        let before = self
+            .host
+            .facts(|facts| std::mem::replace(&mut facts.together, Proof::GivenUp));
+        if before != Proof::GivenUp {
             let host = &self.host.options().host;
             log::info!("{host}: EPSV together with a listing went wrong; not done any more");
-        }
-    }
-
-    /// The session is lost while that was to be answered.
-    pub(super) fn lost_together(&mut self) {
-        if std::mem::take(&mut self.together.asked) {
-            self.host.facts(|facts| facts.together.lose());
         }
     }
 }
@@ -261,27 +196,34 @@ impl FtpServer {
         if !host.facts(|facts| facts.together.begin()) {
             return;
         }
-        s.together.tries = true;
-        let good = self.shows_the_same(s, &listed);
-        s.together.tries = false;
+        let (good, end_took) = self.shows_the_same(s, &listed, false);
         host.facts(|facts| facts.together.end(good));
         log::debug!("{}: EPSV together with a listing: {good}", listed.dir);
         // A server that waits for us takes a round trip for it.
-        let slow = s.together.end_took > host.round_trip() / 2;
-        if !good || !slow || s.tls.is_some() || !host.facts(|facts| facts.closes_early.begin()) {
+        let quick = host.round_trip() / 2;
+        if !good
+            || end_took <= quick
+            || s.tls.is_some()
+            || !host.facts(|facts| facts.closes_early.begin())
+        {
             return;
         }
-        s.together.tries_closing = true;
-        let good = self.shows_the_same(s, &listed) && s.together.end_took < host.round_trip() / 2;
-        s.together.tries_closing = false;
+        let (same, end_took) = self.shows_the_same(s, &listed, true);
+        let good = same && end_took < quick;
         host.facts(|facts| facts.closes_early.end(good));
         log::debug!("{}: our side closed early: {good}", listed.dir);
     }
 
-    fn shows_the_same(&self, s: &mut Lease, listed: &JustListed) -> bool {
-        s.together.heard = false;
+    /// Whether the directory, listed so, is what it was, and what its end took.
+    fn shows_the_same(&self, s: &mut Lease, listed: &JustListed, closes: bool) -> (bool, Duration) {
+        s.in_a_row.trial = Some(Trial {
+            closes,
+            ..Trial::default()
+        });
         let again = s.in_a_row(|s| self.list_on(s, &listed.dir));
-        s.together.heard && again.is_ok_and(|again| again == listed.entries)
+        let trial = s.in_a_row.trial.take().unwrap_or_default();
+        let same = again.is_ok_and(|again| again == listed.entries);
+        (trial.heard && same, trial.end_took)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::abandon::GIVE_UP_LIMIT;
 use super::control::{Command, Owed};
 use super::data::{DataConnection, Stream};
+use super::in_a_row::Sent;
 use super::mode::suffix_of;
 use super::options::{DataMode, FtpOptions};
 use super::refusal::refusal;
@@ -133,7 +134,8 @@ impl Session {
         self.settle(false)?;
         let deadline = Deadline::after(self.host.options().timeout);
         let rest = rest.as_deref().filter(|_| together);
-        self.together.asked = way.is_none() && rest.is_none() && self.asks_together(command);
+        let asks = way.is_none() && rest.is_none() && self.asks_together(command);
+        self.in_a_row.asked = asks.then_some(Sent::Together);
         if let Some(refused) = self.send_opening(rest, command, deadline)? {
             // The command went out with it, and begins where nobody wants to read.
             drop(rendezvous);
@@ -154,7 +156,7 @@ impl Session {
                 return Err(self.break_off(too_long(&self.host, &reply)));
             }
             Some(reply) if reply.is_ok() => Some(reply),
-            Some(reply) if !reply.is_preliminary() && self.together.asked => {
+            Some(reply) if !reply.is_preliminary() && asks => {
                 return self.hear_refusal(reply, deadline).map(Begun::Refused);
             }
             Some(reply) if !reply.is_preliminary() => {
@@ -223,7 +225,7 @@ impl Session {
         command: &[u8],
         deadline: Deadline,
     ) -> Result<Option<Reply>> {
-        let together = self.together.asked;
+        let together = self.in_a_row.asked.is_some();
         let reply = self.talk(|control| {
             let Some(rest) = rest else {
                 let lines: [&[u8]; 2] = [command, b"EPSV"];
@@ -277,7 +279,7 @@ impl Session {
         };
         self.transferring = false;
         self.suspect(over_tls13, &reply);
-        if self.together.asked {
+        if self.in_a_row.asked.is_some() {
             return Err(self.break_off(error));
         }
         match reply {
@@ -306,10 +308,10 @@ impl Session {
         let early = data.take_early();
         let suspect = data.is_suspect();
         let reply = match early {
-            Some(reply) if self.together.asked => {
+            Some(reply) if self.in_a_row.asked.is_some() => {
                 drop(data);
                 let deadline = Deadline::after(self.host.options().timeout);
-                self.hear_together(reply, deadline)
+                self.hear_next(reply, deadline)
             }
             Some(reply) => {
                 drop(data);
@@ -319,8 +321,10 @@ impl Session {
             None => {
                 let deadline = Deadline::after(self.host.options().timeout);
                 let before = Instant::now();
-                let together = self.together.asked;
-                let asks = !together && data.direction().is_none() && self.asks_for_next();
+                let asks = data.direction().is_none() && self.asks_behind();
+                if asks {
+                    self.in_a_row.asked = Some(Sent::Behind);
+                }
                 self.send_behind()?;
                 let reply = self.talk(|control| {
                     if asks {
@@ -328,12 +332,11 @@ impl Session {
                     }
                     control.last_reply(deadline)
                 });
-                self.together.end_took = before.elapsed();
-                let reply = reply.and_then(|(reply, late)| match (asks, together) {
-                    (true, _) => Ok((self.hear_next(reply, deadline)?, late)),
-                    (_, true) => Ok((self.hear_together(reply, deadline)?, late)),
-                    (false, false) => Ok((reply, late)),
-                });
+                if let Some(trial) = &mut self.in_a_row.trial {
+                    trial.end_took = before.elapsed();
+                }
+                let reply =
+                    reply.and_then(|(reply, late)| Ok((self.hear_next(reply, deadline)?, late)));
                 let announced = data.is_announced();
                 // What the kernel took at once is on its way until then.
                 if data.direction() == Some(Direction::Up) {
