@@ -16,12 +16,17 @@ use crate::vfs::error::{Error, ErrorKind, Result};
 /// How long a transfer that is given up may take to be answered.
 pub(super) const GIVE_UP_LIMIT: Duration = Duration::from_secs(2);
 
+/// A server that says nothing of it for so long, or for so many round trips, is asked for something
+/// else; and what comes within that time behind the answer is the word that it owed.
+const SILENCE: Duration = Duration::from_millis(250);
+const SILENT_TRIPS: u32 = 4;
+
 /// A download given up so soon after another is one of many.
 const RUN: Duration = Duration::from_secs(3);
 
 impl Session {
     /// Gives a transfer up: closes the data connection and reads the one reply that is due,
-    /// whatever it says. Bounded by two seconds; a session that is not in step then is broken.
+    /// whatever it says. Bounded by some seconds; a session that is not in step then is broken.
     pub fn close_early(&mut self, data: DataConnection) {
         self.close_and_ask(data, false);
     }
@@ -32,13 +37,15 @@ impl Session {
         let now = Instant::now();
         let asks = self.host.facts(|facts| {
             let before = facts.given_up.replace(now);
-            facts.gives_up_in_step == Some(true)
+            (facts.gives_up_in_step == Some(true) || facts.gives_up_silently)
                 && before.is_some_and(|before| now.duration_since(before) < RUN)
         });
         self.close_and_ask(data, asks && self.may_arrange_ahead());
     }
 
     fn close_and_ask(&mut self, mut data: DataConnection, asks: bool) {
+        let silent = self.host.facts(|facts| facts.gives_up_silently);
+        let patience = self.silence();
         let early = data.take_early();
         self.learn_flow(&mut data);
         drop(data);
@@ -54,11 +61,24 @@ impl Session {
             let reply = self.talk(|control| {
                 if asks {
                     control.send(&[b"EPSV"])?;
+                } else if silent || !control.speaks_in(patience) {
+                    return Ok(None);
                 }
-                control.receive(Deadline::after(GIVE_UP_LIMIT))
+                control.receive(Deadline::after(GIVE_UP_LIMIT)).map(Some)
             });
+            let reply = match reply {
+                Ok(None) => return self.ask_in_silence(silent),
+                Ok(Some(reply)) => Ok(reply),
+                Err(error) => Err(error),
+            };
             match reply {
                 Ok(reply) if reply.is_farewell() => return self.hang_up(),
+                Ok(reply) if silent && asks && reply.code() == 229 => {
+                    return self.connect_ahead(Some(reply));
+                }
+                Ok(reply) if silent && asks && reply.is_preliminary() => {
+                    return self.await_ahead();
+                }
                 Ok(reply) if is_last_word(&reply) => {
                     self.host.facts(|facts| facts.gives_up_in_step = Some(true));
                     if asks {
@@ -76,6 +96,40 @@ impl Session {
         }
         // Pure-FTPd ends with 150; on another server that would not be the last word.
         self.check_step();
+    }
+
+    /// How long a server may take to say something.
+    fn silence(&self) -> Duration {
+        let trips = self.host.round_trip() * SILENT_TRIPS;
+        trips.clamp(SILENCE, GIVE_UP_LIMIT)
+    }
+
+    /// The server has said nothing of a transfer that was given up. Pure-FTPd does not, where it sees
+    /// the closed connection before it writes to it: what it answers next is the answer to what it is
+    /// asked next. On a server that is not `known` for that the word that is due may come yet.
+    fn ask_in_silence(&mut self, known: bool) {
+        let patience = self.silence();
+        let asked = self.talk(|control| {
+            let deadline = Deadline::after(GIVE_UP_LIMIT);
+            control.send(&[b"NOOP"])?;
+            let first = control.receive(deadline)?;
+            let was_late = is_late(&first);
+            let answer = if was_late {
+                control.receive(deadline)?
+            } else {
+                first
+            };
+            let more = !was_late && !known && control.speaks_in(patience);
+            if is_late(&answer) || more || !control.is_at_rest() {
+                return Err(Error::new(ErrorKind::Disconnected, "out of step"));
+            }
+            Ok(was_late)
+        });
+        match asked {
+            Ok(false) => self.host.facts(|facts| facts.gives_up_silently = true),
+            Ok(true) => {}
+            Err(error) => log::debug!("{}: {error}", self.host.options().host),
+        }
     }
 
     /// The answer to EPSV, behind that to the transfer; any other is one reply too many.
@@ -114,11 +168,7 @@ impl Session {
         let checked = self.talk(|control| {
             control.send(&[b"NOOP"])?;
             let reply = control.receive(deadline)?;
-            let late = matches!(
-                reply.code(),
-                100..=199 | 225 | 226 | 250 | 421 | 425 | 426 | 451
-            );
-            if late || !control.is_at_rest() {
+            if is_late(&reply) || !control.is_at_rest() {
                 return Err(Error::new(ErrorKind::Disconnected, "out of step"));
             }
             Ok(())
@@ -127,6 +177,14 @@ impl Session {
             log::debug!("{}: {error}", self.host.options().host);
         }
     }
+}
+
+/// Whether this belongs to a transfer rather than to NOOP.
+fn is_late(reply: &Reply) -> bool {
+    matches!(
+        reply.code(),
+        100..=199 | 225 | 226 | 250 | 421 | 425 | 426 | 451
+    )
 }
 
 /// Whether nothing follows this reply to a transfer that was given up.

@@ -216,6 +216,12 @@ impl Control {
         }
     }
 
+    /// Whether something comes within `patience`, or has come.
+    pub(super) fn speaks_in(&mut self, patience: Duration) -> bool {
+        self.is_at_rest() && net::wait_readable(self.tcp(), None, patience).is_err()
+            || !self.is_at_rest()
+    }
+
     /// Whether something comes within `patience`, or within `grace` after `data` became readable.
     pub(super) fn speaks_within(
         &mut self,

@@ -61,6 +61,8 @@ pub struct Facts {
     pub(super) closes_early: Proof,
     /// A transfer that is given up has one last word, at once; `Some(false)` since it had another.
     pub gives_up_in_step: Option<bool>,
+    /// Nothing may be said of such a one: what is answered next is what is asked next (Pure-FTPd).
+    pub gives_up_silently: bool,
     /// When a download was last given up.
     pub(super) given_up: Option<Instant>,
     /// EPSV is answered without a PRET before it, though the server has that (Pure-FTPd);

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -197,11 +198,11 @@ fn active_mode_takes_data_from_the_server_only() {
 
 #[test]
 fn a_transfer_given_up_keeps_the_session_where_the_server_plays_along() {
-    // vsftpd and ProFTPD say 426; Pure-FTPd says 150 a second time; some say nothing.
+    // vsftpd and ProFTPD say 426; Pure-FTPd says 150 a second time, or nothing.
     for (last_word, survives) in [
         ("426 aborted", true),
         ("150 0.001 seconds", true),
-        ("", false),
+        ("", true),
     ] {
         let server = Server::start(move |peer, line| {
             if line != "RETR a" {
@@ -302,6 +303,60 @@ fn who_gives_one_download_up_after_another_has_the_next_data_connection_made() {
             assert_eq!(facts, Some(false), "found out, and not done again");
         }
     }
+}
+
+/// A server that says nothing of a download that is given up, and this to NOOP.
+fn silent(noop: &'static str) -> Server {
+    let owes = AtomicBool::new(false);
+    Server::start(move |peer, line| {
+        match line.split(' ').next() {
+            Some("RETR") => {
+                peer.say("150 here it is");
+                let mut data = peer.accept();
+                while data.write_all(&[7; 65536]).is_ok() {}
+                owes.store(true, Ordering::Relaxed);
+            }
+            Some("REST") => peer.say("350 go on"),
+            Some("NOOP") if owes.swap(false, Ordering::Relaxed) => peer.say(noop),
+            _ => return Some(false),
+        }
+        Some(true)
+    })
+}
+
+#[test]
+fn a_server_that_says_nothing_of_what_was_given_up_is_asked_and_then_known() {
+    let server = silent("200 ok");
+    let pool = server.pool();
+    for round in 0..4 {
+        let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+        let Begun::Open(mut data) = lease.begin_data(b"RETR a", round).unwrap() else {
+            panic!("refused");
+        };
+        data.read_exact(&mut [0; 1000]).unwrap();
+        lease.close_for_next(data);
+        assert!(!lease.is_broken());
+        assert!(pool.host().facts(|facts| facts.gives_up_silently));
+        // Only the first time; then the question is for the next data connection.
+        let heard = server.heard.lock().unwrap().clone();
+        let last = heard.last().map(String::as_str);
+        assert_eq!(last, Some(if round == 0 { "NOOP" } else { "EPSV" }));
+    }
+    assert_eq!(server.count("RETR a"), 4);
+}
+
+#[test]
+fn who_answers_while_the_last_word_is_yet_to_come_is_not_silent() {
+    let server = silent("200 ok\r\n426 aborted");
+    let pool = server.pool();
+    let mut lease = pool.lease(Purpose::Transfer, true).unwrap();
+    let Begun::Open(mut data) = lease.begin_data(b"RETR a", 0).unwrap() else {
+        panic!("refused");
+    };
+    data.read_exact(&mut [0; 1000]).unwrap();
+    lease.close_for_next(data);
+    assert!(lease.is_broken());
+    assert!(!pool.host().facts(|facts| facts.gives_up_silently));
 }
 
 #[test]
