@@ -253,7 +253,8 @@ impl Cached {
             self.count(count);
             return count;
         }
-        if !self.entry.has(offset) {
+        // What has just come, and is on its way to the disk, may have no file yet.
+        if !self.entry.is_on_disk(offset) {
             return 0;
         }
         let Some(file) = self.file() else {

@@ -1,6 +1,7 @@
 //! What a fast reader left out of the cache comes behind the last close, and disturbs nobody.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 
 use ferryfs::vfs::backend::{Need, Transfers};
@@ -69,10 +70,28 @@ impl Mount {
     }
 
     fn until_whole(&self) {
-        self.until("all of it is here", || self.is_whole());
-        self.until("nothing is left to do", || {
+        self.while_it_comes("all of it is here", || self.is_whole());
+        self.until_nothing_is_left();
+    }
+
+    fn until_nothing_is_left(&self) {
+        self.while_it_comes("nothing is left to do", || {
             self.contents.report().filled_files == 0 && self.server.in_use() == 0
         });
+    }
+
+    /// Waits for as long as something comes: the thread that fetches it is the least important one,
+    /// and takes its time on a machine that is busy.
+    fn while_it_comes(&self, what: &str, done: impl Fn() -> bool) {
+        let (mut filled, mut since) = (self.filled(), Instant::now());
+        while !done() {
+            if self.filled() > filled {
+                (filled, since) = (self.filled(), Instant::now());
+            }
+            let stands = since.elapsed() > Duration::from_secs(20);
+            assert!(!stands, "{what}: {:?}", self.contents);
+            sleep(Duration::from_millis(2));
+        }
     }
 }
 
@@ -106,7 +125,7 @@ fn only_what_was_read_comes_once_more() {
     file.close().unwrap();
     drop(file);
     mount.until("it came", || mount.filled() > 0);
-    mount.until("and ended", || mount.contents.report().filled_files == 0);
+    mount.until_nothing_is_left();
     assert!(mount.filled() <= 44 * MB as u64 && !mount.is_whole());
 }
 
@@ -264,13 +283,42 @@ fn what_others_read_meanwhile_takes_its_room() {
         assert!(file.read_all(MB) == other);
         file.close().unwrap();
     }
-    mount.until("nothing is left to do", || {
-        mount.contents.report().filled_files == 0 && mount.server.in_use() == 0
-    });
+    mount.until_nothing_is_left();
     mount.until("there is no more than may be", || {
         mount.contents.blocks().report().bytes <= room
     });
     mount.read_and_close();
+}
+
+#[test]
+fn who_looks_before_the_first_block_is_on_disk_finds_it_there_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = mount_in(dir.path(), MemoryServer::new());
+    let content = pattern(100_000);
+    for n in 0..200 {
+        let name = format!("f{n}");
+        mount.server.put(&name, content.clone());
+        let attr = mount.server.peek(&name).unwrap();
+        let cached = mount
+            .contents
+            .blocks()
+            .version(&path(&name), &attr)
+            .unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let mut got = [0; 100];
+                    let count = cached.read(0, &mut got);
+                    assert!(content.starts_with(&got[..count]));
+                }
+            });
+            assert!(cached.put_wait(0, Chunk::new(content.clone()), QUIET));
+            mount.contents.blocks().settle();
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(cached.whole_file().is_some(), "{name}");
+    }
 }
 
 #[test]

@@ -132,6 +132,12 @@ impl Entry {
         })
     }
 
+    /// Whether the byte at `offset` is on disk, and so there is a file to read it from.
+    pub(super) fn is_on_disk(&self, offset: u64) -> bool {
+        self.held
+            .with(|held| held.block(offset / BLOCK) != Block::Absent)
+    }
+
     /// How many of the `most` bytes from `offset` on are here in one piece.
     pub(super) fn run(&self, offset: u64, most: u64) -> u64 {
         let end = offset.saturating_add(most).min(self.print.size);
