@@ -287,10 +287,11 @@ impl fuser::Filesystem for Filesystem {
             reply,
             move |slot| {
                 let lend = |file: &_| slot.with(|reply| passthrough.lend(reply, file)).flatten();
-                let asked = Cell::new(false);
+                let asked = Cell::new(None);
                 let around = |origin| {
-                    let likely = direct.is_likely(caller, origin);
-                    asked.set(likely || origin == Origin::SameMachine);
+                    let opener = direct.opener(caller, origin);
+                    let likely = opener.likely;
+                    asked.set((likely || origin == Origin::SameMachine).then_some(opener));
                     likely
                 };
                 let opened = vfs.open_lending(ino(of), how, Some(&lend), Some(&around));
@@ -298,7 +299,7 @@ impl fuser::Filesystem for Filesystem {
                 vfs.answers(caller, ino(of), opened.as_ref().err());
                 opened.inspect(|(opened, loan)| {
                     passthrough.opened(loan.as_ref());
-                    if asked.get() { direct.opened(opened.fh, caller, opened.around); }
+                    if let Some(opener) = asked.take() { direct.opened(opened.fh, opener, opened.around); }
                 })
             },
             answer_open,

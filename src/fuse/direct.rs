@@ -45,6 +45,15 @@ pub(crate) struct DirectReads {
     opens: AtomicU64,
 }
 
+/// Who opens a file.
+#[derive(Debug, Default)]
+pub(super) struct Opener {
+    /// Likely to read it in large pieces.
+    pub(super) likely: bool,
+    /// What it runs; empty where that is not known, or does not count.
+    program: String,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pieces {
     Large,
@@ -103,16 +112,22 @@ impl DirectReads {
         format!("{how}, {} opens", self.opens.load(Ordering::Relaxed))
     }
 
-    /// Whether `thread` is likely to read what comes from there in large pieces.
-    pub(super) fn is_likely(&self, thread: u32, origin: Origin) -> bool {
+    /// Who `thread` is as far as that counts, who opens what comes from there.
+    pub(super) fn opener(&self, thread: u32, origin: Origin) -> Opener {
         match (self.forced, origin) {
-            (Some(false), _) | (_, Origin::Local) | (None, Origin::Network) => false,
-            (Some(true), _) => true,
-            (None, Origin::SameMachine) => program(thread).is_some_and(|program| {
+            (Some(false), _) | (_, Origin::Local) | (None, Origin::Network) => Opener::default(),
+            (Some(true), _) => Opener {
+                likely: true,
+                // Where it is for all nobody is judged.
+                program: String::new(),
+            },
+            (None, Origin::SameMachine) => {
+                let program = program(thread).unwrap_or_default();
                 let copies = || COPIERS.contains(&program.as_str());
-                self.judgement(&program)
-                    .map_or_else(copies, |pieces| pieces == Pieces::Large)
-            }),
+                let judgement = self.judgement(&program);
+                let likely = judgement.map_or_else(copies, |pieces| pieces == Pieces::Large);
+                Opener { likely, program }
+            }
         }
     }
 
@@ -123,11 +138,9 @@ impl DirectReads {
         })
     }
 
-    /// `thread` opened `fh`, which goes around the pages, or does not as that was not likely.
-    pub(super) fn opened(&self, fh: u64, thread: u32, around: bool) {
-        // Where it is for all nobody is judged.
-        let judged = self.forced.is_none().then(|| program(thread)).flatten();
-        let program = judged.unwrap_or_default();
+    /// `opener` opened `fh`, which goes around the pages, or does not as that was not likely.
+    pub(super) fn opened(&self, fh: u64, opener: Opener, around: bool) {
+        let program = opener.program;
         if around {
             self.opens.fetch_add(1, Ordering::Relaxed);
         } else if program.is_empty() || self.judgement(&program).is_some() {
@@ -198,9 +211,9 @@ mod tests {
 
     /// Opens around the pages, or not, and reads `count` times.
     fn read(direct: &DirectReads, len: u32, for_pages: bool, count: u64) -> bool {
-        let us = std::process::id();
-        let around = direct.is_likely(us, LOCAL);
-        direct.opened(1, us, around);
+        let opener = direct.opener(std::process::id(), LOCAL);
+        let around = opener.likely;
+        direct.opened(1, opener, around);
         for nth in 0..count {
             direct.note(1, nth * u64::from(len), len, for_pages || !around);
         }
@@ -218,7 +231,7 @@ mod tests {
             assert!(!read(&direct, 1 << 20, true, 1), "unknown");
             assert!(read(&direct, 128 << 10, false, 5000));
             // The last one is short.
-            direct.opened(3, std::process::id(), true);
+            direct.opened(3, direct.opener(std::process::id(), LOCAL), true);
             for fine in 0..READS {
                 direct.note(3, fine, 128 << 10, false);
                 direct.note(4, fine, 100, false);
@@ -237,10 +250,10 @@ mod tests {
     #[test]
     fn who_does_not_begin_at_the_start_shows_nothing() {
         let (direct, us) = (DirectReads::new(None), std::process::id());
-        direct.opened(1, us, false);
+        direct.opened(1, direct.opener(us, LOCAL), false);
         direct.note(1, 1 << 20, 1 << 20, true);
         direct.note(1, 0, 1 << 20, true);
-        assert!(!direct.is_likely(us, LOCAL));
+        assert!(!direct.opener(us, LOCAL).likely);
     }
 
     #[test]
@@ -253,12 +266,12 @@ mod tests {
         ] {
             let direct = DirectReads::new(forced);
             read(&direct, 1 << 20, true, 1);
-            assert_eq!(direct.is_likely(us, LOCAL), here);
-            assert_eq!(direct.is_likely(us, Origin::Network), far);
-            assert!(!direct.is_likely(us, Origin::Local));
+            assert_eq!(direct.opener(us, LOCAL).likely, here);
+            assert_eq!(direct.opener(us, Origin::Network).likely, far);
+            assert!(!direct.opener(us, Origin::Local).likely);
         }
         assert!(
-            !DirectReads::new(None).is_likely(0, LOCAL),
+            !DirectReads::new(None).opener(0, LOCAL).likely,
             "nobody we know"
         );
     }
