@@ -59,6 +59,38 @@ fn a_sequential_reader_of_a_slow_link_gets_several_connections() {
     mount.finish();
 }
 
+#[test]
+fn what_a_slow_connection_has_left_is_shared_by_those_who_are_done() {
+    // The second of five parts comes at 6 MiB/s, the others at 24.
+    let slow = (57 * MB as u64..60 * MB as u64, 6 << 20);
+    let quirks = Quirks {
+        rate_from: Some(slow),
+        ..Quirks::default()
+    };
+    let server = self::slow(24 << 20, 192, quirks);
+    let Some(mount) = mounting(&server).start() else {
+        return;
+    };
+    let began = Instant::now();
+    assert!(fs::read(mount.path("big")).unwrap() == server.get("big"));
+    let took = began.elapsed();
+    let begun = |line: &String| line.strip_prefix("REST ").and_then(|at| at.parse().ok());
+    let begun: Vec<usize> = server.commands().iter().filter_map(begun).collect();
+    assert!(
+        begun.iter().any(|at| (57 * MB..60 * MB).contains(at)),
+        "{begun:?}"
+    );
+    assert!(
+        begun.iter().any(|at| (64 * MB..92 * MB).contains(at)),
+        "{begun:?}"
+    );
+    let alone = Duration::from_millis(5_500);
+    assert!(took < alone, "{took:?}, one connection takes {alone:?}");
+    let sent = server.bytes_sent();
+    assert!(sent < 220 * MB as u64, "{sent} bytes");
+    mount.finish();
+}
+
 /// Eight readers jump about in the file; some read on from where they jumped to.
 fn jump_side_by_side(mount: &TestMount, content: &[u8]) {
     std::thread::scope(|scope| {

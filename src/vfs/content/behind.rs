@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::judge::Judge;
+use super::judge::{Judge, rate};
 use super::lock;
-use super::plan::{self, Plan};
+use super::plan::{self, Own, Plan};
 use super::range_fetch;
 use super::rental::Rental;
 use super::spot::Spots;
@@ -81,6 +81,8 @@ pub(super) struct Behind {
     comes: AtomicBool,
     /// Where the file is fetched for a sequential reader: whether that pays.
     judge: Locked<Option<Judge>>,
+    /// When that began, and where the reader's own stream was.
+    own_from: Locked<Option<(Instant, u64)>>,
     spots: Spots,
     /// Reads of a few bytes, and helpers, that are in line for a connection.
     in_line: AtomicUsize,
@@ -266,10 +268,18 @@ impl Behind {
         self.judge.with(allowed)
     }
 
+    /// How fast the reader's own stream is since there are helpers, now that it is at `position`.
+    pub(super) fn own(&self, position: u64) -> Option<Own> {
+        let (since, from) = self.own_from.with(|from| *from)?;
+        let rate = rate(position.saturating_sub(from), since.elapsed());
+        Some(Own { position, rate })
+    }
+
     /// Several connections give no more than one: two go on, so that one moves while the other
-    /// begins anew behind what is here.
-    pub(super) fn go_on_by_few(&self) {
-        self.change(|plan| plan.most = Some(FEW));
+    /// begins anew behind what is here. The reader's own stream is at `position`.
+    pub(super) fn go_on_by_few(&self, position: u64) {
+        let own = self.own(position);
+        self.change(|plan| plan.begin_anew(FEW, own));
     }
 
     pub(super) fn give_up(&self) {
@@ -373,6 +383,8 @@ pub(super) fn help(version: &Arc<Version>, position: u64, served: u64, rate: u64
         return;
     }
     behind.judge.with(|judge| *judge = Some(Judge::new(rate)));
+    let from = Some((Instant::now(), position));
+    behind.own_from.with(|own| *own = from);
     let parts = Plan::of(aligned(first)..size, part, plan::Order::Sequence);
     behind.comes.store(false, Ordering::Relaxed);
     behind.plan().replace(parts);

@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::vfs::blocks::BLOCK;
+
 /// What a helper takes at once.
 pub(super) const PART: u64 = 8 << 20;
 
@@ -32,20 +34,81 @@ pub(super) enum Order {
     FromStart,
 }
 
+/// In sequence, who has nothing else to do takes half of what another has left, if that would take
+/// so long and is so much: connections are not as fast as each other, and the slowest one would be
+/// waited for.
+const LONG_MILLIS: u64 = 500;
+const LEAST_SHARED: u64 = 1 << 20;
+
+/// The same where there is something else to do: the reader is about to wait for a connection that
+/// is so much slower than another.
+const URGENT_MILLIS: u64 = 1_000;
+const SLOWER: u64 = 2;
+
+/// Who goes on by fewer begins anew this far before the reader's own stream, in its time and bytes.
+const LEAD_MILLIS: u64 = 250;
+const LEAST_LEAD: u64 = 2 << 20;
+
 /// What a helper has still to fetch.
 #[derive(Debug)]
 struct Running {
+    /// Where it began: what it is known by.
+    from: u64,
     range: Range<u64>,
+    /// Bytes a second, if that is known.
+    rate: Option<u64>,
+    /// It is to be begun anew, by whoever takes it then.
+    recalled: bool,
     /// It has a connection, as far as the plan was told.
     moves: bool,
     /// How far before it readers wait for it, in bytes.
     reach: u64,
 }
 
+impl Running {
+    /// How long it takes until all of it is here.
+    fn millis(&self) -> u64 {
+        let left = self.range.end.saturating_sub(self.range.start);
+        self.rate.map_or(0, |rate| left / (rate / 1000).max(1))
+    }
+
+    /// What is to be left to it of what it has, if another takes the rest of it: it would take
+    /// longer than `millis`.
+    fn shared_at(&self, millis: u64) -> Option<u64> {
+        let left = self.range.end.saturating_sub(self.range.start);
+        let half = self.range.start + left / 2;
+        let shared = self.moves && self.millis() > millis && left >= 2 * LEAST_SHARED;
+        shared.then_some(half - half % BLOCK)
+    }
+}
+
+/// The reader's own stream, before all parts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Own {
+    pub(super) position: u64,
+    /// Bytes a second, since there are helpers.
+    pub(super) rate: u64,
+}
+
+impl Own {
+    fn part(self, end: u64) -> Option<Running> {
+        (self.position < end).then_some(Running {
+            from: self.position,
+            range: self.position..end,
+            rate: Some(self.rate),
+            recalled: false,
+            moves: true,
+            reach: 0,
+        })
+    }
+}
+
 /// See the module. Parts are whole: what is left of one goes back as one.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) order: Order,
+    /// Where the first part began: what lies before it the reader's own stream fetches.
+    first: u64,
     /// By their start.
     left: BTreeMap<u64, u64>,
     running: Vec<Running>,
@@ -66,6 +129,7 @@ impl Plan {
         }
         Self {
             order,
+            first: what.start,
             left,
             ..Self::default()
         }
@@ -113,19 +177,74 @@ impl Plan {
         self.running.iter().any(serves)
     }
 
-    /// The next part for a helper who has just fetched what lies before `after`.
-    pub(super) fn take(&mut self, after: Option<u64>) -> Option<Range<u64>> {
+    /// The next part for a helper who has just fetched what lies before `after`, `own` being how far
+    /// the reader is who fetches what lies before all parts.
+    pub(super) fn take(&mut self, after: Option<u64>, own: Option<Own>) -> Option<Range<u64>> {
         if self.most.is_some_and(|most| self.running.len() >= most) {
             return None;
         }
         let adjacent = after.filter(|after| self.left.contains_key(after));
-        let start = match self.order {
-            Order::Spread => adjacent.or_else(|| self.middle()),
-            Order::InTurn | Order::Sequence | Order::FromStart => self.left.keys().next().copied(),
+        let range = match self.order {
+            Order::Spread => self.begin(adjacent.or_else(|| self.middle())),
+            Order::InTurn | Order::FromStart => self.begin(self.foremost()),
+            Order::Sequence => self
+                .share(own, true)
+                .or_else(|| self.begin(self.foremost()))
+                .or_else(|| self.share(own, false)),
         }?;
-        let range = start..self.left.remove(&start)?;
         self.resume(range.clone());
         Some(range)
+    }
+
+    fn foremost(&self) -> Option<u64> {
+        self.left.keys().next().copied()
+    }
+
+    fn begin(&mut self, start: Option<u64>) -> Option<Range<u64>> {
+        let start = start?;
+        self.left.remove(&start).map(|end| start..end)
+    }
+
+    /// The second half of what the slowest has left or, if it is `urgent`, the foremost.
+    fn share(&mut self, own: Option<Own>, urgent: bool) -> Option<Range<u64>> {
+        let own = own.and_then(|own| own.part(self.first));
+        let fastest = self.running.iter().filter_map(|part| part.rate).max();
+        let slow = |part: &&Running| part.rate.map(|rate| rate * SLOWER) < fastest;
+        let parts = own.iter().chain(&self.running);
+        let (part, millis) = if urgent {
+            let foremost = parts.min_by_key(|part| part.range.start);
+            (foremost.filter(slow), URGENT_MILLIS)
+        } else {
+            (parts.max_by_key(|part| part.millis()), LONG_MILLIS)
+        };
+        let (from, until) = part.map(|part| (part.from, part.shared_at(millis)))?;
+        let middle = until?;
+        let end = match self.running.iter_mut().find(|part| part.from == from) {
+            Some(part) => std::mem::replace(&mut part.range.end, middle),
+            None => std::mem::replace(&mut self.first, middle),
+        };
+        Some(middle..end)
+    }
+
+    /// All parts are to be begun anew, and no more than `most` at once: connections that filled a
+    /// link together are slow for seconds after others have gone, and a new one is not. The reader's
+    /// own stream is one of them.
+    pub(super) fn begin_anew(&mut self, most: usize, own: Option<Own>) {
+        self.most = Some(most);
+        for part in &mut self.running {
+            part.recalled = true;
+        }
+        let Some(own) = own.filter(|own| own.position < self.first) else {
+            return;
+        };
+        let lead = (own.rate / 1000)
+            .saturating_mul(LEAD_MILLIS)
+            .max(LEAST_LEAD);
+        let start = (own.position + lead).next_multiple_of(BLOCK);
+        if start + LEAST_SHARED <= self.first {
+            self.left.insert(start, self.first);
+            self.first = start;
+        }
     }
 
     /// The beginning of the longest gap or, where another helper is about to go on into it, of its
@@ -145,38 +264,40 @@ impl Plan {
         self.left.range(first..).nth(skip).map(|(&start, _)| start)
     }
 
-    /// The helper whose part ends at `end` is at `next`, and makes `rate` bytes a second, if that is
-    /// known.
-    pub(super) fn advance(&mut self, next: u64, end: u64, rate: Option<u64>) {
-        if let Some(part) = self.running.iter_mut().find(|part| part.range.end == end) {
-            part.range.start = next;
-            part.moves = true;
-            let (unknown, millis, most) = match self.order {
-                Order::Sequence => (SEQUENCE_NEAR, SEQUENCE_MILLIS, SEQUENCE_NEAR),
-                _ => (NEAR_UNKNOWN, SOON_MILLIS, NEAR),
-            };
-            let soon = |rate: u64| (rate / 1000).saturating_mul(millis).min(most);
-            part.reach = rate.map_or(unknown, soon);
-        }
+    /// The helper whose part began at `from` is at `next`, and makes `rate` bytes a second, if that
+    /// is known. Returns where the part ends: another may have taken some of it.
+    pub(super) fn advance(&mut self, from: u64, next: u64, rate: Option<u64>) -> Option<u64> {
+        let part = self.running.iter_mut().find(|part| part.from == from)?;
+        part.range.start = next;
+        part.moves = true;
+        part.rate = rate;
+        let (unknown, millis, most) = match self.order {
+            Order::Sequence => (SEQUENCE_NEAR, SEQUENCE_MILLIS, SEQUENCE_NEAR),
+            _ => (NEAR_UNKNOWN, SOON_MILLIS, NEAR),
+        };
+        let soon = |rate: u64| (rate / 1000).saturating_mul(millis).min(most);
+        part.reach = rate.map_or(unknown, soon);
+        Some(part.range.end)
     }
 
-    /// Whether the part that ends at `end` is one too many: those that are needed first go on.
-    pub(super) fn is_surplus(&self, end: u64) -> bool {
-        let before = self.running.iter().filter(|part| part.range.end < end);
-        self.most.is_some_and(|most| before.count() >= most)
+    /// Whether the part that began at `from` is to be begun anew.
+    pub(super) fn is_recalled(&self, from: u64) -> bool {
+        let mut running = self.running.iter();
+        running.any(|part| part.from == from && part.recalled)
     }
 
     /// It waits for a connection, to go on at `next`.
-    pub(super) fn wait(&mut self, next: u64, end: u64) {
-        if let Some(part) = self.running.iter_mut().find(|part| part.range.end == end) {
+    pub(super) fn wait(&mut self, from: u64, next: u64) {
+        if let Some(part) = self.running.iter_mut().find(|part| part.from == from) {
             part.range.start = next;
             part.moves = false;
         }
     }
 
-    /// Nobody fetches the part that ends at `end` any more, or for now.
-    pub(super) fn stop(&mut self, end: u64) {
-        self.running.retain(|part| part.range.end != end);
+    /// Nobody fetches the part that began at `from` any more, or for now. Returns where it ends.
+    pub(super) fn stop(&mut self, from: u64) -> Option<u64> {
+        let at = self.running.iter().position(|part| part.from == from)?;
+        Some(self.running.swap_remove(at).range.end)
     }
 
     /// It is to be fetched again.
@@ -186,17 +307,19 @@ impl Plan {
             _ => NEAR_UNKNOWN,
         };
         self.running.push(Running {
+            from: range.start,
             range,
+            rate: None,
+            recalled: false,
             moves: false,
             reach,
         });
     }
 
-    /// The rest of a part is for another.
-    pub(super) fn put_back(&mut self, range: Range<u64>) {
-        self.stop(range.end);
-        if !range.is_empty() {
-            self.left.insert(range.start, range.end);
+    /// The rest of the part that began at `from`, from `next` on, is for another.
+    pub(super) fn put_back(&mut self, from: u64, next: u64) {
+        if let Some(end) = self.stop(from).filter(|end| next < *end) {
+            self.left.insert(next, end);
         }
     }
 }
@@ -208,85 +331,186 @@ mod tests {
     #[test]
     fn helpers_spread_and_then_go_on() {
         let mut plan = Plan::of(0..80, 10, Order::Spread);
-        assert_eq!(plan.take(None), Some(0..10));
-        assert_eq!(plan.take(None), Some(40..50));
-        assert_eq!(plan.take(None), Some(20..30));
+        assert_eq!(plan.take(None, None), Some(0..10));
+        assert_eq!(plan.take(None, None), Some(40..50));
+        assert_eq!(plan.take(None, None), Some(20..30));
         // Each goes on, up to where the next one began, and then where most is left.
+        plan.stop(0);
+        assert_eq!(plan.take(Some(10), None), Some(10..20));
         plan.stop(10);
-        assert_eq!(plan.take(Some(10)), Some(10..20));
-        plan.stop(20);
-        assert_eq!(plan.take(Some(20)), Some(60..70));
+        assert_eq!(plan.take(Some(20), None), Some(60..70));
         assert!(!plan.is_near(65) && !plan.is_moving());
-        plan.advance(60, 70, None);
+        plan.advance(60, 60, None);
         assert!(plan.is_near(65) && !plan.is_near(75) && plan.serves(69));
-        plan.wait(60, 70);
+        plan.wait(60, 60);
         assert!(!plan.is_near(65));
         // What was given up is taken again, from where it was left.
-        plan.advance(44, 50, None);
-        plan.put_back(44..50);
+        plan.advance(40, 44, None);
+        plan.put_back(40, 44);
+        plan.stop(20);
+        assert_eq!(plan.take(Some(30), None), Some(30..40));
         plan.stop(30);
-        assert_eq!(plan.take(Some(30)), Some(30..40));
-        plan.stop(40);
-        assert_eq!(plan.take(Some(40)), Some(44..50));
-        assert_eq!(plan.take(None), Some(50..60));
-        assert_eq!(plan.take(None), Some(70..80));
-        assert_eq!(plan.take(None), None);
+        assert_eq!(plan.take(Some(40), None), Some(44..50));
+        assert_eq!(plan.take(None, None), Some(50..60));
+        assert_eq!(plan.take(None, None), Some(70..80));
+        assert_eq!(plan.take(None, None), None);
     }
 
     #[test]
     fn in_turn() {
         let mut plan = Plan::of(5..25, 10, Order::InTurn);
-        assert_eq!(plan.take(None), Some(5..15));
-        plan.put_back(9..15);
+        assert_eq!(plan.take(None, None), Some(5..15));
+        plan.put_back(5, 9);
         assert!(plan.running.is_empty());
-        assert_eq!(plan.take(Some(15)), Some(9..15));
-        assert_eq!(plan.take(None), Some(15..25));
+        assert_eq!(plan.take(Some(15), None), Some(9..15));
+        assert_eq!(plan.take(None, None), Some(15..25));
         assert_eq!(plan.parts(), 0);
     }
 
     #[test]
     fn readers_wait_for_who_is_there_soon() {
         let mut plan = Plan::of(0..64 << 20, 32 << 20, Order::InTurn);
-        let _ = plan.take(None);
-        plan.advance(0, 32 << 20, Some(12 << 20));
+        let _ = plan.take(None, None);
+        plan.advance(0, 0, Some(12 << 20));
         assert!(plan.is_near(1 << 20) && !plan.is_near(2 << 20));
-        plan.advance(0, 32 << 20, Some(1 << 30));
+        plan.advance(0, 0, Some(1 << 30));
         assert!(plan.is_near(7 << 20) && !plan.is_near(9 << 20));
     }
 
     #[test]
     fn who_reads_in_sequence_waits_for_who_is_about_to_begin() {
         let mut plan = Plan::of(0..64 << 20, 32 << 20, Order::Sequence);
-        let _ = plan.take(None);
+        let _ = plan.take(None, None);
         assert!(plan.is_near(3 << 20) && !plan.is_near(5 << 20));
         // As long as it does not move his own stream goes on.
         assert!(!plan.serves(3 << 20));
-        plan.advance(0, 32 << 20, Some(2 << 20));
+        plan.advance(0, 0, Some(2 << 20));
         assert!(plan.serves(1 << 20) && !plan.serves(3 << 20));
-        plan.wait(8 << 20, 32 << 20);
+        plan.wait(0, 8 << 20);
         assert!(!plan.is_near(1 << 20) && plan.is_near(9 << 20) && !plan.serves(9 << 20));
     }
 
-    #[test]
-    fn where_few_go_on_it_is_with_what_is_needed_first() {
-        let mut plan = Plan::of(0..40, 10, Order::Sequence);
-        for _ in 0..3 {
-            let _ = plan.take(None);
+    const MB: u64 = 1 << 20;
+
+    /// Five helpers at parts of 48 MB from 16 MB on, the first one slow, and the reader at `position`.
+    fn five(parts: u64, position: u64, rate: u64) -> (Plan, Option<Own>) {
+        let end = (16 + parts * 48) * MB;
+        let mut plan = Plan::of(16 * MB..end, 48 * MB, Order::Sequence);
+        for nth in 0..5 {
+            let part = plan.take(None, None).map(|part| part.start);
+            assert_eq!(part, Some((16 + nth * 48) * MB));
         }
-        assert!(!plan.is_surplus(30));
-        plan.most = Some(2);
-        assert!(!plan.is_surplus(10) && !plan.is_surplus(20) && plan.is_surplus(30));
-        plan.put_back(25..30);
-        assert_eq!(plan.take(None), None);
-        plan.stop(10);
-        assert_eq!(plan.take(Some(10)), Some(25..30));
+        for nth in 0..5 {
+            let speed = if nth == 0 { 4 } else { 20 };
+            plan.advance((16 + nth * 48) * MB, (17 + nth * 48) * MB, Some(speed * MB));
+        }
+        let own = Own {
+            position: position * MB,
+            rate: rate * MB,
+        };
+        (plan, Some(own))
+    }
+
+    #[test]
+    fn who_has_nothing_else_to_do_takes_half_of_what_the_slowest_has_left() {
+        let (mut plan, own) = five(5, 12, 80);
+        plan.stop(64 * MB);
+        let half = plan.take(Some(112 * MB), own);
+        let middle = (17 + 64) * MB / 2;
+        assert_eq!(half, Some(middle..64 * MB));
+        assert_eq!(plan.advance(16 * MB, 18 * MB, Some(4 * MB)), Some(middle));
+        assert_eq!(plan.advance(middle, middle, Some(MB)), Some(64 * MB));
+        // The newcomer is the slowest now, and then what is left is too little, or soon here.
+        assert_eq!(plan.take(None, own).map(|part| part.end), Some(64 * MB));
+        for part in &mut plan.running {
+            part.moves = true;
+            part.rate = Some(200 * MB);
+        }
+        assert_eq!(plan.take(None, own), None);
+        // One that waits for a connection keeps what it has.
+        plan.wait(208 * MB, 210 * MB);
+        plan.running.retain(|part| part.from == 208 * MB);
+        assert_eq!(plan.take(None, own), None);
+    }
+
+    #[test]
+    fn what_the_reader_waits_for_is_shared_before_more_is_begun() {
+        let (mut plan, own) = five(8, 16, 80);
+        plan.stop(64 * MB);
+        let half = plan.take(Some(112 * MB), own);
+        assert_eq!(half.map(|part| part.end), Some(64 * MB));
+        // He does not wait long: the next part.
+        plan.advance(16 * MB, 18 * MB, Some(100 * MB));
+        plan.stop(112 * MB);
+        let next = plan.take(Some(160 * MB), own);
+        assert_eq!(next.map(|part| part.start), Some(256 * MB));
+    }
+
+    #[test]
+    fn the_readers_own_stream_is_helped_too() {
+        let mut plan = Plan::of(64 * MB..112 * MB, 48 * MB, Order::Sequence);
+        let own = Own {
+            position: 24 * MB,
+            rate: 4 * MB,
+        };
+        let next = plan.take(None, Some(own));
+        assert_eq!(next, Some(64 * MB..112 * MB));
+        assert_eq!(plan.take(None, Some(own)), Some(44 * MB..64 * MB));
+        assert_eq!(plan.take(None, Some(own)), Some(34 * MB..44 * MB));
+        assert_eq!(plan.take(None, Some(own)), Some(29 * MB..34 * MB));
+        assert_eq!(
+            plan.take(None, Some(own)).map(|part| part.end),
+            Some(29 * MB)
+        );
+        // What is left of it he soon has.
+        let soon = Own {
+            rate: 5 * MB,
+            ..own
+        };
+        assert_eq!(plan.take(None, Some(soon)), None);
+        // He is past what he had to do.
+        let past = Own {
+            position: 70 * MB,
+            rate: MB,
+        };
+        assert_eq!(plan.take(None, Some(past)), None);
+    }
+
+    #[test]
+    fn where_few_go_on_they_begin_anew_with_what_is_needed_first() {
+        let mut plan = Plan::of(64 * MB..304 * MB, 48 * MB, Order::Sequence);
+        for nth in 0..3 {
+            let _ = plan.take(None, None);
+            let from = (64 + nth * 48) * MB;
+            assert!(!plan.is_recalled(from));
+            plan.advance(from, from + MB, Some(20 * MB));
+        }
+        let own = Own {
+            position: 24 * MB,
+            rate: 16 * MB,
+        };
+        plan.begin_anew(2, Some(own));
+        for from in [64, 112, 160] {
+            assert!(plan.is_recalled(from * MB));
+            assert_eq!(plan.take(None, None), None, "too many are at work");
+            plan.put_back(from * MB, (from + 2) * MB);
+            if from == 112 {
+                // Four megabytes before him, which he fetches meanwhile.
+                let first = plan.take(None, Some(own)).map(|part| part.start / MB);
+                assert_eq!(first, Some(28));
+            }
+        }
+        let next = plan.take(None, Some(own));
+        assert_eq!(next, Some(66 * MB..112 * MB));
+        assert!(!plan.is_recalled(66 * MB));
+        assert_eq!(plan.take(None, Some(own)), None);
     }
 
     #[test]
     fn one_who_cannot_jump_is_near_to_all_that_comes() {
         let mut plan = Plan::of(0..1 << 40, 1 << 30, Order::FromStart);
-        let _ = plan.take(None);
-        plan.advance(100, 1 << 30, None);
+        let _ = plan.take(None, None);
+        plan.advance(0, 100, None);
         assert!(plan.is_near(1 << 39) && !plan.is_near(99));
     }
 }

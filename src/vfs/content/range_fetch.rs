@@ -58,10 +58,20 @@ impl Open {
     }
 }
 
+/// What a helper is at: known to the plan by where it began.
+#[derive(Clone, Copy)]
+struct Part {
+    from: u64,
+    next: u64,
+    end: u64,
+}
+
 /// How an attempt to fetch ended.
 enum Done {
     /// It may go on.
     Some,
+    /// With another part.
+    Elsewhere,
     /// For want of a connection.
     Crowded,
     /// Enough for now: it was given up, or nothing is saved up for it.
@@ -111,41 +121,53 @@ impl RangeFetch {
     }
 
     fn work(&self) {
-        let (mut open, mut after) = (None, None);
-        while let Some(part) = self.next(after) {
-            after = Some(part.end);
-            if !self.fetch(part, &mut open) {
+        let (mut open, mut done) = (None, None);
+        while let Some(mut part) = self.next(done) {
+            if !self.fetch(&mut part, &mut open) {
                 break;
             }
+            done = Some(part);
         }
     }
 
-    /// Has done with what lies before `after`, and takes the next part.
-    fn next(&self, after: Option<u64>) -> Option<Range<u64>> {
+    /// Has `done` with a part, and takes the next.
+    fn next(&self, done: Option<Part>) -> Option<Part> {
         let version = self.helped.upgrade()?;
         let behind = version.behind();
         let size = version.size().unwrap_or_default();
         let goes_on = !version.is_stale() && behind.goes_on(size, self.is_spare());
+        let own = behind.own(version.furthest());
         // In one step: who waits for the only helper there is must not see none.
-        behind.change(|plan| {
-            after.into_iter().for_each(|end| plan.stop(end));
-            if goes_on { plan.take(after) } else { None }
+        let next = behind.change(|plan| {
+            let after = done.map(|part| {
+                plan.stop(part.from);
+                part.end
+            });
+            if goes_on { plan.take(after, own) } else { None }
+        });
+        next.map(|Range { start, end }| Part {
+            from: start,
+            next: start,
+            end,
         })
     }
 
     /// Fetches a part. Whether there may be another.
-    fn fetch(&self, part: Range<u64>, open: &mut Option<Open>) -> bool {
-        let (end, mut next) = (part.end, part.start);
+    fn fetch(&self, part: &mut Part, open: &mut Option<Open>) -> bool {
         let (mut tries, mut goes_on) = (0, true);
-        while next < end && tries < TRIES && goes_on {
-            let before = next;
-            let done = self.fetch_some(&mut next, end, open);
-            tries = if next > before { 0 } else { tries + 1 };
+        while part.next < part.end && tries < TRIES && goes_on {
+            let before = part.next;
+            let done = self.fetch_some(part, open);
+            tries = if part.next > before { 0 } else { tries + 1 };
             match done {
                 Done::Some => {}
-                Done::Crowded => goes_on = self.pause(next..end),
+                Done::Crowded => goes_on = self.pause(part),
+                Done::Elsewhere => {
+                    self.change(|plan| plan.put_back(part.from, part.next));
+                    break;
+                }
                 Done::Enough => {
-                    self.change(|plan| plan.put_back(next..end));
+                    self.change(|plan| plan.put_back(part.from, part.next));
                     goes_on = false;
                 }
                 Done::Failed => break,
@@ -162,23 +184,30 @@ impl RangeFetch {
 
     /// Others need the connection, or there is none. Nobody waits for the part meanwhile. Whether
     /// to go on with it; else it is left to the firm.
-    fn pause(&self, part: Range<u64>) -> bool {
+    fn pause(&self, part: &mut Part) -> bool {
         let Some(version) = self.helped.upgrade() else {
             return false;
         };
-        if version.behind().is_whole() && !self.is_firm(&version) {
-            version.behind().change(|plan| plan.put_back(part));
+        let behind = version.behind();
+        if behind.is_whole() && !self.is_firm(&version) {
+            behind.change(|plan| plan.put_back(part.from, part.next));
             return false;
         }
-        version.behind().change(|plan| plan.stop(part.end));
+        // Another may have taken some of it.
+        part.end = behind
+            .change(|plan| plan.stop(part.from))
+            .unwrap_or(part.end);
         drop(version);
         thread::sleep(BUSY);
-        self.change(|plan| plan.resume(part));
+        part.from = part.next;
+        self.change(|plan| plan.resume(part.from..part.end));
         true
     }
 
-    /// Fetches from `next` on by one download.
-    fn fetch_some(&self, next: &mut u64, end: u64, open: &mut Option<Open>) -> Done {
+    /// Fetches on by one download.
+    fn fetch_some(&self, part: &mut Part, open: &mut Option<Open>) -> Done {
+        let (from, end) = (part.from, part.end);
+        let next = &mut part.next;
         let Some(version) = self.helped.upgrade() else {
             return Done::Failed;
         };
@@ -205,26 +234,25 @@ impl RangeFetch {
             Some(open) => open,
             None => {
                 // Nobody waits for one who waits.
-                version.behind().change(|plan| plan.wait(*next, end));
+                version.behind().change(|plan| plan.wait(from, *next));
                 match self.begin(&version, *next) {
                     Ok(open) => open,
                     Err(done) => return done,
                 }
             }
         };
-        version
-            .behind()
-            .change(|plan| plan.advance(*next, end, reading.rate));
+        let advance = |plan: &mut Plan| plan.advance(from, *next, reading.rate);
+        version.behind().change(advance);
         drop(version);
-        while *next < end {
-            if let Err(done) = self.step(&mut reading, next, end) {
+        while part.next < part.end {
+            if let Err(done) = self.step(&mut reading, part) {
                 return done;
             }
             let Some(version) = self.helped.upgrade() else {
                 return Done::Failed;
             };
             if version.behind().is_in_sequence()
-                && version.run_from(*next, WORTH_A_JUMP) >= WORTH_A_JUMP
+                && version.run_from(part.next, WORTH_A_JUMP) >= WORTH_A_JUMP
             {
                 return Done::Some;
             }
@@ -232,7 +260,7 @@ impl RangeFetch {
         let Some(version) = self.helped.upgrade() else {
             return Done::Failed;
         };
-        if version.size() != Some(end) {
+        if version.size() != Some(part.end) {
             *open = Some(reading);
         } else if matches!(reading.download.read(&mut [0]), Ok(0)) {
             let _ = reading.download.conclude();
@@ -273,18 +301,19 @@ impl RangeFetch {
         }
     }
 
-    /// Reads on, a little way towards `end`.
-    fn step(&self, open: &mut Open, next: &mut u64, end: u64) -> Result<(), Done> {
+    /// Reads on, a little way towards the end of `part`.
+    fn step(&self, open: &mut Open, part: &mut Part) -> Result<(), Done> {
+        let next = &mut part.next;
         let mut buffer = {
             let version = self.helped.upgrade().ok_or(Done::Failed)?;
-            let size = version.size().unwrap_or(end);
+            let size = version.size().unwrap_or(part.end);
             if version.is_stale() || !version.behind().goes_on(size, self.is_spare()) {
                 return Err(Done::Enough);
             }
             if self.gives_way(&version, open.since) {
                 return Err(Done::Crowded);
             }
-            let most = usize::try_from(end - *next).unwrap_or(STEP).min(STEP);
+            let most = usize::try_from(part.end - *next).unwrap_or(STEP).min(STEP);
             // Nobody is kept from closing the file meanwhile.
             version.buffer(most)
         };
@@ -309,13 +338,18 @@ impl RangeFetch {
         let behind = version.behind();
         if !behind.came(count as u64, version.furthest()) {
             version.ranges_do_not_pay();
-            behind.go_on_by_few();
+            behind.go_on_by_few(version.furthest());
         }
-        let surplus = behind.change(|plan| {
-            plan.advance(*next, end, open.rate);
-            plan.is_surplus(end)
+        let recalled = behind.change(|plan| {
+            let end = plan.advance(part.from, *next, open.rate);
+            part.end = end.unwrap_or(part.end);
+            plan.is_recalled(part.from)
         });
-        if surplus { Err(Done::Enough) } else { Ok(()) }
+        if recalled {
+            Err(Done::Elsewhere)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether others come first who wait for a connection.

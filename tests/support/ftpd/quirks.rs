@@ -55,6 +55,8 @@ pub struct Quirks {
     pub early: Early,
     /// Bytes per second of one transfer.
     pub rate: Option<u64>,
+    /// The same of those that begin there.
+    pub rate_from: Option<(std::ops::Range<u64>, u64)>,
     /// Address named by PASV replies.
     pub pasv_address: Option<Ipv4Addr>,
     /// PASV replies lack the parentheses.
@@ -264,6 +266,7 @@ impl Default for Quirks {
             completion: Completion::Normal,
             early: Early::Waits,
             rate: None,
+            rate_from: None,
             pasv_address: None,
             pasv_bare: false,
             advertise: None,

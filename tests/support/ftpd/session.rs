@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) packed: bool,
     pub(super) data: DataSource,
     pub(super) rest: u64,
+    /// The offset of the transfer that was begun last.
+    pub(super) begun_at: u64,
     pub(super) rename_from: Option<PathBuf>,
     /// What HASH computes.
     pub(super) hash: Algorithm,
@@ -70,6 +72,7 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: TcpStream) {
         packed: false,
         data: DataSource::None,
         rest: 0,
+        begun_at: 0,
         rename_from: None,
         hash: Algorithm::Sha1,
         tls: None,

@@ -34,6 +34,7 @@ enum Outcome {
 impl Session {
     pub(super) fn transfer(&mut self, quirks: &Quirks, verb: &str, arg: &[u8]) -> io::Result<()> {
         let rest = std::mem::take(&mut self.rest);
+        self.begun_at = rest;
         match verb {
             "RETR" => self.retrieve(quirks, arg, if quirks.rest_ignored { 0 } else { rest }),
             "STOR" => self.store(quirks, arg, rest, false),
@@ -469,7 +470,10 @@ impl Pace {
     fn new(session: &Session, quirks: &Quirks) -> Self {
         Self {
             due: session.shared.fault(&session.line).map(|fault| fault.after),
-            rate: quirks.rate,
+            rate: match &quirks.rate_from {
+                Some((from, rate)) if from.contains(&session.begun_at) => Some(*rate),
+                _ => quirks.rate,
+            },
             done: 0,
             since: Instant::now(),
         }
