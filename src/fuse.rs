@@ -386,7 +386,7 @@ impl fuser::Filesystem for Filesystem {
     fn flush(
         &self, req: &fuser::Request, of: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty,
     ) {
-        if self.vfs.is_clean(fh.0) {
+        if self.vfs.flush_clean(fh.0) {
             return reply.ok();
         }
         let (pages, writers) = (self.pages.clone(), Arc::clone(&self.writers));

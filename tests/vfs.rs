@@ -317,7 +317,7 @@ fn a_file_is_on_the_server_when_flush_said_so_and_visible_here_before() {
     mount.ls(ROOT);
     let (entry, fh) = mount.create("new");
     mount.vfs.write(fh, 0, b"hello").unwrap();
-    assert!(!mount.vfs.is_clean(fh));
+    assert!(!mount.vfs.flush_clean(fh));
     assert_eq!(mount.server.get("new"), None);
     assert_eq!(mount.vfs.getattr(entry.stat.ino).unwrap().0.size, 5);
     assert_eq!(mount.find("new").unwrap().stat.size, 5);
@@ -325,7 +325,7 @@ fn a_file_is_on_the_server_when_flush_said_so_and_visible_here_before() {
     let dirty = mount.vfs.dirty();
     assert_eq!((dirty[0].path.clone(), dirty[0].bytes), (path("new"), 5));
     mount.vfs.flush(fh).unwrap();
-    assert!(mount.vfs.is_clean(fh));
+    assert!(mount.vfs.flush_clean(fh));
     assert_eq!(mount.server.get("new").unwrap(), b"hello");
     mount.vfs.release(fh).unwrap();
     assert_eq!(mount.find("new").unwrap().stat.size, 5);
@@ -354,7 +354,7 @@ fn a_readers_close_does_not_upload_what_another_half_wrote() {
     mount.vfs.write(writer, 0, b"half").unwrap();
     let reader = mount.open("f", READ).fh;
     assert_eq!(mount.read(reader).unwrap(), b"half");
-    assert!(mount.vfs.is_clean(reader));
+    assert!(mount.vfs.flush_clean(reader));
     mount.vfs.flush(reader).unwrap();
     mount.vfs.release(reader).unwrap();
     assert_eq!(mount.server.get("f"), None);

@@ -409,6 +409,69 @@ fn the_next_mount_goes_on_after_a_kill() {
 }
 
 #[test]
+fn half_of_a_content_takes_the_place_of_no_acknowledged_one() {
+    let mount = Mount::new();
+    mount.server.put("old", "old");
+    for name in ["old", "new"] {
+        let fh = match name {
+            "old" => mount.vfs.open(mount.ino(name), TRUNCATE).unwrap().fh,
+            _ => mount.create(name),
+        };
+        mount.vfs.write(fh, 0, b"acknowledged").unwrap();
+        mount.close(fh).unwrap();
+    }
+    let names = ["old", "new"];
+    let writers = names.map(|name| mount.vfs.open(mount.ino(name), TRUNCATE).unwrap().fh);
+    for fh in writers {
+        mount.vfs.write(fh, 0, b"hal").unwrap();
+    }
+    // Its turn has come, and comes again.
+    mount.until(|| mount.files("journal").len() == 2);
+    std::thread::sleep(Policy::SETTLE * 5);
+    assert_eq!(mount.server.get("old").unwrap(), b"old");
+    assert_eq!(mount.server.get("new"), None);
+    assert_eq!(mount.waiting(), 2);
+    let mount = mount.kill();
+    mount.settle();
+    for name in names {
+        assert_eq!(mount.server.get(name).unwrap(), b"acknowledged");
+    }
+    // A late word of an earlier close says nothing of who writes now.
+    let fh = mount.vfs.open(mount.ino("new"), TRUNCATE).unwrap().fh;
+    mount.vfs.write(fh, 0, b"second").unwrap();
+    mount.vfs.flush(fh).unwrap();
+    let writer = mount.vfs.open(mount.ino("new"), TRUNCATE).unwrap().fh;
+    mount.vfs.release(fh).unwrap();
+    std::thread::sleep(Policy::SETTLE * 5);
+    let mount = mount.kill();
+    mount.settle();
+    assert_eq!(mount.server.get("new").unwrap(), b"second");
+    let _ = writer;
+    // Nor does that of one which fsync had left nothing to do.
+    let fh = mount.vfs.open(mount.ino("new"), TRUNCATE).unwrap().fh;
+    mount.vfs.write(fh, 0, b"third").unwrap();
+    mount.vfs.fsync(fh).unwrap();
+    assert!(mount.vfs.flush_clean(fh));
+    mount.vfs.open(mount.ino("new"), TRUNCATE).unwrap();
+    mount.vfs.release(fh).unwrap();
+    std::thread::sleep(Policy::SETTLE * 5);
+    assert_eq!(mount.server.get("new").unwrap(), b"third");
+    let mount = mount.kill();
+    mount.settle();
+    assert_eq!(mount.server.get("new").unwrap(), b"third");
+    // What is closed goes.
+    let fh = mount.vfs.open(mount.ino("old"), TRUNCATE).unwrap().fh;
+    mount.vfs.write(fh, 0, b"one").unwrap();
+    mount.vfs.flush(fh).unwrap();
+    mount.vfs.write(fh, 0, b"two, and").unwrap();
+    std::thread::sleep(Policy::SETTLE * 5);
+    assert_eq!(mount.server.get("old").unwrap(), b"acknowledged");
+    mount.close(fh).unwrap();
+    mount.settle();
+    assert_eq!(mount.server.get("old").unwrap(), b"two, and");
+}
+
+#[test]
 fn times_and_modes_of_what_waits_survive_a_kill() {
     let mount = Mount::new();
     mount.hold();

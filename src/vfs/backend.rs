@@ -320,6 +320,20 @@ pub trait OpenFile: Send + Sync {
     /// later `commit` tries again.
     fn commit(&self, at: &RemotePath) -> Result<()>;
 
+    /// As [`commit`](Self::commit), of what is [acknowledged](Self::acknowledge): not where somebody
+    /// has written to it since, who may be in the middle of it.
+    ///
+    /// # Errors
+    /// As `commit`.
+    fn commit_acknowledged(&self, at: &RemotePath) -> Result<()> {
+        self.commit(at)
+    }
+
+    /// Whether what is acknowledged waits for somebody who has written to it since. Never blocks.
+    fn awaits_writer(&self) -> bool {
+        false
+    }
+
     /// How often a commit brought something to the server so far, and what the server has of the
     /// file since the last time. `None` where nobody counts. Never blocks.
     fn stored(&self) -> Option<(u64, Attr)> {

@@ -1,7 +1,7 @@
 //! Files: open, create, read, write, and what close and fsync promise.
 
 use std::ffi::OsStr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
@@ -50,6 +50,8 @@ pub(super) struct FileHandle {
     direct: bool,
     /// The kernel reads by itself what it is of.
     lent: bool,
+    /// Something came by it that no close of it has acknowledged.
+    unclosed: AtomicBool,
     file: Arc<dyn OpenFile>,
 }
 
@@ -260,6 +262,7 @@ impl Vfs {
         }
         let at = self.io_path(handle.ino)?;
         self.failure_of(&at)?;
+        handle.unclosed.store(true, Ordering::Relaxed);
         write(&*handle.file, &at)
     }
 
@@ -276,14 +279,24 @@ impl Vfs {
         }
         handle.file.look();
         self.failure_of_ino(handle.ino)?;
-        self.store(handle.ino, &*handle.file)
+        let unclosed = handle.unclosed.swap(false, Ordering::Relaxed);
+        let stored = self.store(handle.ino, &*handle.file);
+        if stored.is_err() {
+            handle.unclosed.fetch_or(unclosed, Ordering::Relaxed);
+        }
+        stored
     }
 
-    /// Whether `flush` of `fh` has nothing to do. Never blocks.
-    pub fn is_clean(&self, fh: u64) -> bool {
-        let handle = self.handles.get(fh);
-        let clean = |file: &dyn OpenFile| !file.is_dirty() && !file.may_be_mapped();
-        handle.map_or(true, |handle| !handle.write || clean(&*handle.file))
+    /// Whether `flush` of `fh` has nothing to do, and so is done. Never blocks.
+    pub fn flush_clean(&self, fh: u64) -> bool {
+        let Ok(handle) = self.handles.get(fh) else {
+            return true;
+        };
+        let clean = !handle.write || !handle.file.is_dirty() && !handle.file.may_be_mapped();
+        if clean {
+            handle.unclosed.store(false, Ordering::Relaxed);
+        }
+        clean
     }
 
     /// Whether the file of `fh` is dirty and empty: opened to be written, and nothing came yet.
@@ -327,8 +340,10 @@ impl Vfs {
         if handle.write && handle.file.may_be_mapped() && self.follow_mapping(handle.ino) {
             return Ok(());
         }
-        // A mapping was written to after the close, or a shell's redirection stayed empty.
-        if handle.write && handle.file.is_dirty() {
+        // A mapping was written to after the close, or a shell's redirection stayed empty. The kernel
+        // may say so late: whoever opened the file since is to acknowledge for himself.
+        let unclosed = handle.unclosed.load(Ordering::Relaxed) || handle.write && handle.lent;
+        if unclosed && handle.file.is_dirty() {
             self.acknowledge(handle.ino, &*handle.file);
         }
         self.leave(handle.ino)
@@ -444,6 +459,7 @@ impl Vfs {
             write: how.write,
             direct: direct && whole,
             lent,
+            unclosed: AtomicBool::new(how.write && (how.truncate || how.create.is_some())),
             file,
         });
         (fh, direct)

@@ -185,8 +185,26 @@ impl Vfs {
         self.commit_named(ino, file)
     }
 
+    /// As [`commit`](Self::commit), of what is acknowledged.
+    pub(super) fn commit_acknowledged(&self, ino: Ino, file: &dyn OpenFile) -> Result<()> {
+        let Some(gates) = self.open_files.gates(ino) else {
+            return Ok(());
+        };
+        let _named = gates.naming.read().unwrap_or_else(PoisonError::into_inner);
+        self.commit_by(ino, file, |at| file.commit_acknowledged(at))
+    }
+
     /// The caller has `naming`.
     pub(super) fn commit_named(&self, ino: Ino, file: &dyn OpenFile) -> Result<()> {
+        self.commit_by(ino, file, |at| file.commit(at))
+    }
+
+    fn commit_by(
+        &self,
+        ino: Ino,
+        file: &dyn OpenFile,
+        commit: impl FnOnce(&RemotePath) -> Result<()>,
+    ) -> Result<()> {
         let stale = |why: &str| Err(Error::new(ErrorKind::Stale, format!("inode {ino}: {why}")));
         let fate = self.open_files.get(ino).map(|(_, fate)| fate);
         let at = match (fate, self.place(ino)?) {
@@ -197,8 +215,8 @@ impl Vfs {
             (_, Place::Orphan) => return Ok(()),
         };
         let dirty = file.is_dirty();
-        let result = file.commit(&at);
-        if dirty {
+        let result = commit(&at);
+        if dirty && !(result.is_ok() && file.awaits_writer()) {
             self.note_version(ino, file, &result);
             self.hasten(ino, &result);
         }

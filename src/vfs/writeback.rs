@@ -8,7 +8,8 @@
 //! its content is there.
 //!
 //! Files are uploaded side by side in the order in which they were acknowledged, a moment after
-//! that. They leave two connections alone when they are large, and half of them when somebody
+//! that. One that somebody has begun to write anew meanwhile waits for its next close: neither half
+//! of a content is to be seen, nor the record of the last whole one to go for it. They leave two connections alone when they are large, and half of them when somebody
 //! waits. While the server cannot be reached, one file tries, after one second, then two, then
 //! four, up to five minutes. A full disk there is waited for in the same way; a refusal that is
 //! about the file (no permission, no such directory) is final at the sixth: then the content goes
@@ -343,9 +344,13 @@ impl Vfs {
         let file = self.open_files.get(ino).map(|(file, _)| file);
         let path = self.path(ino);
         let outcome = match &file {
-            Some(file) => self.commit(ino, &**file),
+            Some(file) => self.bring_acknowledged(ino, &**file),
             None => Ok(()),
         };
+        if outcome.is_ok() && file.is_some_and(|file| file.awaits_writer()) {
+            writeback.queue().put_off(ino, Instant::now());
+            return;
+        }
         let failed = outcome.err().map(|err| (err.clone(), self.verdict(&err)));
         if let (Some((err, _)), Ok(path)) = (&failed, &path) {
             log::warn!("{path}: not on the server yet: {err}");
@@ -364,6 +369,16 @@ impl Vfs {
         if after != After::Stays {
             // The last user of what was refused puts it into lost+found.
             self.leave_quietly(ino);
+        }
+    }
+
+    /// What somebody is in the middle of writing, over what was acknowledged, is nobody's business
+    /// yet. What nobody has open any more will not get any further.
+    fn bring_acknowledged(&self, ino: Ino, file: &dyn OpenFile) -> Result<()> {
+        self.commit_acknowledged(ino, file)?;
+        match file.awaits_writer() && self.open_files.is_alone(ino) {
+            true => self.commit(ino, file),
+            false => Ok(()),
         }
     }
 

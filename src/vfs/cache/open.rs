@@ -171,6 +171,14 @@ impl OpenFile for CachedFile {
         self.publish(at, || self.inner.commit(at))
     }
 
+    fn commit_acknowledged(&self, at: &RemotePath) -> Result<()> {
+        self.publish(at, || self.inner.commit_acknowledged(at))
+    }
+
+    fn awaits_writer(&self) -> bool {
+        self.inner.awaits_writer()
+    }
+
     fn stored(&self) -> Option<(u64, Attr)> {
         self.inner.stored()
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::file::Content;
 use super::live::{Live, is_trouble, send};
+use super::state::State;
 use super::version::Version;
 use crate::vfs::attr::Attr;
 use crate::vfs::backend::{Publish, Replaces, Seen, Upload};
@@ -31,6 +32,16 @@ enum Way {
     Whole,
 }
 
+/// What of a content is to be brought to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// What was written, whoever is still about it.
+    All,
+    /// What the journal has. Where more was written since, its record goes when that is stored, and
+    /// a kill would leave neither.
+    Acknowledged,
+}
+
 /// How an upload failed.
 enum Failure {
     /// Final, or before anything was sent.
@@ -39,14 +50,24 @@ enum Failure {
     Broken(Error),
 }
 
+impl Wanted {
+    /// Whether it is all that was written.
+    fn is_all_of(self, state: &State) -> bool {
+        self == Self::All || state.recorded().is_some()
+    }
+}
+
 impl Content {
     /// The caller holds the commit mutex.
-    pub(super) fn commit_now(&self, at: &RemotePath) -> Result<()> {
+    pub(super) fn commit_now(&self, at: &RemotePath, wanted: Wanted) -> Result<()> {
+        if !self.state.with(|state| wanted.is_all_of(state)) {
+            return Ok(());
+        }
         if self.state.with(|state| state.unsure) {
-            self.look_back(at)?;
+            self.look_back(at, wanted)?;
         }
         self.state.with(|state| state.is_whole())?;
-        let Some(mut job) = self.next_job() else {
+        let Some(mut job) = self.next_job(wanted) else {
             return Ok(());
         };
         match job.way {
@@ -73,7 +94,7 @@ impl Content {
                 Err(Failure::Told(err) | Failure::Broken(err)) => return Err(err),
             }
             // The writer may have gone on, or cut the file.
-            let Some(next) = self.next_job() else {
+            let Some(next) = self.next_job(wanted) else {
                 return Ok(());
             };
             job = next;
@@ -82,14 +103,14 @@ impl Content {
     }
 
     /// What an earlier mount recorded it may have stored before it was killed, or a part of it.
-    fn look_back(&self, at: &RemotePath) -> Result<()> {
+    fn look_back(&self, at: &RemotePath, wanted: Wanted) -> Result<()> {
         let now = match self.transfers.stat_now(at) {
             Ok(now) => now,
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(()),
             Err(err) => return Err(err),
         };
         let earlier = self.state.with(|state| state.sent);
-        let Some(job) = self.next_job() else {
+        let Some(job) = self.next_job(wanted) else {
             return Ok(());
         };
         let is = |size, time| now.size == Some(size) && now.mtime == time && now.mtime_exact;
@@ -125,10 +146,10 @@ impl Content {
         Ok(())
     }
 
-    /// What there is to do; `None` if the file is clean.
-    fn next_job(&self) -> Option<Job> {
+    /// What there is to do; `None` if the file is clean, or more was written than is `wanted`.
+    fn next_job(&self, wanted: Wanted) -> Option<Job> {
         let (snapshot, live, base, torn, replaces) = self.state.with(|state| {
-            let dirty = state.is_dirty();
+            let dirty = state.is_dirty() && wanted.is_all_of(state);
             let replaces = state.replaces();
             let staged = state.staged.as_mut().filter(|_| dirty)?;
             let snapshot = staged.snapshot();

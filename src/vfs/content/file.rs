@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::{Arc, Mutex};
 
+use super::commit::Wanted;
 use super::gathered::Gathered;
 use super::leftover::is_passing;
 use super::live::Live;
@@ -446,7 +447,17 @@ impl OpenFile for Content {
     fn commit(&self, at: &RemotePath) -> Result<()> {
         let _turn = lock(&self.committing);
         self.look();
-        self.commit_now(at)
+        self.commit_now(at, Wanted::All)
+    }
+
+    fn commit_acknowledged(&self, at: &RemotePath) -> Result<()> {
+        let _turn = lock(&self.committing);
+        self.look();
+        self.commit_now(at, Wanted::Acknowledged)
+    }
+
+    fn awaits_writer(&self) -> bool {
+        self.state.with(|state| state.awaits_writer())
     }
 
     fn stored(&self) -> Option<(u64, Attr)> {
@@ -473,7 +484,7 @@ impl OpenFile for Content {
         let _turn = lock(&self.committing);
         let committed = at.map_or(Ok(()), |at| {
             self.look();
-            self.commit_now(at)
+            self.commit_now(at, Wanted::All)
         });
         // Dirty without a name, and not detached.
         let (base, staged, live, entry, nameless) = self.state.with(|state| {

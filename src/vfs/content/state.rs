@@ -160,9 +160,14 @@ impl State {
     }
 
     /// The record of the journal that has all that was written.
-    fn recorded(&self) -> Option<&Entry> {
+    pub(super) fn recorded(&self) -> Option<&Entry> {
         let (entry, staged) = self.entry.as_ref().zip(self.staged.as_ref())?;
         (entry.generation == staged.generation()).then_some(entry)
+    }
+
+    /// Whether the journal has less than was written, and nobody was told that the rest survives.
+    pub(super) fn awaits_writer(&self) -> bool {
+        self.entry.is_some() && self.is_dirty() && self.recorded().is_none()
     }
 
     /// Whether the server has a file of this name, as far as anybody knows.

@@ -97,6 +97,14 @@ impl OpenFile for PatientFile {
         self.outage.patiently(|| self.inner.commit(at))
     }
 
+    fn commit_acknowledged(&self, at: &RemotePath) -> Result<()> {
+        self.outage.patiently(|| self.inner.commit_acknowledged(at))
+    }
+
+    fn awaits_writer(&self) -> bool {
+        self.inner.awaits_writer()
+    }
+
     fn stored(&self) -> Option<(u64, Attr)> {
         self.inner.stored()
     }

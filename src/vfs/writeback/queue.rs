@@ -17,6 +17,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Refusals after which a file is given up: a server's mind has had half a minute to change.
 const REFUSALS: u32 = 6;
 
+/// How long what somebody is writing to is left alone, if its next close is not told.
+const IN_USE: Duration = Duration::from_millis(500);
+
 /// Files from this size on leave some connections to the small ones.
 const LARGE: u64 = 8 << 20;
 
@@ -242,6 +245,34 @@ impl Queue {
         Next::Take(ino)
     }
 
+    /// Somebody is writing to `ino`, of which the next acknowledgement will be told by
+    /// [`add`](Self::add). That it does not come is no reason to forget about it.
+    pub(super) fn put_off(&mut self, ino: Ino, now: Instant) {
+        self.leave_run(ino);
+        self.next += 1;
+        let next = self.next;
+        let settle = self.settle;
+        let Some(job) = self.jobs.get_mut(&ino) else {
+            return;
+        };
+        let pause = match std::mem::take(&mut job.again) {
+            true => settle,
+            false => IN_USE,
+        };
+        job.key = (now + pause, next);
+        self.line.insert(job.key, ino);
+    }
+
+    /// It does not run any more.
+    fn leave_run(&mut self, ino: Ino) {
+        if let Some(job) = self.jobs.get_mut(&ino) {
+            self.running -= 1;
+            self.running_large -= usize::from(job.large);
+            self.running_bulky -= usize::from(job.bulky);
+            job.running = false;
+        }
+    }
+
     /// An attempt has ended; with an error, `by_server` says whether it is a verdict on the file.
     pub(super) fn ended(
         &mut self,
@@ -249,13 +280,10 @@ impl Queue {
         error: Option<(Error, Verdict)>,
         now: Instant,
     ) -> After {
+        self.leave_run(ino);
         let Some(job) = self.jobs.get_mut(&ino) else {
             return After::Done;
         };
-        self.running -= 1;
-        self.running_large -= usize::from(job.large);
-        self.running_bulky -= usize::from(job.bulky);
-        job.running = false;
         let again = std::mem::take(&mut job.again);
         let pause = match error {
             None => {
