@@ -132,11 +132,13 @@ impl FtpServer {
         Ok((!gone).then(|| reply.text()))
     }
 
-    /// A file of ours cannot be removed now. It stays hidden from listings, and the next upload
-    /// tries again; not if it has a name that may be another's by then.
+    /// A file of ours cannot be removed now. It stays hidden from our listings, and is tried again by
+    /// the next upload, and by and by if there is none: others see it. Not if it has a name that may
+    /// be another's by then.
     pub(super) fn leave(&self, name: &RemotePath) {
         if self.in_flight.with(|names| names.contains(name)) {
             self.wait_for_sweep(name.clone());
+            self.sweep_soon();
         }
     }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{mounting, names_there};
-use crate::support::ftpd::{Ftpd, Quirks};
+use crate::support::ftpd::{Break, Ftpd, Quirks};
 use crate::support::mount::{Killed, TestMount, skip};
 use crate::support::small_disk::SmallDisk;
 
@@ -545,4 +545,29 @@ fn nothing_is_moved_aside_that_cannot_be_written_down() {
         mount.finish();
     }
     small.unmount();
+}
+
+#[test]
+fn what_an_outage_left_goes_without_another_upload() {
+    let server = Ftpd::with(Quirks::default().fault("STOR", 1 << 20, 9, Break::Stall));
+    let mounting = mounting(&server)
+        .option("upload=rename")
+        .option("timeout=2s");
+    let Some(mount) = mounting.expect_log("").start() else {
+        return;
+    };
+    let file = mount.path("file");
+    let writer = thread::spawn(move || write(&file, &"content ".repeat(1 << 19)));
+    until("nothing is stored", || !temporary(&server).is_empty());
+    server.go_down();
+    let written = writer.join().unwrap();
+    assert!(written.is_err(), "{:?}\n{}", server.log(), mount.log());
+    until("the content is not put away", || {
+        mount.log().contains("kept as")
+    });
+    assert_eq!(temporary(&server).len(), 1);
+    server.come_back();
+    until("it is still there", || temporary(&server).is_empty());
+    assert_eq!(server.count("STOR"), 1, "{:?}", server.commands());
+    mount.finish();
 }
