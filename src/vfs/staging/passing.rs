@@ -237,7 +237,12 @@ impl Passing {
             if let Some(err) = &pieces.failed {
                 return Err(err.clone());
             }
-            if !pieces.has_place(offset, data.len()) {
+            let before = pieces.rests;
+            let place = pieces.has_place(offset, data.len());
+            let rests = pieces.rests;
+            drop(pieces);
+            tell_of_rest(before, rests);
+            if !place {
                 return Ok(false);
             }
         }
@@ -383,6 +388,7 @@ impl Passing {
             false => self.write_through(range.start, &parts),
         };
         let mut pieces = self.lock();
+        let before = pieces.rests;
         pieces.closed |= !around;
         if let Err(err) = written {
             pieces.failed = Some(Error::local(self.path.display(), &err));
@@ -394,10 +400,11 @@ impl Passing {
             pieces.judge(range.end - range.start, took);
             pieces.drop_done();
         }
-        let served = pieces.served;
+        let (served, rests) = (pieces.served, pieces.rests);
         drop(pieces);
         self.changed.notify_all();
         self.freed.notify_all();
+        tell_of_rest(before, rests);
         served
     }
 
@@ -411,6 +418,13 @@ impl Passing {
 
     fn lock(&self) -> MutexGuard<'_, Pieces> {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that a disk does not keep up: past the lock, since a log may be a slow file.
+fn tell_of_rest(before: u64, now: u64) {
+    if now != before {
+        log::debug!("the disk is slow: left alone up to byte {now} of a staged file");
     }
 }
 
