@@ -335,6 +335,47 @@ fn a_removal_that_fails_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn a_rename_over_what_waits_that_fails_leaves_it_waiting() {
+    let mount = Mount::new();
+    mount.put("other", b"other");
+    mount.settle();
+    mount.put("f", b"new");
+    // Its turn comes in the middle.
+    mount.names.delay(Op::Rename, Policy::SETTLE * 6);
+    mount.names.fail(Op::Rename, ErrorKind::Disconnected);
+    mount.rename("other", "f").unwrap_err();
+    assert_eq!(mount.read("f"), b"new");
+    mount.settle();
+    assert_eq!(mount.server.get("f").unwrap(), b"new");
+    assert_eq!(mount.server.get("other").unwrap(), b"other");
+}
+
+#[test]
+fn what_may_be_on_the_server_is_renamed_and_removed_there() {
+    for removed in [false, true] {
+        let mount = Mount::new();
+        let fh = mount.create("f");
+        mount.vfs.write(fh, 0, b"one").unwrap();
+        mount
+            .transfers
+            .fail_always(Op::PublishAnswer, ErrorKind::Disconnected);
+        mount.vfs.fsync(fh).unwrap_err();
+        assert_eq!(mount.server.get("f").unwrap(), b"one");
+        mount.transfers.heal();
+        mount.vfs.write(fh, 0, b"two").unwrap();
+        mount.close(fh).unwrap();
+        match removed {
+            true => mount.unlink("f").unwrap(),
+            false => mount.rename("f", "g").unwrap(),
+        }
+        mount.settle();
+        assert_eq!(mount.server.get("f"), None);
+        let expected = (!removed).then(|| b"two".to_vec());
+        assert_eq!(mount.server.get("g"), expected);
+    }
+}
+
+#[test]
 fn the_next_mount_goes_on_after_a_kill() {
     let mount = Mount::new();
     mount.server.put("changed", "0123456789");

@@ -329,6 +329,11 @@ pub trait OpenFile: Send + Sync {
         self.commit(at)
     }
 
+    /// Whether something [acknowledged](Self::acknowledge) is not on the server. Never blocks.
+    fn has_record(&self) -> bool {
+        false
+    }
+
     /// Whether what is acknowledged waits for somebody who has written to it since. Never blocks.
     fn awaits_writer(&self) -> bool {
         false

@@ -372,6 +372,10 @@ impl Vfs {
         if detached && removed.is_err() && file.reattach() {
             self.open_files.set_fate(ino, Fate::Named);
             detached = false;
+            // A worker may have let go of it meanwhile, as of what nobody wants.
+            if file.has_record() {
+                self.enlist(ino, file.attr().size.unwrap_or_default());
+            }
         }
         if detached && dirty && removed.is_err() {
             log::error!("inode {ino}: what was written to it is lost, for its name was given up");

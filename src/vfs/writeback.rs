@@ -298,7 +298,7 @@ impl Vfs {
     }
 
     /// Puts `ino`, which somebody has open, in line; being there it has one user more.
-    fn enlist(&self, ino: Ino, bytes: u64) {
+    pub(super) fn enlist(&self, ino: Ino, bytes: u64) {
         let Some(writeback) = self.writeback.get() else {
             return;
         };

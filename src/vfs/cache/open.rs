@@ -175,6 +175,10 @@ impl OpenFile for CachedFile {
         self.publish(at, || self.inner.commit_acknowledged(at))
     }
 
+    fn has_record(&self) -> bool {
+        self.inner.has_record()
+    }
+
     fn awaits_writer(&self) -> bool {
         self.inner.awaits_writer()
     }

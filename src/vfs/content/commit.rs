@@ -297,9 +297,13 @@ impl Content {
             // Some servers cannot replace a file that is being read.
             base.hang_up();
         }
-        upload
-            .publish(at, &job.publish)
-            .map_err(|err| failure(err, job))
+        let named = upload.publish(at, &job.publish);
+        if let Err(err) = &named
+            && is_trouble(err)
+        {
+            self.state.with(|state| state.named_perhaps = true);
+        }
+        named.map_err(|err| failure(err, job))
     }
 
     /// After a broken append: the server's file is ours, with a part of the tail perhaps. Its

@@ -456,6 +456,10 @@ impl OpenFile for Content {
         self.commit_now(at, Wanted::Acknowledged)
     }
 
+    fn has_record(&self) -> bool {
+        self.state.with(|state| state.has_record())
+    }
+
     fn awaits_writer(&self) -> bool {
         self.state.with(|state| state.awaits_writer())
     }

@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) entry: Option<Entry>,
     /// The mount that recorded it was killed, perhaps after the server had it.
     pub(super) unsure: bool,
+    /// A content was to get its name, and no answer came: perhaps it has it.
+    pub(super) named_perhaps: bool,
     /// Size and time of what was last sent, which the server may have instead of the base.
     pub(super) sent: Option<(u64, SystemTime)>,
     /// What it is to take the place of, where that is not the base.
@@ -87,6 +89,7 @@ impl State {
             place,
             entry: None,
             unsure: false,
+            named_perhaps: false,
             sent: None,
             replaces: None,
             base: None,
@@ -167,19 +170,25 @@ impl State {
 
     /// Whether the journal has less than was written, and nobody was told that the rest survives.
     pub(super) fn awaits_writer(&self) -> bool {
-        self.entry.is_some() && self.is_dirty() && self.recorded().is_none()
+        self.has_record() && self.recorded().is_none()
+    }
+
+    /// Whether something acknowledged is not on the server.
+    pub(super) fn has_record(&self) -> bool {
+        self.entry.is_some() && self.is_dirty()
     }
 
     /// Whether the server has a file of this name, as far as anybody knows.
     pub(super) fn is_on_server(&self) -> bool {
         let replaced = !matches!(self.replaces, None | Some(Replaces::Nothing));
-        self.base.is_some() || self.unsure || replaced
+        self.base.is_some() || self.unsure || self.named_perhaps || replaced
     }
 
     /// The server has what was written up to `generation`, which makes the base what it is now.
     pub(super) fn is_stored(&mut self, contents: &Contents, generation: u64) -> Option<Leaving> {
         self.replaces = None;
         self.unsure = false;
+        self.named_perhaps = false;
         self.sent = None;
         self.stored += 1;
         if let Some(entry) = self.entry.take_if(|entry| entry.generation <= generation) {

@@ -101,6 +101,10 @@ impl OpenFile for PatientFile {
         self.outage.patiently(|| self.inner.commit_acknowledged(at))
     }
 
+    fn has_record(&self) -> bool {
+        self.inner.has_record()
+    }
+
     fn awaits_writer(&self) -> bool {
         self.inner.awaits_writer()
     }
