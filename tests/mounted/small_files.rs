@@ -1,6 +1,7 @@
 //! Small files, one after the other, at the least round trips.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use super::{mounting, names_there};
 use crate::support::ftpd::{Break, Ftpd, Quirks};
@@ -19,6 +20,21 @@ fn store(server: &Ftpd, mount: &TestMount, name: &str) -> Vec<String> {
     server.clear_log();
     fs::write(mount.path(name), name).unwrap();
     assert_eq!(server.get(name), name.as_bytes());
+    verbs(server)
+}
+
+/// As [`store`], with what goes out ahead of the next one, which nobody waits for.
+fn store_and_ask(server: &Ftpd, mount: &TestMount, name: &str) -> Vec<String> {
+    let mut said = store(server, mount, name);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while said.last().is_none_or(|last| last != "EPSV") && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+        said = verbs(server);
+    }
+    said
+}
+
+fn verbs(server: &Ftpd) -> Vec<String> {
     let verb = |line: String| line.split(' ').next().unwrap_or_default().to_owned();
     server.commands().into_iter().map(verb).collect()
 }
@@ -28,13 +44,13 @@ fn the_next_data_connection_is_asked_for_with_the_last_commands() {
     let Some((server, mount)) = stage() else {
         return;
     };
-    let first = store(&server, &mount, "first");
+    let first = store_and_ask(&server, &mount, "first");
     assert_eq!(first.first().map(String::as_str), Some("EPSV"), "{first:?}");
     // The first one found out how times are set.
-    store(&server, &mount, "second");
-    store(&server, &mount, "third");
+    store_and_ask(&server, &mount, "second");
+    store_and_ask(&server, &mount, "third");
     for name in ["fourth", "fifth"] {
-        let said = store(&server, &mount, name);
+        let said = store_and_ask(&server, &mount, name);
         // Should somebody else have made that name meanwhile, the first two move theirs aside.
         let named = ["RNFR", "RNTO", "RNFR", "RNTO"];
         let expected = [&["STOR", "SIZE", "MFMT", "SITE"], &named[..], &["EPSV"]];
@@ -82,7 +98,7 @@ fn a_new_file_of_the_wrong_size_does_not_keep_its_name() {
     // The last attempt is made when the file is released, which nobody waits for.
     let all_gone = || names_there(&server) == ["first"];
     let ended = (0..100).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
         mount.log().contains("release of") && all_gone()
     });
     assert!(ended, "{:?}", names_there(&server));

@@ -35,6 +35,9 @@ pub struct Quirks {
     /// [`clear_log`](super::Ftpd::clear_log); those behind are never answered, as long as this is
     /// set.
     pub stall_after: Option<usize>,
+    /// A command like this is answered only once so many like it have come, those that were answered
+    /// included: whoever sends them without waiting sends them all.
+    pub gathers: Option<(String, usize)>,
     /// What happens in the middle of transfers.
     pub faults: Vec<Fault>,
     /// Closes the control connection after so many bytes of replies in one session, in the middle
@@ -162,6 +165,8 @@ pub enum Completion {
     Twice,
     /// `226` so long after the data connection was closed.
     Late(Duration),
+    /// `226` when the next command has come, however soon; after so long at most.
+    Asked(Duration),
     /// `226` so long before the data connection is closed.
     Early(Duration),
     /// `226` when the client has closed its side of the data connection (ProFTPD).
@@ -258,6 +263,7 @@ impl Default for Quirks {
             delays: Vec::new(),
             stalls: Vec::new(),
             stall_after: None,
+            gathers: None,
             faults: Vec::new(),
             control_cut_after: None,
             drops_pipelined: false,

@@ -141,6 +141,11 @@ impl Session {
         self.wait_while_stalled(&text)?;
         let allowed = |quirks: &Quirks| quirks.stall_after.is_none_or(|most| before < most);
         self.wait_until(|shared| allowed(&shared.quirks()))?;
+        if let Some((pattern, count)) = &quirks.gathers
+            && matches(pattern, &self.line)
+        {
+            self.gather(pattern, *count);
+        }
         if let Some(reply) = self.shared.rule(&text, |quirks| &mut quirks.answers) {
             self.say(&reply)?;
             return if reply.starts_with("421") {
@@ -379,6 +384,29 @@ impl Session {
         let peeked = stream.peek(&mut [0]);
         let _ = stream.set_nonblocking(false);
         !self.reader.buffer().is_empty() || peeked.is_ok_and(|n| n > 0)
+    }
+
+    /// Until `count` commands like `pattern` have come, five seconds at most.
+    fn gather(&self, pattern: &str, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let here = {
+            let log = self.shared.log.lock().unwrap();
+            log.iter().filter(|it| matches(pattern, &it.line)).count()
+        };
+        let mut waiting = vec![0; 1 << 16];
+        while !self.is_over() && Instant::now() < deadline {
+            let stream = &self.control.stream;
+            let _ = stream.set_nonblocking(true);
+            let peeked = stream.peek(&mut waiting).unwrap_or(0);
+            let _ = stream.set_nonblocking(false);
+            let waiting = [self.reader.buffer(), &waiting[..peeked]].concat();
+            let lines = String::from_utf8_lossy(&waiting);
+            let more = lines.lines().filter(|line| matches(pattern, line)).count();
+            if here + more >= count {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Whether the client or the server is gone.

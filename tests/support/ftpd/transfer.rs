@@ -407,7 +407,17 @@ impl Session {
                     data.await_close();
                 }
             }
-            Completion::Late(_) | Completion::Normal | Completion::Twice => drop(data),
+            Completion::Late(_) | Completion::Asked(_) | Completion::Normal | Completion::Twice => {
+                drop(data)
+            }
+        }
+        if let Completion::Asked(most) = quirks.completion {
+            let deadline = Instant::now() + most;
+            while !self.is_asked_more() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let asked = usize::from(self.is_asked_more());
+            self.shared.asked_early.fetch_add(asked, SeqCst);
         }
         if let Completion::Late(pause) = quirks.completion {
             thread::sleep(pause);
