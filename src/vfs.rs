@@ -29,6 +29,7 @@ mod open_files;
 pub mod path;
 pub mod patient;
 pub(crate) mod sealed;
+mod seen;
 mod setattr;
 mod sharing;
 mod staging;

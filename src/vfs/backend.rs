@@ -15,12 +15,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::attr::{Attr, DirEntry, FileKind, SetAttr, Space};
+use super::attr::{Attr, DirEntry, SetAttr, Space};
 use super::checksum::{Algorithm, Checksum};
 use super::chunk::Chunk;
 use super::error::{ErrorKind, Result};
 use super::journal::Saved;
 use super::path::{Name, RemotePath};
+pub use super::seen::Seen;
 
 /// Where a content comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -528,41 +529,6 @@ pub trait Download: Send {
     /// before the end of data: the server's word, which can add nothing, need not be waited for.
     fn conclude(self: Box<Self>) -> Result<()> {
         self.finish()
-    }
-}
-
-/// A version of a file, as far as it can be recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    /// Bytes, where the server tells.
-    pub size: Option<u64>,
-    /// Last modification, UTC.
-    pub mtime: Option<SystemTime>,
-    /// Whether `mtime` is exact to the second.
-    pub exact: bool,
-}
-
-impl Seen {
-    /// The version that has these attributes.
-    #[must_use]
-    pub const fn of(attr: &Attr) -> Self {
-        Self {
-            size: attr.size,
-            mtime: attr.mtime,
-            exact: attr.mtime_exact,
-        }
-    }
-
-    /// Whether `now` is plainly another version; see [`Attr::differs_from`].
-    #[must_use]
-    pub fn differs_from(&self, now: &Attr) -> bool {
-        let then = Attr {
-            size: self.size,
-            mtime: self.mtime,
-            mtime_exact: self.exact,
-            ..Attr::new(FileKind::File)
-        };
-        then.differs_from(now)
     }
 }
 

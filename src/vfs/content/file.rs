@@ -577,27 +577,6 @@ impl OpenFile for Content {
     }
 }
 
-impl Drop for Content {
-    fn drop(&mut self) {
-        let (live, staged, entry, place) = self.state.with(|state| {
-            let dirty = state.is_dirty();
-            let staged = state.staged.take_if(|_| dirty);
-            (
-                state.live.take(),
-                staged,
-                state.entry.take(),
-                state.place.clone(),
-            )
-        });
-        if let Some(live) = live {
-            live.give_up();
-        }
-        if let Some(staged) = staged {
-            self.put_away(staged, entry, &place, "it was never closed", false);
-        }
-    }
-}
-
 fn another(at: &RemotePath) -> Error {
     let detail = format!("{at}: another version than the one that is open");
     Error::new(ErrorKind::Stale, detail)

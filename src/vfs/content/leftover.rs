@@ -56,6 +56,27 @@ impl Content {
     }
 }
 
+impl Drop for Content {
+    fn drop(&mut self) {
+        let (live, staged, entry, place) = self.state.with(|state| {
+            let dirty = state.is_dirty();
+            let staged = state.staged.take_if(|_| dirty);
+            (
+                state.live.take(),
+                staged,
+                state.entry.take(),
+                state.place.clone(),
+            )
+        });
+        if let Some(live) = live {
+            live.give_up();
+        }
+        if let Some(staged) = staged {
+            self.put_away(staged, entry, &place, "it was never closed", false);
+        }
+    }
+}
+
 /// Whether another time, or another mount, may do better.
 pub(super) fn is_passing(err: &Error) -> bool {
     use ErrorKind::{Corrupt, NoSpace, QuotaExceeded};
