@@ -66,6 +66,7 @@ class Round:
             self.options.append(f"connections={rng.choice([1, 2, 3])}")
         if rng.random() < 0.2:
             self.options.append(f"cache_size={rng.choice(['0', '1M', '8M'])}")
+        # Up to so many MiB above the length from which on a content goes around the page cache.
         self.big = 60 if slow else rng.choice([0, 0, 0, 8])
         self.writers = rng.randrange(1, 3) if self.big else rng.randrange(2, 5)
         self.phases = rng.choice([1, 1, 2, 3])
@@ -89,7 +90,7 @@ class Round:
         for number in range(self.writers):
             order = {"mount": str(self.mount.at), "server": str(self.server.root), "top": f"w{number}",
                      "log": str(self.log(number)), "number": number + 1, "phase": phase, "seconds": seconds,
-                     "seed": self.rng.randrange(1 << 60), "direct": self.mode == "default", "big": self.big}
+                     "seed": self.rng.randrange(1 << 60), "direct": self.mode == "default", "big": self.big, "share_of_big": 0.7 if self.slow else 0.4}
             with open(self.base / "writers.err", "a") as err:
                 found.append(subprocess.Popen([sys.executable, HERE / "writer.py", json.dumps(order)],
                                               stdin=subprocess.DEVNULL, stderr=err))
@@ -129,9 +130,9 @@ class Round:
         try:
             for phase in range(1, self.phases + 1):
                 self.start()
-                writers = self.start_writers(phase, 1 + self.rng.random() * (6 if self.slow else 2))
+                writers = self.start_writers(phase, 1 + self.rng.random() * (12 if self.slow else 2))
                 self.await_writers(writers)
-                time.sleep(self.rng.random() ** 2 * (6 if self.slow else 2.5))
+                time.sleep(self.rng.random() ** 2 * (12 if self.slow else 2.5))
                 began = time.monotonic()
                 self.do_kill(writers)
                 self.troubled.append((began, time.monotonic()))

@@ -15,7 +15,7 @@ import time
 from lab import SCRIPTS, Server
 from targets import is_mounted
 
-DISK_RATE = 60 << 20
+DISK_RATE = 30 << 20
 
 
 class Loopback:

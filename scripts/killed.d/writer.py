@@ -3,6 +3,7 @@ argument, JSON; ends when its time is over or the mount is gone."""
 
 import errno
 import json
+import mmap
 import os
 import random
 import sys
@@ -107,7 +108,7 @@ class Writer:
         self.version += 1
         if size is None:
             kind = self.rng.random()
-            if self.big and kind < 0.4:
+            if self.big and kind < self.share_of_big:
                 size = self.rng.randrange(34 << 20, 34 + self.big << 20) // BLOCK * BLOCK
                 size += self.rng.choice([0, 0, 777])
             elif kind < 0.7:
@@ -121,7 +122,10 @@ class Writer:
     def write_all(self, fd, data):
         step = self.rng.choice([len(data), 1 << 20, 128 << 10, 65_536])
         if len(data) > 8 << 20:
-            step = 1 << 20
+            # As cp and dd have it: what begins within a page is never passed around the page cache.
+            pages = mmap.mmap(-1, len(data))
+            pages[:] = data
+            data, step = memoryview(pages), 1 << 20
         at = 0
         while at < len(data):
             at += os.write(fd, data[at:at + step])
