@@ -67,11 +67,21 @@ mod tests {
     #[test]
     fn who_waits_is_woken_or_gives_up() {
         let (bell, done) = (Bell::default(), AtomicBool::new(false));
-        let limit = Duration::from_secs(20);
+        let (asked, limit) = (AtomicBool::new(false), Duration::from_secs(20));
         let began = Instant::now();
+        let is_done = || {
+            asked.store(true, Relaxed);
+            done.load(Relaxed)
+        };
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| bell.wait_until(limit, || done.load(Relaxed)));
+            let waiting = scope.spawn(|| bell.wait_until(limit, is_done));
+            while !asked.load(Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // He waits by now, and for nothing yet.
+            thread::sleep(Duration::from_millis(50));
             bell.ring();
+            thread::sleep(Duration::from_millis(50));
             done.store(true, Relaxed);
             bell.ring();
             waiting.join().unwrap();
