@@ -117,7 +117,7 @@ impl FtpServer {
         dir: &RemotePath,
     ) -> Result<Vec<DirEntry>> {
         let began = Instant::now();
-        let entries = self.list_on(s, dir)?;
+        let entries = s.in_a_row(|s| self.list_on(s, dir))?;
         self.try_names(s, dir, began.elapsed(), &entries);
         Ok(entries)
     }
