@@ -13,6 +13,7 @@
 //! The password goes to a server only that has taken it before, and is not sent again when it is
 //! refused.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +39,8 @@ const MOST: usize = 1024;
 /// How long the first that tries is waited for, at least; else twice as long as the first login took.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the others wait until it has ended, at most: to log in in turn takes longer than what is
-/// left of it.
+/// How long the others wait until it has ended, at most, their connections made: to log in in turn takes
+/// longer than what is left of it.
 const AWAITED: Duration = Duration::from_millis(500);
 
 /// So many connections lost one after the other are taken for the haste's fault.
@@ -77,6 +78,8 @@ pub(super) enum Trouble {
     Failed(Failure),
     /// The haste may be to blame; if `certain`, the server's words show it.
     Odd { why: Error, certain: bool },
+    /// The session that tries has not ended in time, or has failed. The connection is as it was made.
+    Unproven(TcpStream),
 }
 
 impl From<Failure> for Trouble {
@@ -112,6 +115,8 @@ pub(super) struct Attempt<'a> {
     arranges: bool,
     /// It is the one that tries.
     tries: bool,
+    /// Until when it waits for the one that does.
+    waits: Option<Deadline>,
     patience: Duration,
 }
 
@@ -152,15 +157,14 @@ pub(super) fn attempt(host: &Arc<Host>, arranges: bool) -> Option<Attempt<'_>> {
     if len + CONNECTION.len() + 2 > MOST {
         return None;
     }
-    let tried = || host.facts(|facts| facts.at_once != AtOnce::Trying);
-    host.at_once_tried.wait_until(took.min(AWAITED), tried);
-    let tries = host.facts(|facts| match facts.at_once {
-        AtOnce::Works { .. } => Some(false),
+    let (tries, waits) = host.facts(|facts| match facts.at_once {
+        AtOnce::Works { .. } => Some((false, false)),
         AtOnce::Untried => {
             facts.at_once = AtOnce::Trying;
-            Some(true)
+            Some((true, false))
         }
-        AtOnce::Trying | AtOnce::GivenUp => None,
+        AtOnce::Trying => Some((false, true)),
+        AtOnce::GivenUp => None,
     })?;
     Some(Attempt {
         host,
@@ -169,6 +173,7 @@ pub(super) fn attempt(host: &Arc<Host>, arranges: bool) -> Option<Attempt<'_>> {
         home,
         arranges,
         tries,
+        waits: waits.then(|| Deadline::after(took.min(AWAITED))),
         patience: if tries {
             (2 * took).max(LEAST_PATIENCE)
         } else {
@@ -183,6 +188,9 @@ impl Attempt<'_> {
         let options = self.host.options();
         let deadline = Deadline::after(options.timeout);
         let tcp = opening::dial(self.host, deadline)?;
+        if !self.is_proven() {
+            return Err(Trouble::Unproven(tcp));
+        }
         let deadline = deadline.at_most(self.patience);
         let mut control = Control::new(Channel::Plain(tcp), self.host.next_number(), &options.host);
         let secured = self.host.facts(|facts| facts.tls) == Some(true);
@@ -221,6 +229,18 @@ impl Attempt<'_> {
             connection,
         };
         Ok(Session::new(self.host, control, secured, ready, logged_in))
+    }
+
+    /// Waits for the one that tries, if there is one. The connection is made meanwhile.
+    fn is_proven(&self) -> bool {
+        let Some(until) = self.waits else {
+            return true;
+        };
+        let state = || self.host.facts(|facts| facts.at_once);
+        let left = until.left().unwrap_or_default();
+        let tried = || state() != AtOnce::Trying;
+        self.host.at_once_tried.wait_until(left, tried);
+        state().works() == Some(true)
     }
 
     fn send(&mut self, control: &mut Control) -> std::result::Result<(), Trouble> {

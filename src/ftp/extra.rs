@@ -21,6 +21,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::admission::{Idle, State};
+use super::at_once::AtOnce;
+use super::host::Facts;
 use super::pool::Pool;
 use super::session::Session;
 
@@ -173,8 +175,11 @@ impl Pool {
     /// So many sessions are of use for listings ahead: has more opened behind, if there may be. How
     /// many there are for them. Never blocks.
     pub(super) fn expect_listings(self: &Arc<Self>, useful: usize) -> usize {
-        // What is logged in to step by step has one listing less for each.
-        let at_once = self.host().facts(|facts| facts.at_once.works()) == Some(true);
+        // What is logged in to step by step has one listing less for each. Whoever logs in waits for
+        // the first to try, his connection made.
+        let at_once =
+            |facts: &mut Facts| matches!(facts.at_once, AtOnce::Trying | AtOnce::Works { .. });
+        let at_once = self.host().facts(at_once);
         let (more, usual) = self.state.with(|state| {
             let usual = state.limit.saturating_sub(1);
             let wanted = useful.saturating_sub(usual);

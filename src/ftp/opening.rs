@@ -63,18 +63,20 @@ pub(super) struct Opened {
     pub(super) greeting: Option<String>,
 }
 
-/// Connects, and secures the connection as the options and what is known of the host demand.
+/// Connects, unless that was `dialed` already, and secures the connection as the options and what is
+/// known of the host demand.
 pub(super) fn open(
     host: &Host,
     number: u64,
+    dialed: Option<TcpStream>,
     deadline: Deadline,
 ) -> std::result::Result<Opened, Failure> {
     let secured = host.facts(|facts| facts.tls);
     match (host.options().tls, secured) {
-        (TlsMode::Implicit, _) => implicit(host, number, deadline),
-        (TlsMode::Off, _) | (TlsMode::Auto, Some(false)) => plain(host, number, deadline),
+        (TlsMode::Implicit, _) => implicit(host, number, dialed, deadline),
+        (TlsMode::Off, _) | (TlsMode::Auto, Some(false)) => plain(host, number, dialed, deadline),
         (TlsMode::Explicit, _) | (TlsMode::Auto, Some(true)) => {
-            match explicit(host, number, deadline)? {
+            match explicit(host, number, dialed, deadline)? {
                 Explicit::Secured(opened) => Ok(*opened),
                 Explicit::Declined(reply, _) => {
                     let host = format!("{}: no TLS", host.options().host);
@@ -82,7 +84,7 @@ pub(super) fn open(
                 }
             }
         }
-        (TlsMode::Auto, None) => match explicit(host, number, deadline)? {
+        (TlsMode::Auto, None) => match explicit(host, number, dialed, deadline)? {
             Explicit::Secured(opened) => Ok(*opened),
             // The same connection goes on: a server with room for one has none for the next before
             // it has noticed that this one is gone.
@@ -101,8 +103,13 @@ pub(super) fn open(
     }
 }
 
-fn plain(host: &Host, number: u64, deadline: Deadline) -> std::result::Result<Opened, Failure> {
-    let (client, greeting) = greeted(host, deadline)?;
+fn plain(
+    host: &Host,
+    number: u64,
+    dialed: Option<TcpStream>,
+    deadline: Deadline,
+) -> std::result::Result<Opened, Failure> {
+    let (client, greeting) = greeted(host, dialed, deadline)?;
     let tcp = client
         .get_ref()
         .try_clone()
@@ -129,11 +136,12 @@ enum Explicit {
 fn explicit(
     host: &Host,
     number: u64,
+    dialed: Option<TcpStream>,
     deadline: Deadline,
 ) -> std::result::Result<Explicit, Failure> {
     let options = host.options();
     let identity = host.tls_identity()?;
-    let (client, greeting) = greeted(host, deadline)?;
+    let (client, greeting) = greeted(host, dialed, deadline)?;
     let watched = client
         .get_ref()
         .try_clone()
@@ -181,10 +189,15 @@ fn explicit(
 }
 
 /// suppaftp's way would end a greeting at any line that begins with a number, and takes no 120.
-fn implicit(host: &Host, number: u64, deadline: Deadline) -> std::result::Result<Opened, Failure> {
+fn implicit(
+    host: &Host,
+    number: u64,
+    dialed: Option<TcpStream>,
+    deadline: Deadline,
+) -> std::result::Result<Opened, Failure> {
     let options = host.options();
     let identity = host.tls_identity()?;
-    let tcp = dial(host, deadline)?;
+    let tcp = dialed.map_or_else(|| dial(host, deadline), Ok)?;
     let limit = deadline
         .left()
         .map_err(|err| net::failure(&options.host, &err))?;
@@ -222,10 +235,11 @@ fn secure(
 /// A connected client that has read a greeting of 220, and that greeting.
 fn greeted(
     host: &Host,
+    dialed: Option<TcpStream>,
     deadline: Deadline,
 ) -> std::result::Result<(ImplFtpStream<Borrowed>, Option<String>), Failure> {
     let options = host.options();
-    let tcp = dial(host, deadline)?;
+    let tcp = dialed.map_or_else(|| dial(host, deadline), Ok)?;
     let reply = await_greeting(&tcp, deadline).map_err(|err| match err.kind() {
         io::ErrorKind::InvalidData => Error::new(
             ErrorKind::Protocol,

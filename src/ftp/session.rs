@@ -4,6 +4,7 @@
 //! (a lost connection, a reply too many, a farewell) closes the connection at once and for ever; a
 //! session never recovers, it is replaced.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,7 +80,7 @@ impl Session {
     pub(super) fn connect(host: &Arc<Host>, arranges: bool) -> std::result::Result<Self, Failure> {
         host.may_log_in()?;
         let Some(mut attempt) = at_once::attempt(host, arranges) else {
-            return Self::connect_in_turn(host);
+            return Self::connect_in_turn(host, None);
         };
         match attempt.connect() {
             Ok(session) => {
@@ -87,30 +88,37 @@ impl Session {
                 Ok(session)
             }
             Err(Trouble::Failed(failure)) => Err(failure),
+            Err(Trouble::Unproven(dialed)) => Self::connect_in_turn(host, Some(dialed)),
             Err(Trouble::Odd { why, certain }) => {
                 log::debug!("{why}; logging in step by step");
-                let session = Self::connect_in_turn(host);
+                let session = Self::connect_in_turn(host, None);
                 attempt.failed(&why, certain, session.as_ref().err());
                 session
             }
         }
     }
 
-    fn connect_in_turn(host: &Arc<Host>) -> std::result::Result<Self, Failure> {
+    fn connect_in_turn(
+        host: &Arc<Host>,
+        dialed: Option<TcpStream>,
+    ) -> std::result::Result<Self, Failure> {
         let probed = || host.facts(|facts| facts.pipelining.is_some());
         let before = probed();
-        match Self::connect_once(host) {
+        match Self::connect_once(host, dialed) {
             // The probe for pipelining was more than the server could take; it is not made again.
-            Err(_) if !before && probed() => Self::connect_once(host),
+            Err(_) if !before && probed() => Self::connect_once(host, None),
             result => result,
         }
     }
 
-    fn connect_once(host: &Arc<Host>) -> std::result::Result<Self, Failure> {
+    fn connect_once(
+        host: &Arc<Host>,
+        dialed: Option<TcpStream>,
+    ) -> std::result::Result<Self, Failure> {
         host.may_log_in()?;
         let limit = host.options().timeout;
         let began = Instant::now();
-        let mut opened = opening::open(host, host.next_number(), Deadline::after(limit))?;
+        let mut opened = opening::open(host, host.next_number(), dialed, Deadline::after(limit))?;
         let deadline = Deadline::after(limit);
         let control = &mut opened.control;
         let usual = login::log_in(control, host, deadline)?;

@@ -208,6 +208,36 @@ fn a_tree_far_away_is_walked_by_as_many_connections_as_there_may_be() {
     assert!(walk(limited, "prefetch=on").is_some_and(|peak| peak <= 10));
 }
 
+#[test]
+fn those_that_walk_connect_while_the_first_login_at_once_is_tried() {
+    let Some(far) = Far::link(ROUND_TRIP, 0) else {
+        return;
+    };
+    let slow = Quirks::default().delay("PASS", Duration::from_secs(2));
+    let server = far.server(slow.without(&["STAT"]));
+    for dir in 0..60 {
+        server.put(format!("d{dir:02}/file"), "content");
+    }
+    let Some(mount) = mount_over(&far, &server) else {
+        return;
+    };
+    thread::scope(|scope| {
+        let found = scope.spawn(|| mount.sh("find . -type f | wc -l"));
+        while server.count("USER") < 2 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        // That is answered two seconds later.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while server.sessions_opened() < 10 {
+            let opened = server.sessions_opened();
+            assert!(Instant::now() < deadline, "{opened} connections");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(found.join().unwrap(), "60\n");
+    });
+    mount.finish();
+}
+
 /// Walks a tree of 40 directories of 40 files each on a server that does so with a command that came
 /// with a listing. How many listings came so, and how many had their data connection closed early.
 fn walk_together(early: Early, completion: Completion) -> Option<(usize, usize)> {
