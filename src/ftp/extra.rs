@@ -14,7 +14,8 @@
 //! A few are opened at a time, and the next when one has come. To check a password takes a server
 //! some hundredths of a second of its processor, on purpose: of thirty logins at once the first is
 //! done when the last one is. And many servers let no more than five or ten wait to be greeted, and
-//! forget the others.
+//! forget the others. Where logins come as soon as the way to the server allows, each that comes
+//! brings two, and there are twice as many under way soon.
 
 use std::sync::Arc;
 use std::thread;
@@ -29,8 +30,12 @@ use super::session::Session;
 /// Round trips of a jump: with so many sessions a reader always finds one that is ready.
 const EACH: usize = 3;
 
-/// How many are opened at a time.
+/// How many are opened at a time, first and at most.
 const WAVE: usize = 4;
+const MOST_AT_ONCE: usize = 8;
+
+/// Round trips of a login that the server does not think about for long: two, and less than one more.
+const QUICK: u32 = 3;
 
 /// How long they are kept that nobody needs.
 const KEPT: Duration = Duration::from_secs(5);
@@ -99,7 +104,7 @@ impl Extra {
         }
         let missing = self.useful.min(self.most);
         let missing = missing.saturating_sub(self.open + self.opening);
-        let more = missing.min(at_once.min(WAVE).saturating_sub(self.opening));
+        let more = missing.min(at_once.min(MOST_AT_ONCE).saturating_sub(self.opening));
         if more > 0 {
             self.opening += more;
             self.stirred = Some(Instant::now());
@@ -250,16 +255,23 @@ impl Pool {
 
     fn bring_extra(self: &Arc<Self>, delay: Duration) {
         thread::sleep(delay);
-        while self.bring_one() {}
+        loop {
+            match self.bring_one() {
+                0 => return,
+                more => self.bring(more - 1, Duration::ZERO),
+            }
+        }
     }
 
-    /// Whether another is to be brought; it is counted as being opened.
-    fn bring_one(self: &Arc<Self>) -> bool {
+    /// How many more are to be brought; they are counted as being opened.
+    fn bring_one(self: &Arc<Self>) -> usize {
+        let began = Instant::now();
         let opened = Session::connect(self.host(), true).and_then(|mut session| {
             session.arrange_ahead()?;
             Ok(session)
         });
-        let (left_over, again) = self.state.with(|state| {
+        let quick = began.elapsed() < self.host().round_trip() * QUICK;
+        let (left_over, more) = self.state.with(|state| {
             state.extra.end();
             let mut left_over = Vec::new();
             match opened {
@@ -273,12 +285,12 @@ impl Pool {
                 }
             }
             left_over.extend(state.take_half().into_iter().map(|idle| idle.session));
-            let again = state.begin_extra(state.extra.opening + 1) > 0;
+            let more = state.begin_extra(state.extra.opening + 1 + usize::from(quick));
             state.serve();
-            (left_over, again)
+            (left_over, more)
         });
         left_over.into_iter().for_each(Session::quit);
-        again
+        more
     }
 }
 
@@ -294,11 +306,20 @@ mod tests {
         extra.useful = 20;
         assert_eq!(extra.begin(WAVE), WAVE);
         assert_eq!(extra.begin(WAVE), 0);
-        // One has come, and others bring as many as they are.
+        // Each that came brings another, or two if it came quickly, up to so many.
         extra.end();
         extra.open += 1;
         assert_eq!(extra.begin(extra.opening + 1), 1);
-        assert_eq!(extra.begin(extra.opening + 1), 0);
+        assert_eq!(extra.begin(WAVE), 0);
+        for opening in WAVE + 1..=MOST_AT_ONCE {
+            extra.end();
+            extra.open += 1;
+            assert_eq!(extra.begin(extra.opening + 2), 2);
+            assert_eq!(extra.opening, opening);
+        }
+        extra.end();
+        extra.open += 1;
+        assert_eq!(extra.begin(extra.opening + 2), 1);
         (extra.open, extra.opening) = (20, 0);
         assert_eq!(extra.begin(WAVE), 0);
         extra.open = 10;
