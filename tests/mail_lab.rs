@@ -212,22 +212,28 @@ struct Sink {
 
 impl Sink {
     fn start(words: &[&str]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let child = Command::new("smtp-sink")
-            .args(["-u", "nobody"])
-            .args(words)
-            .args([&format!("127.0.0.1:{port}"), "200"])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
         let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        loop {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            let mut child = Command::new("smtp-sink")
+                .args(["-u", "nobody"])
+                .args(words)
+                .args([&format!("127.0.0.1:{port}"), "200"])
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            // Another test may have taken the port meanwhile: then it ends at once.
+            while child.try_wait().unwrap().is_none() {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Self { child, port };
+                }
+                assert!(begun.elapsed() < PATIENCE);
+                std::thread::sleep(Duration::from_millis(10));
+            }
             assert!(begun.elapsed() < PATIENCE);
-            std::thread::sleep(Duration::from_millis(10));
         }
-        Self { child, port }
     }
 }
 
