@@ -435,6 +435,7 @@ impl FtpServer {
             }
         });
         self.intents.moved(from, to, &moved);
+        self.part_moved(from, to, &moved);
         self.in_flight.with(|names| {
             for name in moved {
                 if names.remove(&name)
@@ -444,5 +445,21 @@ impl FtpServer {
                 }
             }
         });
+    }
+
+    /// What is on its way to a temporary name in there, but for the `idle`, finds it gone and begins
+    /// anew. What came of it has gone along, and is to be removed where it is now.
+    fn part_moved(&self, from: &RemotePath, to: &RemotePath, idle: &[RemotePath]) {
+        let goes = |name: &RemotePath| self.intents.of(name) == Some(Intent::Remove);
+        let names = self.intents.names();
+        let below = names.iter().filter(|name| name.is_within(from));
+        for name in below.filter(|name| !idle.contains(name) && goes(name)) {
+            if let Some(now) = name.rebase(from, to)
+                && self.intents.begin(&now, Intent::Remove, false).is_ok()
+            {
+                self.in_flight.with(|names| names.insert(now.clone()));
+                self.leave(&now);
+            }
+        }
     }
 }

@@ -571,3 +571,37 @@ fn what_an_outage_left_goes_without_another_upload() {
     assert_eq!(server.count("STOR"), 1, "{:?}", server.commands());
     mount.finish();
 }
+
+#[test]
+fn what_moved_with_the_directory_that_it_was_to_leave_goes() {
+    let quirks = Quirks {
+        rate: Some(2 << 20),
+        ..Quirks::default()
+    };
+    let server = Ftpd::with(quirks);
+    server.put("d/old", "old");
+    let Some(mount) = mounting(&server)
+        .option("writeback,upload=rename")
+        .expect_log("")
+        .start()
+    else {
+        return;
+    };
+    let there = |dir: &str| {
+        let entries = fs::read_dir(server.path(dir)).into_iter().flatten();
+        let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    let content = "content ".repeat(1 << 18);
+    write(&mount.path("d/file"), &content).unwrap();
+    until("nothing is on its way", || there("d").len() == 2);
+    mount.sh("mv d/file file; mv d e");
+    assert_eq!(there("e").len(), 2, "it has gone along");
+    flush(&mount);
+    assert!(server.get("file") == content.as_bytes());
+    until("what was on its way is still there", || {
+        there("e") == ["old"]
+    });
+    mount.finish();
+}
