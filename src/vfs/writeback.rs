@@ -9,11 +9,12 @@
 //!
 //! Files are uploaded side by side in the order in which they were acknowledged, a moment after
 //! that. One that somebody has begun to write anew meanwhile waits for its next close: neither half
-//! of a content is to be seen, nor the record of the last whole one to go for it. They leave two connections alone when they are large, and half of them when somebody
-//! waits. While the server cannot be reached, one file tries, after one second, then two, then
-//! four, up to five minutes. A full disk there is waited for in the same way; a refusal that is
-//! about the file (no permission, no such directory) is final at the sixth: then the content goes
-//! to `lost+found`, and the next operation on the file fails once with what the server said.
+//! of a content is to be seen, nor the record of the last whole one to go for it. They leave two
+//! connections alone when they are large, and half of them when somebody waits. While the server
+//! cannot be reached, one file tries, after one second, then two, then four, up to five minutes. A
+//! full disk there is waited for in the same way; a refusal that is about the file (no permission, no
+//! such directory) is final at the sixth: then the content goes to `lost+found`, and the next
+//! operation on the file fails once with what the server said.
 
 mod queue;
 
